@@ -1,19 +1,17 @@
 //! How a plan passes from control to the shards and how it comes to its end: the part of the door that is ours, small enough for loom.
 //!
-//! Generic over what is handed over, because loom sees only its own atomics and pointers: the door puts `Arc<Posted>` in an
-//! `ArcSwapOption`, the models below put loom's `Arc` in cells of theirs. See `door/mod.rs` for the argument.
+//! Generic over what is handed over and by which atomics, because loom sees only its own: the door puts `Arc<Posted>` in an
+//! `ArcSwapOption`, `models.rs` a pointer of loom's atomics in cells of them. See `door/mod.rs` for the argument.
 
-#[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
-
-#[cfg(loom)]
-use loom::sync::atomic::{AtomicU64, Ordering};
 
 /// Holds the newest plan. `load` gives what was stored last, or something that was stored before it when the two threads have nothing
 /// else that orders them; it never waits for `store`.
 pub(super) trait Cell {
     /// A counted pointer to a plan.
     type Plan: Counted;
+    /// The atomics that stand beside it.
+    type Number: Number;
 
     /// Puts `plan` in the place of the last one. When it returns, every load that took the last one has counted it.
     fn store(&self, plan: Self::Plan);
@@ -31,34 +29,38 @@ pub(super) trait Counted: Clone {
     fn generation(&self) -> u64;
 }
 
+/// An atomic number: the standard library's, or loom's.
+pub(super) trait Number {
+    /// Zero.
+    fn zero() -> Self;
+    /// As the method of `AtomicU64`.
+    fn load(&self, ordering: Ordering) -> u64;
+    /// As the method of `AtomicU64`.
+    fn store(&self, value: u64, ordering: Ordering);
+}
+
 /// What control and the shards share.
 #[derive(Debug)]
-pub(super) struct Handover<C> {
+pub(super) struct Handover<C: Cell> {
     cell: C,
     /// The number of the plan in `cell`, or a lower one for the moment between the two stores. Written by control alone.
-    generation: Line,
+    generation: Line<C::Number>,
     /// By shard, the generation that it runs; 0 before its first. Each written by its shard alone, and by control when the shard is dead.
-    adopted: Box<[Line]>,
+    adopted: Box<[Line<C::Number>]>,
 }
 
 /// A number on a pair of cache lines of its own: the shards read `generation` at each tick, and nothing may make that slow.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Line(AtomicU64);
-
-impl Line {
-    fn zero() -> Self {
-        Self(AtomicU64::new(0))
-    }
-}
+struct Line<N>(N);
 
 impl<C: Cell> Handover<C> {
     /// Nothing is handed over yet: the generation is 0, and `cell` is not looked at.
     pub(super) fn new(cell: C, shards: usize) -> Self {
         Self {
             cell,
-            generation: Line::zero(),
-            adopted: (0..shards).map(|_| Line::zero()).collect(),
+            generation: Line(C::Number::zero()),
+            adopted: (0..shards).map(|_| Line(C::Number::zero())).collect(),
         }
     }
 
@@ -133,3 +135,22 @@ impl<P: Counted> Shelf<P> {
         before - self.plans.len()
     }
 }
+
+impl Number for AtomicU64 {
+    fn zero() -> Self {
+        Self::new(0)
+    }
+
+    #[inline]
+    fn load(&self, ordering: Ordering) -> u64 {
+        self.load(ordering)
+    }
+
+    #[inline]
+    fn store(&self, value: u64, ordering: Ordering) {
+        self.store(value, ordering);
+    }
+}
+
+#[cfg(test)]
+mod models;

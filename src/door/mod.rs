@@ -53,6 +53,7 @@ mod ledger;
 pub mod notice;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwapOption;
 
@@ -253,6 +254,7 @@ impl Subscriber {
 
 impl Cell for ArcSwapOption<Posted> {
     type Plan = Arc<Posted>;
+    type Number = AtomicU64;
 
     fn store(&self, plan: Arc<Posted>) {
         self.store(Some(plan));
@@ -273,5 +275,5 @@ impl Counted for Arc<Posted> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
