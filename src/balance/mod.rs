@@ -3,6 +3,8 @@
 //! A picker knows weights and indices and nothing else. Which endpoints may be picked now (not tried yet, not ejected) is
 //! the caller's question to answer, by `is_in`; it must give the same answer for one index throughout one pick.
 
+use rand::RngExt;
+
 pub mod random;
 pub mod round_robin;
 
@@ -18,6 +20,12 @@ pub type Xorshift = rand_xorshift::XorShiftRng;
 /// When the system has no entropy to give, which Linux does not do once it has booted.
 pub fn generator() -> Xorshift {
     rand::make_rng()
+}
+
+/// A number for a request's id; unique for all practical purposes, and not a secret.
+#[inline]
+pub fn draw_id(generator: &mut Xorshift) -> u128 {
+    generator.random()
 }
 
 /// A service's picker on one shard.

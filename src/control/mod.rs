@@ -1,1 +1,1 @@
-//! (being built)
+//! The control plane: one thread that may lock, allocate and wait, so that no shard has to.
