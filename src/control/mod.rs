@@ -1,1 +1,4 @@
 //! (being built)
+
+pub mod compile;
+pub mod show;
