@@ -1,1 +1,4 @@
 //! The control plane: one thread that may lock, allocate and wait, so that no shard has to.
+
+pub mod compile;
+pub mod show;
