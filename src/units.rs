@@ -36,8 +36,13 @@ pub enum UnitsError {
 }
 
 /// Units of time in milliseconds, the largest first.
-const DURATION_UNITS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATION_UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
 
 /// Units of bytes; the binary ones first and the largest of them first, which is the order that [`format_size`] tries.
 const SIZE_UNITS: [(&str, u64); 7] = [
@@ -72,8 +77,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitsError> {
             return Err(UnitsError::DurationOrder(text.into()));
         }
         let term = multiply(number, factor).ok_or_else(|| UnitsError::TooLarge(text.into()))?;
-        milliseconds =
-            milliseconds.checked_add(term).ok_or_else(|| UnitsError::TooLarge(text.into()))?;
+        milliseconds = milliseconds
+            .checked_add(term)
+            .ok_or_else(|| UnitsError::TooLarge(text.into()))?;
         unit_before = factor;
         rest = after;
     }
@@ -122,15 +128,22 @@ pub fn format_size(bytes: u64) -> String {
 
 /// The digits that `text` begins with, the letters after them, and the rest.
 fn split_term(text: &str) -> (&str, &str, &str) {
-    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, rest) = text.split_at(digits);
-    let letters = rest.find(|letter: char| letter.is_ascii_digit()).unwrap_or(rest.len());
+    let letters = rest
+        .find(|letter: char| letter.is_ascii_digit())
+        .unwrap_or(rest.len());
     let (unit, rest) = rest.split_at(letters);
     (number, unit, rest)
 }
 
 fn factor(units: &[(&str, u64)], unit: &str) -> Option<u64> {
-    units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor)
+    units
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .map(|(_, factor)| *factor)
 }
 
 /// `None` where 64 bits are too few; `number` is all digits.
@@ -212,14 +225,20 @@ mod tests {
 
     #[test]
     fn a_bad_size_says_what_is_allowed() {
-        for text in ["", "KiB", "16kib", "16KB", "1.5MiB", "-1", "1KiB1B", "16 KiB"] {
+        for text in [
+            "", "KiB", "16kib", "16KB", "1.5MiB", "-1", "1KiB1B", "16 KiB",
+        ] {
             let message = format!(
                 "{text:?} is not a size; allowed: a whole number with B, KiB, MiB, GiB, kB, MB or \
                  GB, as in \"16KiB\""
             );
             check(parse_size, text, Err(&message));
         }
-        check(parse_size, "99999999999GiB", Err("\"99999999999GiB\" is too large"));
+        check(
+            parse_size,
+            "99999999999GiB",
+            Err("\"99999999999GiB\" is too large"),
+        );
     }
 
     proptest! {

@@ -1,3 +1,5 @@
 //! (being built)
 
+pub mod compile;
 pub mod log;
+pub mod show;
