@@ -1,4 +1,5 @@
-//! ringmain's own answers: status, Proxy-Status, a one-line text body, and one fault under its label.
+//! ringmain's own answers: status, Proxy-Status, a one-line text body, and one fault under its
+//! label.
 
 use crate::support::{Driver, Message, Origin, Proxy, Served, Setup, on_both_drivers};
 
@@ -29,7 +30,8 @@ fn check(answer: &Message, status: u16, word: &str) {
     assert_eq!(answer.text().lines().count(), 1, "{answer:?}");
 }
 
-/// Sends `request` on a new client: it is refused, counted, the connection ends, and the next client is served.
+/// Sends `request` on a new client: it is refused, counted, the connection ends, and the next
+/// client is served.
 #[track_caller]
 fn check_refused(proxy: &Proxy, request: &[u8], status: u16, label: &str) {
     let before = proxy.report().faults().get(label).copied().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! Bad input and bad endpoints where no answer can be given: the connection closes, one fault is counted, and the next
-//! request works.
+//! Bad input and bad endpoints where no answer can be given: the connection closes, one fault is
+//! counted, and the next request works.
 
 use crate::support::{Driver, Origin, Setup, Wire, ok, on_both_drivers};
 
@@ -80,7 +80,8 @@ fn a_client_that_says_nothing_is_nobodys_fault(driver: Driver) {
     assert!(report.faults().is_empty(), "{report:#?}");
 }
 
-/// The origin begins with `begun` and then does what `end` says: the client gets what was sent, and the end.
+/// The origin begins with `begun` and then does what `end` says: the client gets what was sent, and
+/// the end.
 #[track_caller]
 fn check_broken_off(driver: Driver, begun: &str, end: impl FnOnce(&mut Wire), label: &str) {
     let origin = Origin::new();

@@ -1,4 +1,5 @@
-//! Where bodies end, in both directions (RFC 9112 section 6), and what two readers could frame differently.
+//! Where bodies end, in both directions (RFC 9112 section 6), and what two readers could frame
+//! differently.
 
 use crate::support::{Driver, Origin, Served, Setup, ok, on_both_drivers};
 

@@ -39,7 +39,8 @@ fn at_debug_the_picked_endpoint_and_the_unknown_host_are_named(driver: Driver) {
 }
 
 fn json_lines_are_objects(driver: Driver) {
-    // The lines that a test waits for are in text format, so that this process runs to its end instead.
+    // The lines that a test waits for are in text format, so that this process runs to its end
+    // instead.
     let config = format!(
         "[runtime]\nshards = 1\npin = \"off\"\ndriver = \"{}\"\n[log]\nformat = \"json\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
@@ -54,7 +55,8 @@ fn json_lines_are_objects(driver: Driver) {
     }
 }
 
-/// One JSON object on one line: quotes are paired, braces are balanced outside of them, nothing follows.
+/// One JSON object on one line: quotes are paired, braces are balanced outside of them, nothing
+/// follows.
 #[track_caller]
 fn check_object(line: &str) {
     let (mut depth, mut quoted, mut escaped) = (0_i32, false, false);

@@ -1,7 +1,8 @@
 //! What process tests stand on: the real binary, and both of its peers played byte by byte.
 //!
-//! A test is the conversation on the wire, as in varnishtest: the test's own thread writes what the client says, accepts at
-//! the origin, reads what arrived there, and answers. Nothing sleeps: every wait is a read with a deadline.
+//! A test is the conversation on the wire, as in varnishtest: the test's own thread writes what the
+//! client says, accepts at the origin, reads what arrived there, and answers. Nothing sleeps: every
+//! wait is a read with a deadline.
 
 mod origin;
 mod process;

@@ -1,4 +1,5 @@
-//! Origins: one that the test plays by hand, and one that answers by a function on threads of its own.
+//! Origins: one that the test plays by hand, and one that answers by a function on threads of its
+//! own.
 
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! The real binary, started on free ports with a configuration of its own, and ended with the test.
 //!
-//! A test fails on any WARN or ERROR line that its [`Setup`] did not list, and on any exit code but the expected one.
+//! A test fails on any WARN or ERROR line that its [`Setup`] did not list, and on any exit code but
+//! the expected one.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -87,7 +88,8 @@ impl Setup {
         let backends: Vec<String> = backends.iter().map(|at| format!("\"{at}\"")).collect();
         let backends = backends.join(", ");
         self.rest += &format!(
-            "[[service]]\nname = \"{name}\"\ndomains = [\"{name}.test\"]\nbackends = [{backends}]\n{keys}\n"
+            "[[service]]\nname = \"{name}\"\ndomains = [\"{name}.test\"]\n\
+             backends = [{backends}]\n{keys}\n"
         );
         self
     }
@@ -262,7 +264,8 @@ impl Proxy {
     /// User and system time that the process has used, in clock ticks of 10 ms.
     pub(crate) fn cpu_ticks(&self) -> u64 {
         let stat = self.proc("stat");
-        // proc(5): utime and stime are fields 14 and 15; the second, in parentheses, may hold blanks.
+        // proc(5): utime and stime are fields 14 and 15; the second, in parentheses, may hold
+        // blanks.
         let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
         let fields = fields.split_whitespace();
         let times = fields.skip(11).take(2);
@@ -336,7 +339,8 @@ pub(crate) fn run_to_end(arguments: &[&str], config: &str) -> (Option<i32>, Stri
     )
 }
 
-/// Runs the binary until a line of its standard error holds `text`, ends it by SIGTERM, and says all lines.
+/// Runs the binary until a line of its standard error holds `text`, ends it by SIGTERM, and says
+/// all lines.
 #[track_caller]
 pub(crate) fn start_and_stop(config: &str, text: &str) -> Vec<String> {
     let directory = Directory::new();

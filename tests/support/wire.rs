@@ -174,7 +174,8 @@ impl Wire {
         quiet && self.unread.is_empty()
     }
 
-    /// Waits for a byte; true exactly when the connection ended, or stayed silent past the deadline, instead.
+    /// Waits for a byte; true exactly when the connection ended, or stayed silent past the
+    /// deadline, instead.
     pub(crate) fn is_over(&self) -> bool {
         self.unread.is_empty() && !matches!(self.stream.peek(&mut [0]), Ok(1..))
     }
@@ -281,7 +282,8 @@ impl Head {
         status.parse().expect("a status line has a status")
     }
 
-    /// The values of every field with this name, joined as RFC 9110 section 5.3 allows; `None` without such a field.
+    /// The values of every field with this name, joined as RFC 9110 section 5.3 allows; `None`
+    /// without such a field.
     pub(crate) fn field(&self, name: &str) -> Option<String> {
         let same = |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);
         let values: Vec<&str> = self
