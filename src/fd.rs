@@ -103,6 +103,24 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// Finds out whether `address` is free: with SO_REUSEPORT alone, a second process of the same user would share the port unseen.
+///
+/// # Errors
+/// What socket(2) or bind(2) say, `EADDRINUSE` where somebody listens there.
+pub fn probe_bind(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // Connections of an earlier process in TIME_WAIT do not matter.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())
+}
+
 /// The address that a socket is bound to.
 ///
 /// # Errors

@@ -2,4 +2,6 @@
 
 pub mod compile;
 pub mod log;
+pub mod run;
 pub mod show;
+pub mod signal;
