@@ -1,7 +1,9 @@
-//! Choosing an endpoint without I/O: one picker a file, the generator an argument, no clock, no allocation per pick.
+//! Choosing an endpoint without I/O: one picker a file, the generator an argument, no clock, no
+//! allocation per pick.
 //!
-//! A picker knows weights and indices and nothing else. Which endpoints may be picked now (not tried yet, not ejected) is
-//! the caller's question to answer, by `is_in`; it must give the same answer for one index throughout one pick.
+//! A picker knows weights and indices and nothing else. Which endpoints may be picked now (not
+//! tried yet, not ejected) is the caller's question to answer, by `is_in`; it must give the same
+//! answer for one index throughout one pick.
 
 use rand::RngExt;
 
@@ -14,7 +16,8 @@ pub use round_robin::RoundRobin;
 /// The generator of a shard: fast, small and not for secrets.
 pub type Xorshift = rand_xorshift::XorShiftRng;
 
-/// A generator seeded from the operating system's entropy, so that no two shards and no two starts pick alike.
+/// A generator seeded from the operating system's entropy, so that no two shards and no two starts
+/// pick alike.
 ///
 /// # Panics
 /// When the system has no entropy to give, which Linux does not do once it has booted.
@@ -29,7 +32,7 @@ pub fn draw_id(generator: &mut Xorshift) -> u128 {
 }
 
 /// A service's picker on one shard.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Picker {
     /// Each pick is independent of the last.
     Random(Random),
@@ -43,7 +46,8 @@ impl Picker {
         Self::Random(Random::new(weights))
     }
 
-    /// Picks in turn by `weights` (at least one, each 1 or more), from a place that `generator` draws.
+    /// Picks in turn by `weights` (at least one, each 1 or more), from a place that `generator`
+    /// draws.
     pub fn round_robin(weights: &[u32], generator: &mut Xorshift) -> Self {
         Self::RoundRobin(RoundRobin::new(weights, generator))
     }

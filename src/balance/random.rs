@@ -1,9 +1,10 @@
 //! Independent picks that hold the weights.
 //!
-//! The usual pick is one draw: with equal weights a number below `n`, else a number below the sum of the weights and a binary
-//! search in the running sums. When the endpoint drawn is not in, a few more draws are tried; each accepted one is distributed by
-//! weight among those that are in, for what is refused leaves the proportions of the rest alone. Where nearly all weight is
-//! out that could go on for long, so a walk over all endpoints ends it, with the same distribution.
+//! The usual pick is one draw: with equal weights a number below `n`, else a number below the sum
+//! of the weights and a binary search in the running sums. When the endpoint drawn is not in, a few
+//! more draws are tried; each accepted one is distributed by weight among those that are in, for
+//! what is refused leaves the proportions of the rest alone. Where nearly all weight is out that
+//! could go on for long, so a walk over all endpoints ends it, with the same distribution.
 
 use rand::RngExt;
 
@@ -91,8 +92,9 @@ mod tests {
 
     const PICKS: usize = 100_000;
 
-    /// Pearson's test over the endpoints that are in: the statistic stays under a bound that a fair picker passes all but once in
-    /// ten million (mean `k`, standard deviation `sqrt(2k)`, and a long right tail for few `k`).
+    /// Pearson's test over the endpoints that are in: the statistic stays under a bound that a fair
+    /// picker passes all but once in ten million (mean `k`, standard deviation `sqrt(2k)`, and a
+    /// long right tail for few `k`).
     #[track_caller]
     fn check(weights: &[u32], is_in: impl Fn(usize) -> bool) {
         let mut generator = Xorshift::seed_from_u64(7);

@@ -1,15 +1,17 @@
 //! Picks in turn: each endpoint gets its weight of every cycle, spread evenly over it.
 //!
-//! A cycle is one unit of virtual time, divided among the endpoints: one of weight `w` has `w` turns in it, the `c`-th at
-//! `(2c + 1) / 2w`, the middle of its share. The earliest turn is next; equal times go in the order of the file, so that equal
-//! weights give plain round robin. A heap over the endpoints' next turns makes that `O(log n)` a pick.
+//! A cycle is one unit of virtual time, divided among the endpoints: one of weight `w` has `w`
+//! turns in it, the `c`-th at `(2c + 1) / 2w`, the middle of its share. The earliest turn is next;
+//! equal times go in the order of the file, so that equal weights give plain round robin. A heap
+//! over the endpoints' next turns makes that `O(log n)` a pick.
 //!
-//! Times are integers: the number of the cycle in the upper 32 bits and the place in it in the lower. A turn's time is
-//! computed from its number and never summed up, so nothing drifts: the schedule repeats after exactly the sum of the weights, and any
-//! window of that many picks holds every weight exactly.
+//! Times are integers: the number of the cycle in the upper 32 bits and the place in it in the
+//! lower. A turn's time is computed from its number and never summed up, so nothing drifts: the
+//! schedule repeats after exactly the sum of the weights, and any window of that many picks holds
+//! every weight exactly.
 //!
-//! An endpoint that is not in loses the turns that pass meanwhile, all in one step, and comes back with its next one; it has
-//! neither credit nor debt.
+//! An endpoint that is not in loses the turns that pass meanwhile, all in one step, and comes back
+//! with its next one; it has neither credit nor debt.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,14 +23,16 @@ use super::Xorshift;
 /// Bits of a place in a cycle. A weight below `2^32` has turns that lie more than one place apart.
 const PLACE_BITS: u32 = 32;
 
-/// The cycle at which times are taken back to the first cycles; far below the `2^32` at which they would overflow.
+/// The cycle at which times are taken back to the first cycles; far below the `2^32` at which they
+/// would overflow.
 const CYCLES_MAX: u64 = 1 << 31;
 
 /// The picker of the policy `round_robin`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RoundRobin {
     weights: Box<[u32]>,
-    /// The next turn of every endpoint; between picks, one each. All lie within one cycle of the earliest.
+    /// The next turn of every endpoint; between picks, one each. All lie within one cycle of the
+    /// earliest.
     turns: BinaryHeap<Reverse<Turn>>,
     /// Room for the turns of endpoints that are passed over in one pick; empty between picks.
     passed: Vec<Turn>,
@@ -57,7 +61,8 @@ impl RoundRobin {
         Self::from_turn(weights, 0, generator.random_range(0..total))
     }
 
-    /// From the turn `drawn` of cycle `cycle`, the turns counted endpoint by endpoint: `drawn` is below the sum of the weights.
+    /// From the turn `drawn` of cycle `cycle`, the turns counted endpoint by endpoint: `drawn` is
+    /// below the sum of the weights.
     fn from_turn(weights: &[u32], cycle: u64, drawn: u64) -> Self {
         let mut number = drawn;
         let mut index = 0;
@@ -114,7 +119,8 @@ impl RoundRobin {
 }
 
 fn turn(weights: &[u32], cycle: u64, index: usize, number: u32) -> Turn {
-    // (2c + 1) / 2w in units of 2^-32. It fits: 2c + 1 < 2^33, and it is below one cycle because 2c + 1 < 2w.
+    // (2c + 1) / 2w in units of 2^-32. It fits because 2c + 1 < 2^33, and it is below one
+    // cycle because 2c + 1 < 2w.
     let place = ((2 * u64::from(number) + 1) << (PLACE_BITS - 1)) / u64::from(weights[index]);
     Turn {
         time: (cycle << PLACE_BITS) | place,

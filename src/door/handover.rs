@@ -1,19 +1,22 @@
-//! How a plan passes from control to the shards and how it comes to its end: the part of the door that is ours, small enough for loom.
+//! How a plan passes from control to the shards and how it comes to its end: the part of the door
+//! that is ours, small enough for loom.
 //!
-//! Generic over what is handed over and by which atomics, because loom sees only its own: the door puts `Arc<Posted>` in an
-//! `ArcSwapOption`, `models.rs` a pointer of loom's atomics in cells of them. See `door/mod.rs` for the argument.
+//! Generic over what is handed over and by which atomics, because loom sees only its own: the door
+//! puts `Arc<Posted>` in an `ArcSwapOption`, `models.rs` a pointer of loom's atomics in cells of
+//! them. See `door/mod.rs` for the argument.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Holds the newest plan. `load` gives what was stored last, or something that was stored before it when the two threads have nothing
-/// else that orders them; it never waits for `store`.
+/// Holds the newest plan. `load` gives what was stored last, or something that was stored before it
+/// when the two threads have nothing else that orders them; it never waits for `store`.
 pub(super) trait Cell {
     /// A counted pointer to a plan.
     type Plan: Counted;
     /// The atomics that stand beside it.
     type Number: Number;
 
-    /// Puts `plan` in the place of the last one. When it returns, every load that took the last one has counted it.
+    /// Puts `plan` in the place of the last one. When it returns, every load that took the last one
+    /// has counted it.
     fn store(&self, plan: Self::Plan);
 
     /// One more pointer to what is stored; `None` when nothing is.
@@ -43,13 +46,16 @@ pub(super) trait Number {
 #[derive(Debug)]
 pub(super) struct Handover<C: Cell> {
     cell: C,
-    /// The number of the plan in `cell`, or a lower one for the moment between the two stores. Written by control alone.
+    /// The number of the plan in `cell`, or a lower one for the moment between the two stores.
+    /// Written by control alone.
     generation: Line<C::Number>,
-    /// By shard, the generation that it runs; 0 before its first. Each written by its shard alone, and by control when the shard is dead.
+    /// By shard, the generation that it runs; 0 before its first. Each written by its shard alone,
+    /// and by control when the shard is dead.
     adopted: Box<[Line<C::Number>]>,
 }
 
-/// A number on a pair of cache lines of its own: the shards read `generation` at each tick, and nothing may make that slow.
+/// A number on a pair of cache lines of its own: the shards read `generation` at each tick, and
+/// nothing may make that slow.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Line<N>(N);
@@ -124,7 +130,8 @@ impl<P: Counted> Shelf<P> {
 
     /// Frees those plans before the newest that nobody else holds. Returns how many.
     ///
-    /// A count of one cannot grow again: whoever clones a pointer holds one, and the cell no longer holds this one.
+    /// A count of one cannot grow again: whoever clones a pointer holds one, and the cell no longer
+    /// holds this one.
     pub(super) fn retire(&mut self) -> usize {
         let Some(current) = self.plans.last().map(P::generation) else {
             return 0;

@@ -1,15 +1,16 @@
-//! Which counters each plan's services write to, so that a reload loses no count and control frees what no plan needs.
+//! Which counters each plan's services write to, so that a reload loses no count and control frees
+//! what no plan needs.
 //!
-//! Used by control alone. The ledger holds every set of counters that a shard may still write to. A set whose service or
-//! endpoints have changed is kept until the ledger is its only holder; then nothing writes it any more, its numbers are added to
-//! those of its service that are final, and it is freed.
+//! Used by control alone. The ledger holds every set of counters that a shard may still write to. A
+//! set whose service or endpoints have changed is kept until the ledger is its only holder; then
+//! nothing writes it any more, its numbers are added to those of its service that are final, and it
+//! is freed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::plan::{Plan, Service};
-use crate::tally::report::ServiceTotals;
-use crate::tally::{EndpointCounters, PlanCounters, ServiceCounters, ShardCounters};
+use crate::tally::{EndpointCounters, PlanCounters, ServiceCounters, ServiceTotals, ShardCounters};
 
 /// The counters of all shards.
 #[derive(Debug)]
@@ -30,7 +31,8 @@ struct Entry {
     addresses: Box<[SocketAddr]>,
     /// By shard: what the newest plan writes.
     current: Box<[Arc<ServiceCounters>]>,
-    /// What earlier plans wrote, over other endpoints, and exchanges begun under them may still write.
+    /// What earlier plans wrote, over other endpoints, and exchanges begun under them may still
+    /// write.
     earlier: Vec<Arc<ServiceCounters>>,
     /// The numbers of sets that nothing writes any more.
     earlier_final: ServiceTotals,
@@ -51,7 +53,8 @@ impl Ledger {
         &self.shards
     }
 
-    /// The counters for `plan`, by shard: services and endpoints that the last plan had keep theirs.
+    /// The counters for `plan`, by shard: services and endpoints that the last plan had keep
+    /// theirs.
     pub(super) fn open(&mut self, plan: &Plan) -> Box<[Arc<PlanCounters>]> {
         let mut last = std::mem::take(&mut self.services);
         for service in &plan.services {
@@ -88,7 +91,8 @@ impl Ledger {
         }
     }
 
-    /// What the service at `index` of the newest plan counted, on all shards and under every plan that had it.
+    /// What the service at `index` of the newest plan counted, on all shards and under every plan
+    /// that had it.
     pub(super) fn service(&self, index: usize) -> ServiceTotals {
         let entry = &self.services[index];
         let mut totals = entry.earlier_final.clone();
@@ -170,7 +174,8 @@ fn carried_endpoints(
 /// Moves those of `open` that have no other holder to `done`.
 fn settle(open: &mut Vec<Arc<ServiceCounters>>, done: &mut ServiceTotals) {
     open.retain_mut(|counters| {
-        // `get_mut` and not the count: it acquires what the last other holder wrote before it let go.
+        // `get_mut` and not the count: it acquires what the last other holder wrote before it let
+        // go.
         let is_final = Arc::get_mut(counters).is_some();
         if is_final {
             done.add_own(counters);

@@ -22,8 +22,8 @@ pub enum Notice {
         /// The error number of the system.
         errno: i32,
     },
-    /// The limit on client connections was reached: of a listener, or, with `None`, of the shard. Sent when refusing begins, not
-    /// for each client refused.
+    /// The limit on client connections was reached: of a listener, or, with `None`, of the shard.
+    /// Sent when refusing begins, not for each client refused.
     ConnectionsMax {
         /// The listener's place in the plan.
         listener: Option<usize>,

@@ -119,7 +119,12 @@ fn a_plan_is_freed_when_control_alone_holds_it() {
     assert_eq!(publisher.retire(), 0, "the newest plan stays");
     publisher.publish(plan(2, &[]));
     assert_eq!(publisher.retire(), 0, "an exchange runs under the old plan");
+    let parts = (Arc::clone(&first.plan), Arc::clone(&first.counters[0]));
     drop(first);
+    assert_eq!(publisher.retire(), 0, "it holds the plan and its counters");
+    drop(parts.0);
+    assert_eq!(publisher.retire(), 0, "it holds its counters");
+    drop(parts.1);
     assert_eq!(watched.strong_count(), 1, "the shard's drop frees nothing");
     assert_eq!(publisher.retire(), 1);
     assert_eq!(watched.strong_count(), 0);
@@ -273,4 +278,32 @@ fn count_until(mut subscriber: Subscriber, over: &AtomicBool) -> u64 {
         }
     }
     counted
+}
+
+#[test]
+fn the_report_names_services_and_endpoints_of_the_newest_plan() {
+    let (mut publisher, mut subscriber) = door_of_one();
+    publisher.publish(plan(1, &[("a", &[1, 2])]));
+    let posted = adopted(&mut subscriber);
+    subscriber.counters().exchanges.add(1);
+    counters(&posted, 0).exchanges.add(1);
+    counters(&posted, 0).endpoints[1].exchanges.add(1);
+    counters(&posted, 0).count_forwarded(1, 200);
+    let process = Process {
+        version: "0.1.0",
+        pid: 1,
+        up: std::time::Duration::ZERO,
+        driver: "epoll",
+    };
+    let text = publisher.report(process).to_string();
+    let expected = "\
+ringmain 0.1.0  pid 1  up 0s  generation 1  epoll  1 shards  since start
+service a   1 exchanges   forwarded 1 (2xx 1)   own answers 0
+  endpoint 127.0.0.1:1   0 exchanges   faults 0
+  endpoint 127.0.0.1:2   1 exchanges   faults 0
+no service         0 exchanges   own answers 0
+shard  connections    exchanges   share
+0                0            1  100.0%
+";
+    assert_eq!(text, expected);
 }

@@ -1,11 +1,13 @@
 //! The counters that one shard writes: for itself, for each service and for each endpoint.
 //!
-//! One writer is what makes them cheap: adding is a relaxed load and a relaxed store, which on x86-64 and aarch64 are plain moves,
-//! where `fetch_add` would lock the cache line (about 5 ns instead of less than 1). Each struct begins on a line of its own (128
-//! bytes: x86-64 fetches lines in pairs), so that no shard's write takes a line away from another shard.
+//! One writer is what makes them cheap: adding is a relaxed load and a relaxed store, which on
+//! x86-64 and aarch64 are plain moves, where `fetch_add` would lock the cache line (about 5 ns
+//! instead of less than 1). Each struct begins on a line of its own (128 bytes: x86-64 fetches
+//! lines in pairs), so that no shard's write takes a line away from another shard.
 //!
-//! Every field is written by the thread of its shard and by nobody else. The one exception is a restart: when the shard's thread has
-//! ended and before the next one begins, control writes ([`ShardCounters::zero_gauges`] and the count of restarts).
+//! Every field is written by the thread of its shard and by nobody else. The one exception is a
+//! restart: when the shard's thread has ended and before the next one begins, control writes
+//! ([`ShardCounters::zero_gauges`] and the count of restarts).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,7 +107,8 @@ pub struct ShardCounters {
     pub upstreams_idle: Counter,
     /// Times that an upstream connection was taken from the pool and used.
     pub upstreams_reused: Counter,
-    /// Upstream connections found closed: when they were taken, or when a reused one died before a response byte.
+    /// Upstream connections found closed: when they were taken, or when a reused one died before a
+    /// response byte.
     pub upstreams_stale: Counter,
     /// Panics caught; each closed one connection.
     pub panics: Counter,
@@ -122,7 +125,8 @@ impl ShardCounters {
         self.no_service_faults[fault.index()].add(1);
     }
 
-    /// Forgets what was open: after the shard's thread has died, and its connections with it. Counts stay.
+    /// Forgets what was open: after the shard's thread has died, and its connections with it.
+    /// Counts stay.
     pub fn zero_gauges(&self) {
         self.clients_open.zero();
         self.upstreams_in_use.zero();
@@ -130,7 +134,9 @@ impl ShardCounters {
     }
 }
 
-/// What one shard counts for one service.
+/// What one shard counts for one service. Of the exchanges that have ended, each was forwarded, or
+/// got an answer of ringmain's own, or (its client being gone) none: `forwarded + own_answers <=
+/// exchanges`.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ServiceCounters {
@@ -142,7 +148,8 @@ pub struct ServiceCounters {
     pub own_answers: Counter,
     /// Tries after the first, other than replays.
     pub retries: Counter,
-    /// Requests sent again because the pooled connection had gone stale; these count against nothing.
+    /// Requests sent again because the pooled connection had gone stale; these count against
+    /// nothing.
     pub replays: Counter,
     /// Faults by cause.
     pub faults: FaultCounters,

@@ -1,10 +1,13 @@
-//! The hand-over under loom: every interleaving, and every value that a relaxed load may see, of control and one shard.
+//! The hand-over under loom: every interleaving, and every value that a relaxed load may see, of
+//! control and one shard.
 //!
-//! Two cells stand for arc-swap's. `Loose` promises no more than an acquire load of a pointer that was stored with release, so that
-//! what is newer than what must come from the generation; nothing is freed there. `Counting` promises what arc-swap does of
-//! counts: when a store returns, every load of the old pointer has been counted; there control frees. The pointer counts as
-//! `std::sync::Arc` does (relaxed up, release down, acquire before the last). A shard marks the plan while it reads it, relaxed: if
-//! anything that must come after that reading were not ordered after it, loom would show it the mark.
+//! Two cells stand for arc-swap's. `Loose` promises no more than an acquire load of a pointer that
+//! was stored with release, so that what is newer than what must come from the generation; nothing
+//! is freed there. `Counting` promises what arc-swap does of counts: when a store returns, every
+//! load of the old pointer has been counted; there control frees. The pointer counts as
+//! `std::sync::Arc` does (relaxed up, release down, acquire before the last). A shard marks the
+//! plan while it reads it, relaxed: if anything that must come after that reading were not ordered
+//! after it, loom would show it the mark.
 
 use std::sync::Arc;
 
@@ -210,7 +213,8 @@ fn control_alone_frees_a_plan_and_only_when_no_shard_runs_it() {
                 thread::yield_now();
                 shelf.retire();
             }
-            // The shelf outlives the shard's last pointer, as the publisher outlives the shards' threads.
+            // The shelf outlives the shard's last pointer, as the publisher outlives the shards'
+            // threads.
             while shelf.plans[0].holders() > 2 || handover.adopted(0) != u64::MAX {
                 thread::yield_now();
             }
