@@ -13,7 +13,6 @@
 //! A full ring drops the record and counts it; the writer says how many were lost. Records of one thread keep their order;
 //! between threads the stamps tell it.
 
-mod filter;
 pub mod format;
 mod writer;
 
@@ -24,19 +23,34 @@ use std::sync::{Arc, OnceLock};
 
 use log::{Log, Metadata, Record};
 
-pub use format::Format;
+use crate::config::{LogConfig, LogFormat};
 
 use writer::{ShardRing, Writer};
 
 /// What to log and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// A level (`error warn info debug trace off`) or a filter such as `warn,ringmain=debug`.
+    /// A level or a filter such as `warn,ringmain=debug`, as `[log] level` takes it; `config/` has checked it.
     pub filter: String,
     /// The shape of a line.
-    pub format: Format,
+    pub format: LogFormat,
     /// Every line goes to each of them; none is silence.
     pub to: Vec<Target>,
+}
+
+impl From<&LogConfig> for LogSettings {
+    fn from(config: &LogConfig) -> Self {
+        let to = config.to.iter().map(|place| match place.as_str() {
+            "stderr" => Target::Stderr,
+            "stdout" => Target::Stdout,
+            path => Target::File(path.into()),
+        });
+        Self {
+            filter: config.level.clone(),
+            format: config.format,
+            to: to.collect(),
+        }
+    }
 }
 
 /// One place that lines are written to.
@@ -53,9 +67,6 @@ pub enum Target {
 /// Why the log can't be set up; the process does not start then.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The filter can't be read; the text says which part and what is allowed.
-    #[error("log level: {0}")]
-    Filter(String),
     /// A file can't be opened for appending.
     #[error("log file {}: {source}", path.display())]
     Open {
@@ -83,9 +94,8 @@ thread_local! {
 /// Makes the log of this process and starts its writer's thread.
 ///
 /// # Errors
-/// When the filter can't be read, a file can't be opened, or a log is installed already.
+/// When a file can't be opened, the thread can't be started, or a log is installed already.
 pub fn install(settings: &LogSettings) -> Result<LogHandle, LogError> {
-    filter::check(&settings.filter).map_err(LogError::Filter)?;
     let filter = env_logger::Builder::new()
         .parse_filters(&settings.filter)
         .build();
@@ -129,7 +139,7 @@ impl LogHandle {
 #[derive(Debug)]
 struct Logger {
     filter: env_logger::Logger,
-    format: Format,
+    format: LogFormat,
     writer: Arc<Writer>,
 }
 

@@ -11,17 +11,7 @@ use jiff::Timestamp;
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
 
-/// The shape of a line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// `2026-11-21T12:00:00.123Z INFO  listening listener=web address=127.0.0.1:8080`
-    #[default]
-    Text,
-    /// One object a line: `time`, `level`, `target`, `message`, and each key beside them.
-    Json,
-    /// One object a line in the Elastic Common Schema, keys under `ringmain`.
-    Ecs,
-}
+use crate::config::LogFormat;
 
 /// A message or value is cut here, so that a ring of lines has a bounded size.
 const VALUE_BYTES_MAX: usize = 4096;
@@ -29,12 +19,16 @@ const VALUE_BYTES_MAX: usize = 4096;
 /// The version of the Elastic Common Schema whose field names we write.
 const ECS_VERSION: &str = "8.17.0";
 
-/// Appends `record` to `out` as one line that ends in `\n`.
-pub fn write_record(out: &mut Vec<u8>, format: Format, stamp: Timestamp, record: &Record<'_>) {
+/// Appends `record` to `out` as one line that ends in `\n`:
+///
+/// - text: `2026-11-21T12:00:00.123Z INFO  listening listener=web address=127.0.0.1:8080`
+/// - JSON: an object of `time`, `level`, `target`, `message`, and each key beside them
+/// - ECS: an object in the Elastic Common Schema, each key under `ringmain`
+pub fn write_record(out: &mut Vec<u8>, format: LogFormat, stamp: Timestamp, record: &Record<'_>) {
     match format {
-        Format::Text => write_text(out, stamp, record),
-        Format::Json => write_json(out, stamp, record),
-        Format::Ecs => write_ecs(out, stamp, record),
+        LogFormat::Text => write_text(out, stamp, record),
+        LogFormat::Json => write_json(out, stamp, record),
+        LogFormat::Ecs => write_ecs(out, stamp, record),
     }
     out.push(b'\n');
 }
@@ -274,7 +268,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(format: Format, message: &str, pairs: &[(&str, Value<'_>)], expected: &str) {
+    fn check(format: LogFormat, message: &str, pairs: &[(&str, Value<'_>)], expected: &str) {
         let stamp = "2026-11-21T12:00:00.1239Z".parse().expect("a stamp");
         let mut line = Vec::new();
         let pairs: &dyn Source = &pairs;
@@ -295,7 +289,7 @@ mod tests {
     #[test]
     fn a_text_line_is_stamp_level_message_and_pairs() {
         check(
-            Format::Text,
+            LogFormat::Text,
             "listening",
             &[
                 ("listener", "web".into()),
@@ -318,14 +312,14 @@ mod tests {
             ("é", "v=é"),
         ] {
             let line = format!("2026-11-21T12:00:00.123Z INFO  m {expected}\n");
-            check(Format::Text, "m", &[("v", value.into())], &line);
+            check(LogFormat::Text, "m", &[("v", value.into())], &line);
         }
     }
 
     #[test]
     fn a_clients_bytes_can_not_forge_a_line() {
         check(
-            Format::Text,
+            LogFormat::Text,
             "bad\nhost",
             &[(
                 "host",
@@ -335,7 +329,7 @@ mod tests {
              host=\"x\\n2026-11-21T12:00:00.123Z ERROR forged\\u{1b}[2J\\u{202e}\"\n",
         );
         check(
-            Format::Json,
+            LogFormat::Json,
             "bad",
             &[("host", "x\"}\n{\u{7f}\u{2028}".into())],
             "{\"time\":\"2026-11-21T12:00:00.123Z\",\"level\":\"info\",\"target\":\"ringmain::boot\",\
@@ -346,7 +340,7 @@ mod tests {
     #[test]
     fn json_keeps_numbers_and_booleans() {
         check(
-            Format::Json,
+            LogFormat::Json,
             "m",
             &[
                 ("a", 1u64.into()),
@@ -363,7 +357,7 @@ mod tests {
     #[test]
     fn ecs_keeps_our_pairs_under_our_name() {
         check(
-            Format::Ecs,
+            LogFormat::Ecs,
             "m",
             &[("listener", "web".into())],
             "{\"@timestamp\":\"2026-11-21T12:00:00.123Z\",\"log.level\":\"info\",\"message\":\"m\",\
@@ -377,6 +371,6 @@ mod tests {
         let long = "é".repeat(VALUE_BYTES_MAX);
         let cut = format!("{}...", "é".repeat(VALUE_BYTES_MAX / 2));
         let line = format!("2026-11-21T12:00:00.123Z INFO  m v={cut}\n");
-        check(Format::Text, "m", &[("v", long.as_str().into())], &line);
+        check(LogFormat::Text, "m", &[("v", long.as_str().into())], &line);
     }
 }

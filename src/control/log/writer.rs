@@ -17,8 +17,9 @@ use std::thread::{self, Thread};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::format::{self, Format};
-use super::{LogError, Target};
+use crate::config::LogFormat;
+
+use super::{LogError, Target, format};
 
 /// Records that a shard may be ahead of the writer; the next one is dropped and counted.
 const RING_RECORDS_MAX: usize = 1024;
@@ -29,7 +30,7 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// The outputs of the process log and what feeds them.
 #[derive(Debug)]
 pub(super) struct Writer {
-    format: Format,
+    format: LogFormat,
     inner: Mutex<Inner>,
     /// Set once, by [`Writer::start`].
     thread: Arc<OnceLock<Thread>>,
@@ -84,7 +85,7 @@ impl ShardRing {
 
 impl Writer {
     /// Opens every target.
-    pub(super) fn open(format: Format, targets: &[Target]) -> Result<Self, LogError> {
+    pub(super) fn open(format: LogFormat, targets: &[Target]) -> Result<Self, LogError> {
         let outputs = targets.iter().map(Output::open).collect::<Result<_, _>>()?;
         let inner = Inner {
             outputs,
@@ -152,7 +153,7 @@ impl Writer {
 }
 
 impl Inner {
-    fn drain(&mut self, format: Format) {
+    fn drain(&mut self, format: LogFormat) {
         let Self {
             outputs,
             rings,
@@ -176,7 +177,7 @@ impl Inner {
 }
 
 impl Reader {
-    fn tell_dropped(&mut self, batch: &mut Vec<u8>, format: Format) {
+    fn tell_dropped(&mut self, batch: &mut Vec<u8>, format: LogFormat) {
         let dropped = self.dropped.load(Ordering::Relaxed);
         if dropped == self.told {
             return;
@@ -243,7 +244,7 @@ mod tests {
     /// A writer without a thread, whose one output is a file that nobody else has.
     fn writer(name: &str) -> (Writer, std::path::PathBuf) {
         let path = std::env::temp_dir().join(format!("ringmain-{}-{name}", std::process::id()));
-        let writer = Writer::open(Format::Text, &[Target::File(path.clone())]);
+        let writer = Writer::open(LogFormat::Text, &[Target::File(path.clone())]);
         (writer.expect("the temporary folder can be written"), path)
     }
 
