@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn an_answer_names_its_cause_and_what_becomes_of_the_connection() {
         const HEAD: &str = "HTTP/1.1 404 Not Found|Content-Type: text/plain; charset=utf-8|\
-                            Content-Length: 38|\
+                            Content-Length: 37|\
                             Proxy-Status: ringmain; error=destination_not_found|";
         for (close, head_method, minor, end) in [
             (false, false, 1, "|404 Not Found: destination_not_found\n"),
