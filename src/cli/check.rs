@@ -1,0 +1,79 @@
+//! `ringmain check`: every error of a configuration, or the plan it compiles to.
+
+use std::env;
+use std::fs;
+use std::io::{self, Write as _};
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use clap::Args;
+
+use crate::config::{self, Config, ConfigErrors};
+use crate::control::compile::{Live, compile};
+use crate::control::show::show;
+use crate::plan::Life;
+
+/// What RLIMIT_NOFILE is taken for where the kernel does not say.
+const NOFILE_FALLBACK: u64 = 1_024;
+
+/// Check a configuration: print every error with its place and what is allowed, or the compiled plan
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  ringmain check --config config.toml")]
+pub struct CheckArgs {
+    /// The configuration file [default: $RINGMAIN_CONFIG, ./config.toml, /etc/ringmain/config.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Exit code 0 and the plan on standard output, or 2 and the errors on standard error.
+pub fn run(args: &CheckArgs) -> ExitCode {
+    match checked(args) {
+        Ok(config) => print_plan(&config),
+        Err(errors) => {
+            // A closed standard error leaves the exit code to say it.
+            let _ = writeln!(anstream::stderr(), "{errors:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn checked(args: &CheckArgs) -> Result<Config, ConfigErrors> {
+    let environment = |name: &str| env::var(name).ok();
+    let path = config::find(args.config.as_deref(), environment);
+    config::load(&path)?.with_environment(environment)
+}
+
+fn print_plan(config: &Config) -> ExitCode {
+    let shards = match config.runtime().shards {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        shards => shards as usize,
+    };
+    let live = Live {
+        generation: 1,
+        life: Life::Serving,
+        via: "ringmain-XXXX".into(),
+        shards: u32::try_from(shards).unwrap_or(u32::MAX),
+        nofile: nofile().unwrap_or(NOFILE_FALLBACK),
+    };
+    for warning in config.warnings(live.shards) {
+        let _ = writeln!(anstream::stderr(), "warning: {warning}");
+    }
+    match write!(io::stdout(), "{}", show(config, &compile(config, &live))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The soft limit of descriptors, from proc(5): a row `Max open files  SOFT  HARD  files`.
+fn nofile() -> Option<u64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let row = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    match row.split_whitespace().next()? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}

@@ -1,0 +1,152 @@
+//! `ringmain run`: the proxy, from a file or from the command line alone.
+
+use std::env;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+
+use crate::boot;
+use crate::config::{self, Config};
+use crate::control::log::{self as process_log, LogError, LogHandle};
+
+use super::Failure;
+
+/// `ringmain run`.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  ringmain run --config config.toml --log-level debug\n  \
+    ringmain run --listen 127.0.0.1:8080 --backend http://127.0.0.1:9090 --policy round_robin\n\n\
+    Environment:\n  RINGMAIN_CONFIG      the file, where --config is absent\n  \
+    LOG_LEVEL, RUST_LOG  as --log-level\n  LOG_FORMAT           as --log-format"
+)]
+pub(super) struct Args {
+    /// The configuration [default: $RINGMAIN_CONFIG, ./config.toml, /etc/ringmain/config.toml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
+    /// Runs without a file: where to listen, such as 127.0.0.1:8080.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        conflicts_with = "config",
+        requires = "backend"
+    )]
+    listen: Option<String>,
+    /// Where requests go, such as http://127.0.0.1:9090; again for each further backend.
+    #[arg(long, value_name = "URL", requires = "listen")]
+    backend: Vec<String>,
+    /// How a backend is picked: random, round_robin.
+    #[arg(long, value_name = "P", requires = "listen")]
+    policy: Option<String>,
+}
+
+/// What the command line may say about the log; it beats the environment, which beats the file.
+#[derive(Debug, ClapArgs)]
+struct LogArgs {
+    /// error, warn, info, debug, trace, off, or a filter such as warn,ringmain=debug.
+    #[arg(long, value_name = "L")]
+    log_level: Option<String>,
+    /// The shape of a log line.
+    #[arg(long, value_name = "F", value_parser = ["text", "json", "ecs"])]
+    log_format: Option<String>,
+}
+
+/// Runs the proxy until it has drained.
+pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let config = load(args)?;
+    let log = install_log(&config)?;
+    let end = serve(&config);
+    log.flush();
+    end
+}
+
+fn load(args: &Args) -> Result<Config, Failure> {
+    let environment = |name: &str| env::var(name).ok();
+    let config = match &args.listen {
+        Some(listen) => Config::single(listen, &args.backend, args.policy.as_deref()),
+        None => config::load(&config::find(args.config.as_deref(), environment)),
+    };
+    let config = config.map_err(|errors| {
+        Failure::of_configuration(&errors).because(
+            "the configuration was refused; nothing was started",
+            "ringmain check    (after a change), or `ringmain demo`, which needs no file",
+        )
+    })?;
+    config
+        .with_environment(|name| args.log.over(name, environment))
+        .map_err(|errors| {
+            Failure::of_configuration(&errors).because(
+                "--log-level and --log-format stand for these variables",
+                "ringmain run --log-level info --log-format text",
+            )
+        })
+}
+
+impl LogArgs {
+    /// The variable `name`, as the command line has it, else the environment.
+    fn over(&self, name: &str, environment: impl Fn(&str) -> Option<String>) -> Option<String> {
+        let typed = match name {
+            "LOG_LEVEL" => self.log_level.clone(),
+            "LOG_FORMAT" => self.log_format.clone(),
+            _ => None,
+        };
+        typed.or_else(|| environment(name))
+    }
+}
+
+/// Sets the log up as `config` says.
+pub(super) fn install_log(config: &Config) -> Result<LogHandle, Failure> {
+    process_log::install(&config.log().into()).map_err(|error| match &error {
+        LogError::Open { .. } => Failure::at_run_time(error.to_string()).because(
+            "this user may not write there, or the folder does not exist",
+            "ls -ld of the folder; [log] to = [\"stderr\"] needs no file",
+        ),
+        _ => Failure::from_error(&error),
+    })
+}
+
+fn serve(config: &Config) -> Result<ExitCode, Failure> {
+    end_of(boot::run(config, &mut announce))
+}
+
+/// The exit code of a proxy's end.
+pub(super) fn end_of(end: Result<boot::End, boot::BootError>) -> Result<ExitCode, Failure> {
+    match end {
+        Ok(boot::End::Drained) => Ok(ExitCode::SUCCESS),
+        Ok(boot::End::CutOff) => Ok(ExitCode::FAILURE),
+        Err(error) => Err(Failure::from_error(&error)),
+    }
+}
+
+fn announce(listeners: &[(String, SocketAddr)]) {
+    for (listener, address) in listeners {
+        log::info!(listener:%, address:%; "listening");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_beats_the_environment() {
+        let typed = LogArgs {
+            log_level: Some("debug".to_owned()),
+            log_format: None,
+        };
+        let environment = |name: &str| Some(format!("{name} of the environment"));
+        let check = |name, expected: &str| {
+            assert_eq!(
+                typed.over(name, environment).as_deref(),
+                Some(expected),
+                "{name}"
+            );
+        };
+        check("LOG_LEVEL", "debug");
+        check("LOG_FORMAT", "LOG_FORMAT of the environment");
+        check("RUST_LOG", "RUST_LOG of the environment");
+    }
+}

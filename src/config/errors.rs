@@ -1,0 +1,154 @@
+//! What is wrong with a configuration: every error of a file, each at its place.
+//!
+//! `{}` renders them plain, `{:#}` with colours; print the latter through `anstream`, which strips them where there is no terminal
+//! or where NO_COLOR asks for it.
+
+use std::fmt;
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
+
+/// All errors of one configuration, in the order of their places; at least one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConfigErrors {
+    /// What the operator calls the source: a path, `command line`, `environment`.
+    name: String,
+    /// The source itself; empty where it could not be read.
+    text: String,
+    errors: Vec<ConfigError>,
+}
+
+/// One error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// The key's path, as in `service.timeouts.connect`; empty where no key is to blame.
+    pub key: String,
+    /// What was wrong, and what is allowed.
+    pub message: String,
+    /// Bytes of the source; inside it, on character boundaries.
+    span: Range<usize>,
+}
+
+/// What a reader found wrong, before it has a line and a column.
+#[derive(Debug)]
+pub(super) struct Finding {
+    pub(super) span: Range<usize>,
+    pub(super) key: String,
+    pub(super) message: String,
+}
+
+impl ConfigErrors {
+    /// `findings` of the source `text` that is called `name`; there is at least one.
+    pub(super) fn new(name: &str, text: &str, mut findings: Vec<Finding>) -> Self {
+        assert!(
+            !findings.is_empty(),
+            "errors are made where something is wrong"
+        );
+        findings.sort_by_key(|finding| finding.span.start);
+        let errors = findings
+            .into_iter()
+            .map(|finding| locate(text, finding))
+            .collect();
+        Self {
+            name: name.into(),
+            text: text.into(),
+            errors,
+        }
+    }
+
+    /// A source that could not be read at all.
+    pub(super) fn unreadable(name: &str, message: String) -> Self {
+        Self::new(
+            name,
+            "",
+            vec![Finding {
+                span: 0..0,
+                key: String::new(),
+                message,
+            }],
+        )
+    }
+
+    /// The errors in the order of their places.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &ConfigError> {
+        self.errors.iter()
+    }
+
+    fn render(&self, error: &ConfigError, renderer: &Renderer) -> String {
+        let title = match error.key.as_str() {
+            "" => error.message.clone(),
+            key => format!("{key}: {}", error.message),
+        };
+        let place: Element<'_> = if self.text.is_empty() {
+            Origin::path(&self.name).into()
+        } else {
+            let caret = AnnotationKind::Primary.span(error.span.clone());
+            Snippet::source(&self.text)
+                .path(&self.name)
+                .annotation(caret)
+                .into()
+        };
+        renderer.render(&[Level::ERROR.primary_title(title).element(place)])
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let renderer = if f.alternate() {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        for (place, error) in self.errors.iter().enumerate() {
+            if place != 0 {
+                f.write_str("\n\n")?;
+            }
+            f.write_str(&self.render(error, &renderer))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ConfigErrors {
+    /// One line an error: the source itself is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self.errors.iter().map(|error| {
+            let ConfigError {
+                line,
+                column,
+                key,
+                message,
+                ..
+            } = error;
+            format!("{}:{line}:{column} {key}: {message}", self.name)
+        });
+        f.debug_list().entries(lines).finish()
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+fn locate(text: &str, finding: Finding) -> ConfigError {
+    let start = text.floor_char_boundary(finding.span.start);
+    let end = text.ceil_char_boundary(finding.span.end.max(start));
+    let (line, column) = position(text, start);
+    ConfigError {
+        line,
+        column,
+        key: finding.key,
+        message: finding.message,
+        span: start..end,
+    }
+}
+
+/// Line and column of the byte at `offset`, both from 1; `offset` is a character boundary.
+pub(super) fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..offset];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = 1 + before.bytes().filter(|byte| *byte == b'\n').count();
+    (line, 1 + before[line_start..].chars().count())
+}

@@ -1,0 +1,144 @@
+//! What holds for the whole process: `[runtime]`, `[admin]`, `[log]`, `[dns]`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::file::{Table, text};
+use super::{DAY, HOUR, MILLISECOND, SECOND, words};
+
+/// `[runtime]`: threads, their CPUs, and how the process ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// How many shards; 0 is one per CPU that the process may use.
+    pub shards: u32,
+    /// Whether each shard is bound to one CPU.
+    pub pin: Pin,
+    /// What waits for the kernel.
+    pub driver: Driver,
+    /// How long running exchanges may take to finish when the process ends.
+    pub drain_timeout: Duration,
+    /// Clients of the whole process; 0 is as many as RLIMIT_NOFILE allows.
+    pub connections_max: u32,
+    /// The name in Via; empty is one that is drawn at the start.
+    pub via: String,
+}
+
+/// Whether each shard is bound to one CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// Where there is a CPU of the mask for every shard, and no CPU quota.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// What waits for the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring where it works, epoll elsewhere.
+    Auto,
+    /// io_uring, or the start fails.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// `[admin]`: where the admin API answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// `IP:PORT`, `unix:/path`, or empty for none.
+    pub address: String,
+}
+
+/// `[log]`: the process log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level, or a filter such as `warn,ringmain=debug`.
+    pub level: String,
+    /// How a record is written.
+    pub format: LogFormat,
+    /// Where records go: `stderr`, `stdout`, or a file's path each; at least one.
+    pub to: Vec<String>,
+}
+
+/// How a log record is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line with `key=value`.
+    Text,
+    /// A JSON object a line.
+    Json,
+    /// A JSON object a line, with the names of the Elastic Common Schema.
+    Ecs,
+}
+
+/// The formats by their words.
+pub(super) const LOG_FORMATS: [(&str, LogFormat); 3] = [
+    ("text", LogFormat::Text),
+    ("json", LogFormat::Json),
+    ("ecs", LogFormat::Ecs),
+];
+
+const PINS: [(&str, Pin); 3] = [("auto", Pin::Auto), ("on", Pin::On), ("off", Pin::Off)];
+
+const DRIVERS: [(&str, Driver); 3] = [
+    ("auto", Driver::Auto),
+    ("io_uring", Driver::IoUring),
+    ("epoll", Driver::Epoll),
+];
+
+pub(super) fn runtime(table: &mut Table<'_, '_>) -> Runtime {
+    table.duration("drain_delay", "0s", Duration::ZERO..=HOUR);
+    table.text("pid_file", "", words::file_path);
+    Runtime {
+        shards: table.integer("shards", "0", 0..=1_024),
+        pin: table.choice("pin", "auto", &PINS),
+        driver: table.choice("driver", "auto", &DRIVERS),
+        drain_timeout: table.duration("drain_timeout", "30s", Duration::ZERO..=DAY),
+        connections_max: table.integer("connections_max", "0", 0..=10_000_000),
+        via: table.text("via", "", words::via),
+    }
+}
+
+pub(super) fn admin(table: &mut Table<'_, '_>) -> Admin {
+    Admin {
+        address: table.text("address", "127.0.0.1:9901", words::admin_address),
+    }
+}
+
+pub(super) fn log(table: &mut Table<'_, '_>) -> LogConfig {
+    table.table("access", access_log);
+    let config = LogConfig {
+        level: table.text("level", "info", words::log_filter),
+        format: table.choice("format", "text", &LOG_FORMATS),
+        to: table.list("to", r#"["stderr"]"#, text(words::log_target)),
+    };
+    if config.to.is_empty() {
+        table.wrong(
+            "to",
+            "is empty; allowed: stderr, stdout, paths (level = \"off\" is silent)".into(),
+        );
+    }
+    config
+}
+
+/// `[log.access]`: its feature is not built yet, so nothing of it is kept.
+fn access_log(table: &mut Table<'_, '_>) {
+    table.text("to", "off", words::log_target);
+    table.choice("format", "text", &LOG_FORMATS);
+    table.duration("duration_min", "0ms", Duration::ZERO..=HOUR);
+    table.number("ratio", "1.0", 0.0..=1.0);
+}
+
+/// `[dns]`: its feature is not built yet, so nothing of it is kept.
+pub(super) fn dns(table: &mut Table<'_, '_>) {
+    table.duration("ttl_min", "1s", 100 * MILLISECOND..=DAY);
+    table.duration("ttl_max", "5m", SECOND..=DAY);
+    let server = |server: &str| match server.parse::<IpAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) => Err(format!("{server:?} is not an IP address")),
+    };
+    table.list("servers", "[]", text(server));
+}

@@ -1,0 +1,222 @@
+//! `[[service]]`: a named group of backends with one policy.
+
+mod later;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::file::{Kind, Table, placed, text};
+use super::{DAY, HOUR, words};
+use crate::plan::{Policy, TICK};
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name; no other service has it.
+    pub name: String,
+    /// Hosts in lower case, exact or `*.SUFFIX`; no other service has one of them.
+    pub domains: Vec<String>,
+    /// How an endpoint is picked.
+    pub policy: Policy,
+    /// At least one; no address twice.
+    pub backends: Vec<Backend>,
+    /// The response field that names the endpoint; empty is none.
+    pub backend_field: String,
+    /// Bounds on how long endpoints take.
+    pub timeouts: ServiceTimeouts,
+    /// Bounds on idle upstream connections.
+    pub pool: Pool,
+    /// When a request is tried again.
+    pub retry: Retry,
+    /// Fields that are set and removed.
+    pub fields: Fields,
+}
+
+/// A backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Where to connect; the port is not 0.
+    pub address: SocketAddr,
+    /// Its share of the requests against the other backends' weights, `1..=1000`.
+    pub weight: u32,
+}
+
+/// `[service.timeouts]`, each at least a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceTimeouts {
+    /// Connect begun to connected.
+    pub connect: Duration,
+    /// Last request byte to response head.
+    pub response: Duration,
+    /// An endpoint that takes nothing.
+    pub send_idle: Duration,
+    /// Between two reads of a response body.
+    pub receive_idle: Duration,
+}
+
+/// `[service.pool]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Idle connections per endpoint and shard; 0 closes each after its exchange.
+    pub idle_max: u32,
+    /// How long one may be idle, at least a tick.
+    pub idle: Duration,
+}
+
+/// `[service.retry]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Further tries, the first not counted; 0 is none.
+    pub attempts_max: u32,
+}
+
+/// `[service.fields]`: none of them frames a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// Name and value, each replacing every field of that name in requests.
+    pub request_set: Vec<(String, String)>,
+    /// Names of fields that requests lose.
+    pub request_remove: Vec<String>,
+    /// Name and value, each replacing every field of that name in responses.
+    pub response_set: Vec<(String, String)>,
+    /// Names of fields that responses lose.
+    pub response_remove: Vec<String>,
+}
+
+pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
+    later::service(table);
+    let name = table.required(
+        "name",
+        "a name, as in \"my-service\"",
+        String::new(),
+        text(words::name),
+    );
+    table.define(Kind::Service, "name", &name);
+    Service {
+        name,
+        domains: domains(table),
+        policy: table.choice(
+            "policy",
+            "random",
+            &[
+                ("random", Policy::Random),
+                ("round_robin", Policy::RoundRobin),
+            ],
+        ),
+        backends: backends(table),
+        backend_field: table.text("backend_field", "", words::field_name_or_empty),
+        timeouts: table.table("timeouts", timeouts),
+        pool: table.table("pool", pool),
+        retry: table.table("retry", retry),
+        fields: table.table("fields", fields),
+    }
+}
+
+fn domains(table: &mut Table<'_, '_>) -> Vec<String> {
+    let domains = table.list("domains", "[]", placed(text(words::domain)));
+    for domain in &domains {
+        table.define_at(Kind::Domain, "domains", domain.get_ref(), domain.span());
+    }
+    domains.into_iter().map(Spanned::into_inner).collect()
+}
+
+fn backends(table: &mut Table<'_, '_>) -> Vec<Backend> {
+    let Some(elements) = table.elements("backends") else {
+        return Vec::new();
+    };
+    if elements.is_empty() {
+        let message = "is missing: at least one backend, as in [\"127.0.0.1:9090\"]";
+        table.wrong("backends", message.into());
+    }
+    let mut backends: Vec<Backend> = Vec::new();
+    for element in elements {
+        let found = match element.get_ref() {
+            DeValue::Table(_) => table.enter("backends", element, backend),
+            _ => {
+                let address = table.element("backends", element, text(words::backend_address));
+                address.map(|address| Backend { address, weight: 1 })
+            }
+        };
+        let Some(found) = found else { continue };
+        if backends
+            .iter()
+            .any(|backend| backend.address == found.address)
+        {
+            let message = format!(
+                "{} is here twice; weight gives it a greater share",
+                found.address
+            );
+            table.wrong_at("backends", element.span(), message);
+        }
+        backends.push(found);
+    }
+    backends
+}
+
+fn backend(table: &mut Table<'_, '_>) -> Option<Backend> {
+    later::backend(table);
+    let weight = table.integer("weight", "1", 1..=1_000);
+    let read = text(|address| words::backend_address(address).map(Some));
+    let address = table.required("address", "IP:PORT, as in \"127.0.0.1:9090\"", None, read)?;
+    Some(Backend { address, weight })
+}
+
+fn timeouts(table: &mut Table<'_, '_>) -> ServiceTimeouts {
+    later::timeouts(table);
+    ServiceTimeouts {
+        connect: table.duration("connect", "1s", TICK..=HOUR),
+        response: table.duration("response", "30s", TICK..=DAY),
+        send_idle: table.duration("send_idle", "30s", TICK..=HOUR),
+        receive_idle: table.duration("receive_idle", "30s", TICK..=DAY),
+    }
+}
+
+fn pool(table: &mut Table<'_, '_>) -> Pool {
+    later::pool(table);
+    Pool {
+        idle_max: table.integer("idle_max", "64", 0..=100_000),
+        idle: table.duration("idle", "30s", TICK..=DAY),
+    }
+}
+
+fn retry(table: &mut Table<'_, '_>) -> Retry {
+    later::retry(table);
+    Retry {
+        attempts_max: table.integer("attempts_max", "2", 0..=10),
+    }
+}
+
+fn fields(table: &mut Table<'_, '_>) -> Fields {
+    let fields = Fields {
+        request_set: table.pairs("request_set", words::field_name, text(words::field_value)),
+        request_remove: table.list("request_remove", "[]", text(words::removable_field_name)),
+        response_set: table.pairs("response_set", words::field_name, text(words::field_value)),
+        response_remove: table.list("response_remove", "[]", text(words::removable_field_name)),
+    };
+    for (key, set, remove) in [
+        (
+            "request_remove",
+            &fields.request_set,
+            &fields.request_remove,
+        ),
+        (
+            "response_remove",
+            &fields.response_set,
+            &fields.response_remove,
+        ),
+    ] {
+        let both = set
+            .iter()
+            .find(|(name, _)| remove.iter().any(|gone| gone.eq_ignore_ascii_case(name)));
+        if let Some((name, _)) = both {
+            table.wrong(
+                key,
+                format!("{name:?} is set as well; setting replaces what was there"),
+            );
+        }
+    }
+    fields
+}

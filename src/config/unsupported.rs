@@ -1,0 +1,98 @@
+//! The keys, words and tables of features that are not built yet: the one list of what is refused until then.
+//!
+//! They are read, typed and bounded like all others, so that a file which sets them to their default or off value means the same
+//! before and after. Whoever builds a feature deletes its rows.
+
+/// A row of the list.
+enum Row {
+    /// This key takes its default and these values (as TOML writes them) only.
+    Key(&'static str, &'static [&'static str]),
+    /// These words of an enumeration are known and refused.
+    Words(&'static str, &'static [&'static str]),
+    /// This table has to be absent.
+    Table(&'static str),
+}
+
+const ROWS: &[Row] = &[
+    Row::Key("runtime.drain_delay", &[]),
+    Row::Key("runtime.pid_file", &[]),
+    Row::Key("admin.address", &[r#""""#]),
+    Row::Key("log.access.to", &[]),
+    Row::Key("log.access.format", &[]),
+    Row::Key("log.access.duration_min", &[]),
+    Row::Key("log.access.ratio", &["0.0"]),
+    Row::Key("dns.ttl_min", &[]),
+    Row::Key("dns.ttl_max", &[]),
+    Row::Key("dns.servers", &[]),
+    Row::Words("listener.protocol", &["tcp"]),
+    Row::Key("listener.proxy_protocol", &[]),
+    Row::Words(
+        "service.policy",
+        &["least_connections", "p2c", "ewma", "hash"],
+    ),
+    Row::Key("service.hash_key", &[]),
+    Row::Key("service.backends.backup", &[]),
+    Row::Key("service.backends.drain", &[]),
+    Row::Key("service.backends.srv", &[]),
+    Row::Key("service.slow_start", &[]),
+    // `false` is not an off value: it makes a service answer 503 where it would be answered otherwise.
+    Row::Key("service.fail_open", &[]),
+    Row::Key("service.send_proxy_protocol", &[]),
+    Row::Key("service.timeouts.continue", &[]),
+    Row::Key("service.timeouts.tunnel_idle", &[]),
+    Row::Key("service.timeouts.total", &[]),
+    Row::Key("service.pool.idle_min", &[]),
+    Row::Key("service.pool.connections_max", &[]),
+    Row::Key("service.pool.queue", &[]),
+    Row::Key("service.retry.statuses", &[]),
+    Row::Key("service.retry.attempt", &[]),
+    Row::Key("service.retry.backoff", &[]),
+    Row::Key("service.retry.body_bytes_max", &["0"]),
+    Row::Key("service.retry.budget", &["0.0"]),
+    Row::Table("service.probe"),
+    Row::Key("service.eject.consecutive_faults", &["0"]),
+    Row::Key("service.eject.duration", &[]),
+    Row::Key("service.eject.ratio_max", &["0.0"]),
+    Row::Key("service.eject.latency_factor", &[]),
+    Row::Key("service.limits.client_rate", &[]),
+    Row::Key("service.limits.client_burst", &[]),
+    Row::Key("service.limits.client_concurrent", &[]),
+    Row::Key("service.limits.rate", &[]),
+    Row::Key("service.limits.concurrent", &[]),
+    Row::Table("service.fanout"),
+    Row::Table("service.slo"),
+    Row::Key("route.fields", &[]),
+    Row::Key("route.query", &[]),
+    Row::Key("route.weights", &[]),
+];
+
+/// The values beside its default that the key at `path` takes; `None` where it takes all of its range.
+pub(super) fn values(path: &str) -> Option<&'static [&'static str]> {
+    ROWS.iter().find_map(|row| match row {
+        Row::Key(key, also) if *key == path => Some(*also),
+        _ => None,
+    })
+}
+
+/// The words of the key at `path` that are known and refused.
+pub(super) fn words(path: &str) -> &'static [&'static str] {
+    let found = ROWS.iter().find_map(|row| match row {
+        Row::Words(key, words) if *key == path => Some(*words),
+        _ => None,
+    });
+    found.unwrap_or(&[])
+}
+
+/// True exactly when the table at `path` has to be absent.
+pub(super) fn table(path: &str) -> bool {
+    ROWS.iter()
+        .any(|row| matches!(row, Row::Table(key) if *key == path))
+}
+
+/// The path of every row.
+#[cfg(test)]
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| match row {
+        Row::Key(path, _) | Row::Words(path, _) | Row::Table(path) => *path,
+    })
+}

@@ -1,0 +1,129 @@
+//! Plans, each as the text that `ringmain check` prints.
+
+use crate::config;
+use crate::control::show::show;
+
+use super::*;
+
+const LIVE: Live = Live {
+    generation: 1,
+    life: Life::Serving,
+    via: String::new(),
+    shards: 4,
+    nofile: 1_064,
+};
+
+fn plan_of(text: &str, live: &Live) -> String {
+    let config = config::parse("config.toml", text).expect("the text breaks no rule");
+    show(&config, &compile(&config, live)).to_string()
+}
+
+#[test]
+fn the_shortest_configuration_takes_every_default() {
+    let text = r#"
+        [[listener]]
+        name = "web"
+        address = "127.0.0.1:8080"
+        service = "s"
+        [[service]]
+        name = "s"
+        backends = ["127.0.0.1:9090"]
+    "#;
+    let live = Live {
+        via: "ringmain-1f3a".into(),
+        ..LIVE
+    };
+    insta::assert_snapshot!(plan_of(text, &live));
+}
+
+#[test]
+fn every_supported_key_reaches_the_plan() {
+    let text = r#"
+        [runtime]
+        connections_max = 10
+        via = "edge"
+
+        [[listener]]
+        name = "web"
+        address = "[::1]:8080"
+        service_parameter = "s"
+        limits = { connections_max = 3, head_bytes_max = "1KiB", trailer_bytes_max = 100, fields_max = 7, body_bytes_max = "1MiB" }
+        timeouts = { head = "150ms", body_idle = "1s", keep_alive = "2s", send_idle = "3s" }
+
+        [[listener]]
+        name = "wide"
+        address = "127.0.0.1:8081"
+        limits = { head_bytes_max = "64KiB", fields_max = 200 }
+
+        [[service]]
+        name = "blue"
+        domains = ["Example.COM", "*.Example.com", "[0:0::1]"]
+        policy = "round_robin"
+        backends = ["127.0.0.1:9090", { address = "[::1]:9091", weight = 9 }]
+        backend_field = "X-Backend-Server"
+        [service.timeouts]
+        connect = "250ms"
+        response = "4s"
+        send_idle = "5s"
+        receive_idle = "6s"
+        [service.pool]
+        idle_max = 3
+        idle = "7s"
+        [service.retry]
+        attempts_max = 0
+        [service.fields]
+        request_set = { X-Zone = "b", Host = "inner", A = "1" }
+        request_remove = ["Cookie"]
+        response_set = { Server = "edge" }
+        response_remove = ["X-Powered-By"]
+
+        [[service]]
+        name = "green"
+        backends = ["127.0.0.1:9092"]
+
+        [[route]]
+        domain = "App.example.com"
+        path = "/register"
+        methods = ["POST", "PUT"]
+        service = "green"
+        [[route]]
+        domain = "*.example.org"
+        path = "/static/*"
+        service = "blue"
+        [[route]]
+        service = "green"
+    "#;
+    let live = Live {
+        generation: 7,
+        life: Life::Draining,
+        ..LIVE
+    };
+    insta::assert_snapshot!(plan_of(text, &live));
+}
+
+#[test]
+fn a_limit_is_split_over_the_shards_and_none_gets_nothing() {
+    for (limit, shards, expected) in [(10, 4, 2), (3, 4, 1), (1, 1, 1), (0, 4, 1), (8, 2, 4)] {
+        assert_eq!(share(limit, shards), expected, "{limit} over {shards}");
+    }
+}
+
+#[test]
+fn without_a_limit_half_the_descriptors_are_for_clients() {
+    let text = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\n";
+    let config = config::parse("config.toml", text).expect("the text breaks no rule");
+    let cases = [(1_064, 500), (64, 0), (0, 0), (u64::MAX, u32::MAX)];
+    for (nofile, expected) in cases {
+        assert_eq!(
+            connections_max(&config, &Live { nofile, ..LIVE }),
+            expected,
+            "{nofile}"
+        );
+    }
+}
+
+#[test]
+fn the_same_arguments_give_the_same_plan() {
+    let text = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\n";
+    assert_eq!(plan_of(text, &LIVE), plan_of(text, &LIVE));
+}

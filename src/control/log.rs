@@ -1,0 +1,174 @@
+//! The process log: which records are written, in which format, and where to.
+//!
+//! Records come through the `log` crate, so that a call below the level costs one relaxed load of its maximum. The filter
+//! is `env_logger`'s; its writer is not used, because it takes the lock of stderr on the thread that logs, and a shard
+//! never waits for a log line (invariant 1). Instead a record becomes one line of bytes on the thread that makes it:
+//!
+//! ```text
+//!   shard thread   -> its own bounded ring --+
+//!   shard thread   -> its own bounded ring --+-> writer thread -> stderr, stdout, files
+//!   other threads  -> the outputs, under one lock, at once ----->
+//! ```
+//!
+//! A full ring drops the record and counts it; the writer says how many were lost. Records of one thread keep their order;
+//! between threads the stamps tell it.
+
+pub mod format;
+mod writer;
+
+use std::cell::RefCell;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use log::{Log, Metadata, Record};
+
+use crate::config::{LogConfig, LogFormat};
+
+use writer::{ShardRing, Writer};
+
+/// What to log and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// A level or a filter such as `warn,ringmain=debug`, as `[log] level` takes it; `config/` has checked it.
+    pub filter: String,
+    /// The shape of a line.
+    pub format: LogFormat,
+    /// Every line goes to each of them; none is silence.
+    pub to: Vec<Target>,
+}
+
+impl From<&LogConfig> for LogSettings {
+    fn from(config: &LogConfig) -> Self {
+        let to = config.to.iter().map(|place| match place.as_str() {
+            "stderr" => Target::Stderr,
+            "stdout" => Target::Stdout,
+            path => Target::File(path.into()),
+        });
+        Self {
+            filter: config.level.clone(),
+            format: config.format,
+            to: to.collect(),
+        }
+    }
+}
+
+/// One place that lines are written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Standard error.
+    Stderr,
+    /// Standard output.
+    Stdout,
+    /// A file, made where absent and appended to.
+    File(PathBuf),
+}
+
+/// Why the log can't be set up; the process does not start then.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A file can't be opened for appending.
+    #[error("log file {}: {source}", path.display())]
+    Open {
+        /// As the operator wrote it.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The writer's thread can't be started.
+    #[error("log writer: {0}")]
+    Thread(#[source] io::Error),
+    /// This process has a log already.
+    #[error("log: there is one already")]
+    Installed,
+}
+
+/// The writer of this process; the first [`install`] makes it.
+static WRITER: OnceLock<Arc<Writer>> = OnceLock::new();
+
+thread_local! {
+    /// Some exactly on threads that called [`register_shard_thread`] after [`install`].
+    static RING: RefCell<Option<ShardRing>> = const { RefCell::new(None) };
+}
+
+/// Makes the log of this process and starts its writer's thread.
+///
+/// # Errors
+/// When a file can't be opened, the thread can't be started, or a log is installed already.
+pub fn install(settings: &LogSettings) -> Result<LogHandle, LogError> {
+    let filter = env_logger::Builder::new()
+        .parse_filters(&settings.filter)
+        .build();
+    let level_max = filter.filter();
+    let writer = Arc::new(Writer::open(settings.format, &settings.to)?);
+    let logger = Logger {
+        filter,
+        format: settings.format,
+        writer: Arc::clone(&writer),
+    };
+    log::set_boxed_logger(Box::new(logger)).map_err(|_| LogError::Installed)?;
+    WRITER
+        .set(Arc::clone(&writer))
+        .map_err(|_| LogError::Installed)?;
+    Writer::start(&writer).map_err(LogError::Thread)?;
+    log::set_max_level(level_max);
+    Ok(LogHandle { writer })
+}
+
+/// Gives the calling thread a ring of its own. A shard's thread calls it once, before its first exchange: this is the only
+/// moment at which it may wait for the writer. Without a log it does nothing.
+pub fn register_shard_thread() {
+    let Some(writer) = WRITER.get() else { return };
+    let ring = writer.register();
+    RING.with(|slot| *slot.borrow_mut() = Some(ring));
+}
+
+/// The log of this process.
+#[derive(Debug)]
+pub struct LogHandle {
+    writer: Arc<Writer>,
+}
+
+impl LogHandle {
+    /// Returns when everything that was logged before the call has been given to the kernel.
+    pub fn flush(&self) {
+        self.writer.drain();
+    }
+}
+
+#[derive(Debug)]
+struct Logger {
+    filter: env_logger::Logger,
+    format: LogFormat,
+    writer: Arc<Writer>,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.filter.matches(record) {
+            return;
+        }
+        // The line is complete before the ring is borrowed: a value whose Display logs must not find it taken.
+        let mut line = Vec::with_capacity(256);
+        format::write_record(&mut line, self.format, jiff::Timestamp::now(), record);
+        let left = RING.try_with(|slot| match slot.borrow_mut().as_mut() {
+            Some(ring) => {
+                ring.push(line);
+                None
+            }
+            None => Some(line),
+        });
+        // `try_with` fails only while the thread ends; what it still says is lost with its ring.
+        if let Ok(Some(line)) = left {
+            self.writer.write(&line);
+        }
+    }
+
+    fn flush(&self) {
+        self.writer.drain();
+    }
+}

@@ -1,0 +1,172 @@
+//! A plan as text, for `ringmain check` and for tests.
+//!
+//! One line a fact, in the order of the file, with the units of the configuration.
+
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use super::compile::routing;
+use crate::config::Config;
+use crate::http::hop::FieldEdits;
+use crate::plan::route::{DomainMatch, PathMatch};
+use crate::plan::{Endpoint, Listener, Plan, Route, Service, ServiceIndex, TICK, Ticks};
+use crate::units::{format_duration, format_size};
+
+/// `plan`, compiled from `config`, as text.
+pub fn show<'a>(config: &'a Config, plan: &'a Plan) -> impl Display + 'a {
+    Shown { config, plan }
+}
+
+struct Shown<'a> {
+    config: &'a Config,
+    plan: &'a Plan,
+}
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { config, plan } = self;
+        let life = format!("{:?}", plan.life).to_lowercase();
+        writeln!(
+            f,
+            "plan generation {} {life} via {}",
+            plan.generation, plan.via
+        )?;
+        writeln!(
+            f,
+            "  each shard: connections_max {}",
+            plan.shard_connections_max
+        )?;
+        for listener in &plan.listeners {
+            show_listener(f, plan, listener)?;
+        }
+        for service in &plan.services {
+            show_service(f, service)?;
+        }
+        // Built by the same function as the plan's own table, which keeps its parts to itself.
+        let (routes, domains) = routing(config);
+        for route in routes {
+            show_route(f, plan, &route)?;
+        }
+        for (domain, service) in domains {
+            writeln!(f, "domain {domain} -> {}", name(plan, service))?;
+        }
+        Ok(())
+    }
+}
+
+fn show_listener(f: &mut fmt::Formatter<'_>, plan: &Plan, listener: &Listener) -> fmt::Result {
+    let limits = listener.limits;
+    let timeouts = listener.timeouts;
+    writeln!(f, "listener {} {} http", listener.name, listener.address)?;
+    let service = listener
+        .service
+        .map_or("none (404)", |index| name(plan, index));
+    writeln!(f, "  service {service}")?;
+    if let Some(parameter) = &listener.service_parameter {
+        writeln!(f, "  service_parameter {parameter}")?;
+    }
+    let connections = limits.shard_connections_max;
+    writeln!(
+        f,
+        "  each shard: connections_max {}",
+        limit(connections != u32::MAX, || connections.to_string())
+    )?;
+    let body = limits.body_bytes_max;
+    writeln!(
+        f,
+        "  head_bytes_max {} trailer_bytes_max {} fields_max {} body_bytes_max {}",
+        format_size(limits.head_bytes_max as u64),
+        format_size(limits.trailer_bytes_max as u64),
+        limits.fields_max,
+        limit(body != u64::MAX, || format_size(body)),
+    )?;
+    writeln!(
+        f,
+        "  timeouts head {} body_idle {} keep_alive {} send_idle {}",
+        ticks(timeouts.head),
+        ticks(timeouts.body_idle),
+        ticks(timeouts.keep_alive),
+        ticks(timeouts.send_idle),
+    )
+}
+
+fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
+    let timeouts = service.timeouts;
+    writeln!(f, "service {} {}", service.name, service.policy.label())?;
+    for Endpoint {
+        name, weight, slot, ..
+    } in &service.endpoints
+    {
+        writeln!(f, "  endpoint {name} weight {weight} slot {slot}")?;
+    }
+    writeln!(
+        f,
+        "  timeouts connect {} response {} send_idle {} receive_idle {}",
+        format_duration(timeouts.connect),
+        ticks(timeouts.response),
+        ticks(timeouts.send_idle),
+        ticks(timeouts.receive_idle),
+    )?;
+    let pool = service.pool;
+    writeln!(
+        f,
+        "  pool idle_max {} idle {}",
+        pool.idle_max,
+        ticks(pool.idle)
+    )?;
+    writeln!(f, "  retry attempts_max {}", service.attempts_max)?;
+    let head = service.response_head;
+    let bytes = format_size(head.bytes_max as u64);
+    writeln!(
+        f,
+        "  response head_bytes_max {bytes} fields_max {}",
+        head.fields_max
+    )?;
+    show_edits(f, "request", &service.request_edits)?;
+    show_edits(f, "response", &service.response_edits)?;
+    match &service.backend_field {
+        Some(field) => writeln!(f, "  backend_field {field}"),
+        None => Ok(()),
+    }
+}
+
+fn show_edits(f: &mut fmt::Formatter<'_>, message: &str, edits: &FieldEdits) -> fmt::Result {
+    for (name, value) in &edits.set {
+        writeln!(f, "  {message} set {name}: {value}")?;
+    }
+    for name in &edits.remove {
+        writeln!(f, "  {message} remove {name}")?;
+    }
+    Ok(())
+}
+
+fn show_route(f: &mut fmt::Formatter<'_>, plan: &Plan, route: &Route) -> fmt::Result {
+    f.write_str("route ")?;
+    match &route.domain {
+        DomainMatch::Any => f.write_str("any-domain")?,
+        DomainMatch::Exact(domain) => f.write_str(domain)?,
+        DomainMatch::Suffix(suffix) => write!(f, "*{suffix}")?,
+    }
+    match &route.path {
+        PathMatch::Any => f.write_str(" any-path")?,
+        PathMatch::Exact(path) => write!(f, " {path}")?,
+        PathMatch::Prefix(prefix) => write!(f, " {prefix}*")?,
+    }
+    match route.methods.as_ref() {
+        [] => f.write_str(" any-method")?,
+        methods => write!(f, " {}", methods.join(","))?,
+    }
+    writeln!(f, " -> {}", name(plan, route.service))
+}
+
+fn name(plan: &Plan, service: ServiceIndex) -> &str {
+    &plan.service(service).name
+}
+
+fn ticks(Ticks(count): Ticks) -> String {
+    format_duration(Duration::saturating_mul(TICK, count))
+}
+
+fn limit(is_set: bool, show: impl FnOnce() -> String) -> String {
+    if is_set { show() } else { "none".into() }
+}
