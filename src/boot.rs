@@ -179,9 +179,6 @@ impl Supervisor for Boot<'_> {
     }
 
     fn ready(&mut self) {
-        for (listener, address) in &self.sockets.bound {
-            log::info!(listener, address:%; "listening");
-        }
         (self.on_ready)(&self.sockets.bound);
     }
 }

@@ -205,8 +205,8 @@ impl Control {
         self.publisher.retire();
         if !self.ready && self.publisher.adopted_by_all(self.live.generation) {
             self.ready = true;
-            self.say_ready();
             supervisor.ready();
+            self.say_ready();
         }
         self.restart_dead(supervisor);
         if let Some(drain) = &mut self.draining
