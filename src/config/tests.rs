@@ -231,6 +231,18 @@ fn names_are_unique_and_refer_to_something() {
 }
 
 #[test]
+fn names_that_are_missing_are_not_taken_twice() {
+    const MISSING: &str = "is missing: a name, as in \"my-service\"";
+    check_after(
+        "[[service]]\nbackends = [\"127.0.0.1:1\"]\n[[service]]\nbackends = [\"127.0.0.1:2\"]\n",
+        &[
+            (1, 1, "service.name", MISSING),
+            (3, 1, "service.name", MISSING),
+        ],
+    );
+}
+
+#[test]
 fn an_unknown_key_names_the_nearest_or_its_section() {
     let cases = [
         (
