@@ -454,7 +454,16 @@ fn wrong_usage_is_2_and_an_address_in_use_is_1() {
     let (address, _taken) = taken.expect("a bound socket has an address");
     drop(backend);
     for (arguments, code, said) in [
-        (vec!["backend"], 2, "--config"),
+        (
+            vec!["backend", "--config", "a", "--listen", "127.0.0.1:0"],
+            2,
+            "--config",
+        ),
+        (
+            vec!["backend", "--config", "/no/such/file"],
+            2,
+            "/no/such/file",
+        ),
         (vec!["backend", "--listen", "nowhere"], 2, "nowhere"),
         (
             vec!["backend", "--listen", address.as_str()],

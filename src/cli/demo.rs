@@ -48,7 +48,7 @@ fn start_backends() -> Result<Vec<SocketAddr>, Failure> {
     let service = Arc::new(Service::quiet());
     let mut addresses = Vec::with_capacity(BACKENDS);
     for _ in 0..BACKENDS {
-        let listeners = vec![backend::bind((Ipv4Addr::LOCALHOST, 0).into())?];
+        let listeners = vec![backend::bind((Ipv4Addr::LOCALHOST, 0).into(), false)?];
         addresses.extend(backend::local_addresses(&listeners)?);
         backend::start(listeners, Arc::clone(&service))?;
     }

@@ -172,3 +172,55 @@ impl Log for Logger {
         self.writer.drain();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, process, thread};
+
+    use super::*;
+
+    #[test]
+    fn records_of_shards_and_others_reach_the_file_by_the_flush() {
+        let path = env::temp_dir().join(format!("ringmain-{}-install", process::id()));
+        let settings = LogSettings {
+            filter: "off,ringmain::control::log=debug".to_owned(),
+            format: LogFormat::Text,
+            to: vec![Target::File(path.clone())],
+        };
+        let handle = install(&settings).expect("this process has no log yet");
+        log::info!(listener = "web"; "from control");
+        log::info!(target: "elsewhere", "filtered");
+        log::trace!("below the level");
+        let shard = thread::spawn(|| {
+            register_shard_thread();
+            log::debug!(host = "a b"; "from a shard");
+            // A value whose Display logs finds the ring free.
+            log::info!(value:% = Talkative; "nested");
+        });
+        shard.join().expect("the shard's thread ends");
+        handle.flush();
+        let text = fs::read_to_string(&path).expect("the writer made the file");
+        fs::remove_file(&path).expect("the file is ours");
+        let lines: Vec<_> = text.lines().filter_map(|line| line.get(25..)).collect();
+        assert_eq!(
+            lines,
+            [
+                "INFO  from control listener=web",
+                "DEBUG from a shard host=\"a b\"",
+                "INFO  within",
+                "INFO  nested value=said",
+            ]
+        );
+        assert!(matches!(install(&settings), Err(LogError::Installed)));
+        let _ = fs::remove_file(&path);
+    }
+
+    struct Talkative;
+
+    impl std::fmt::Display for Talkative {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            log::info!("within");
+            f.write_str("said")
+        }
+    }
+}
