@@ -1,30 +1,275 @@
-//! Config to first plan to shards to control to the end.
+//! From a configuration to a running proxy and to its end; the only module that names both planes.
+//!
+//! Boot owns the listening sockets. Each shard gets duplicates of its own, so that a shard that dies takes none along, and what is
+//! queued on them waits for its successor.
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::{self, JoinHandle};
 
-use crate::config::Config;
+use core_affinity::CoreId;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Every exchange finished, or `drain_timeout` passed.
-    Drained,
-    /// A second signal ended it at once.
-    CutOff,
-}
+use crate::balance;
+use crate::config::{self, Config};
+use crate::control::compile::Live;
+use crate::control::log::register_shard_thread;
+use crate::control::run::{Control, ShardEnd, Supervisor};
+use crate::control::signal::Signals;
+use crate::door::{Subscriber, door};
+use crate::fd;
+use crate::plan::Life;
+use crate::shard::{self, DriverChoice, Setup};
+
+pub use crate::control::run::End;
+
+/// Clients that may wait to be accepted, per socket; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
 
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum BootError {}
+pub enum BootError {
+    /// A listener's address cannot be bound.
+    #[error("listener `{name}`: {address}: {source}")]
+    Bind {
+        /// The listener's name.
+        name: String,
+        /// Its address.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// Signals, threads or control's runtime are not to be had.
+    #[error("{what}: {source}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A shard could not start.
+    #[error("a shard cannot start: {0}")]
+    Shard(String),
+}
 
-/// What is told once every listener accepts: their names and where they listen.
-pub type OnReady<'a> = dyn FnMut(&[(String, SocketAddr)]) + 'a;
-
-/// Runs the proxy until it has drained.
+/// Runs the proxy on the calling thread until it has drained. `on_ready` gets every listener's name and bound address once all shards
+/// serve.
 ///
 /// # Errors
-/// When it can't start.
-pub fn run(_config: &Config, on_ready: &mut OnReady<'_>) -> Result<End, BootError> {
-    on_ready(&[]);
-    Ok(End::Drained)
+/// When it cannot start.
+pub fn run(
+    config: &Config,
+    on_ready: &mut dyn FnMut(&[(String, SocketAddr)]),
+) -> Result<End, BootError> {
+    let shards = shard_count(config.runtime().shards);
+    let sockets = bind_all(config, shards)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| BootError::System {
+            what: "control's runtime",
+            source,
+        })?;
+    runtime.block_on(serve(config, sockets, shards, on_ready))
+}
+
+async fn serve(
+    config: &Config,
+    sockets: Sockets,
+    shards: usize,
+    on_ready: &mut dyn FnMut(&[(String, SocketAddr)]),
+) -> Result<End, BootError> {
+    // Before the first shard runs, so that no signal finds the system's default.
+    let signals = Signals::listen().map_err(|source| BootError::System {
+        what: "signals",
+        source,
+    })?;
+    let (publisher, subscribers) = door(shards);
+    let live = Live {
+        generation: 1,
+        life: Life::Serving,
+        via: draw_name(),
+        shards: shards as u32,
+        nofile: fd::descriptors_max(),
+    };
+    let control = Control::new(publisher, config.clone(), live);
+    let (ended, ends) = unbounded_channel();
+    let mut boot = Boot {
+        sockets,
+        cpus: cpus(config.runtime().pin, shards),
+        driver: driver(config.runtime().driver),
+        threads: Vec::new(),
+        ended,
+        on_ready,
+    };
+    for (shard, door) in subscribers.into_iter().enumerate() {
+        boot.restart(shard, door)
+            .map_err(|source| BootError::System {
+                what: "a shard's thread",
+                source,
+            })?;
+    }
+    let end = control
+        .run(signals, ends, &mut boot)
+        .await
+        .map_err(BootError::Shard)?;
+    for thread in boot.threads {
+        // Its end came through the channel; what is left of the thread is its return.
+        let _ended = thread.join();
+    }
+    Ok(end)
+}
+
+/// What boot keeps while the proxy runs.
+struct Boot<'a> {
+    sockets: Sockets,
+    /// By shard; empty when shards are not pinned.
+    cpus: Vec<CoreId>,
+    driver: DriverChoice,
+    threads: Vec<JoinHandle<()>>,
+    ended: UnboundedSender<ShardEnd>,
+    on_ready: &'a mut dyn FnMut(&[(String, SocketAddr)]),
+}
+
+/// The listening sockets of the process.
+struct Sockets {
+    /// By listener: its name and the address that it is bound to.
+    bound: Vec<(String, SocketAddr)>,
+    /// By listener, then by shard; empty once the drain has begun.
+    open: Vec<Vec<OwnedFd>>,
+}
+
+impl Sockets {
+    /// Duplicates of one shard's sockets, each with its listener's place.
+    fn of_shard(&self, shard: usize) -> io::Result<Vec<(usize, OwnedFd)>> {
+        let listeners = self.open.iter().enumerate();
+        listeners
+            .map(|(listener, sockets)| Ok((listener, sockets[shard].try_clone()?)))
+            .collect()
+    }
+}
+
+impl Supervisor for Boot<'_> {
+    fn restart(&mut self, shard: usize, door: Subscriber) -> io::Result<()> {
+        let sockets = self.sockets.of_shard(shard)?;
+        let setup = Setup {
+            door,
+            sockets,
+            driver: self.driver,
+        };
+        let cpu = self.cpus.get(shard).copied();
+        let ended = self.ended.clone();
+        let body = move || {
+            let error = run_shard(setup, cpu);
+            // Control is gone only when the process ends anyway.
+            let _unheard = ended.send(ShardEnd { shard, error });
+        };
+        self.threads.push(
+            thread::Builder::new()
+                .name(format!("shard-{shard}"))
+                .spawn(body)?,
+        );
+        Ok(())
+    }
+
+    fn release_sockets(&mut self) {
+        self.sockets.open.clear();
+    }
+
+    fn ready(&mut self) {
+        (self.on_ready)(&self.sockets.bound);
+    }
+}
+
+/// The body of a shard's thread; says what went wrong, if anything did.
+fn run_shard(setup: Setup, cpu: Option<CoreId>) -> Option<String> {
+    register_shard_thread();
+    if let Some(cpu) = cpu
+        && !core_affinity::set_for_current(cpu)
+    {
+        log::warn!(cpu = cpu.id; "a shard cannot be pinned to its CPU");
+    }
+    match catch_unwind(AssertUnwindSafe(|| shard::run(setup))) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Some(text.unwrap_or_else(|| "a panic without words".to_owned()))
+        }
+    }
+}
+
+/// A shard per CPU that the process may use: its affinity mask and its cgroup's quota.
+fn shard_count(configured: u32) -> usize {
+    if configured != 0 {
+        return configured as usize;
+    }
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The CPUs to pin the shards to, one each, within the affinity mask; none where that would do harm.
+fn cpus(pin: config::Pin, shards: usize) -> Vec<CoreId> {
+    // Within the mask of the process (sched_getaffinity).
+    let mask = core_affinity::get_core_ids().unwrap_or_default();
+    let quota = thread::available_parallelism().is_ok_and(|cpus| cpus.get() < mask.len());
+    let pinned = match pin {
+        config::Pin::Off => false,
+        config::Pin::On => !mask.is_empty(),
+        // Under a quota the scheduler must be free to move what it has stopped.
+        config::Pin::Auto => shards <= mask.len() && !quota,
+    };
+    if pinned {
+        (0..shards).map(|shard| mask[shard % mask.len()]).collect()
+    } else {
+        Vec::new()
+    }
+}
+
+const fn driver(configured: config::Driver) -> DriverChoice {
+    match configured {
+        config::Driver::Auto => DriverChoice::Auto,
+        config::Driver::IoUring => DriverChoice::IoUring,
+        config::Driver::Epoll => DriverChoice::Epoll,
+    }
+}
+
+/// Our name in Via where the operator gave none: only one's own name is a loop, so no two processes share it.
+fn draw_name() -> String {
+    let id = balance::draw_id(&mut balance::generator());
+    format!("ringmain-{:04x}", id as u16)
+}
+
+/// Binds every listener once per shard. On port 0 the kernel picks one for the first, and the others follow.
+fn bind_all(config: &Config, shards: usize) -> Result<Sockets, BootError> {
+    let mut sockets = Sockets {
+        bound: Vec::new(),
+        open: Vec::new(),
+    };
+    for listener in config.listeners() {
+        let failed = |source| BootError::Bind {
+            name: listener.name.clone(),
+            address: listener.address,
+            source,
+        };
+        let first = bind_first(listener.address).map_err(failed)?;
+        let address = fd::local_address(&first).map_err(failed)?;
+        let mut open = vec![first];
+        while open.len() < shards {
+            open.push(fd::listen(address, BACKLOG).map_err(failed)?);
+        }
+        sockets.bound.push((listener.name.clone(), address));
+        sockets.open.push(open);
+    }
+    Ok(sockets)
+}
+
+/// SO_REUSEPORT would let a second process of the same user share the port unseen; so the address is first bound without it.
+fn bind_first(address: SocketAddr) -> io::Result<OwnedFd> {
+    if address.port() != 0 {
+        fd::probe_bind(address)?;
+    }
+    fd::listen(address, BACKLOG)
 }

@@ -1,1 +1,197 @@
-//! (being built)
+//! The edge to the kernel: the few calls that need raw descriptors or `unsafe`.
+//!
+//! What a safe crate offers on an owned socket (`socket2`) is used where the owner is at hand. Here stands what acts on a
+//! descriptor whose owner lives elsewhere: a deadline cuts a connection that a task is reading, a pool looks at a socket inside a
+//! stream of the runtime.
+
+#![expect(unsafe_code, reason = "this is the edge to the kernel")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+/// Which directions of a connection to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// What the other side sends: a pending read ends with what is there, or with nothing.
+    Reading,
+    /// What we send: the other side reads its end.
+    Writing,
+    /// Both.
+    Both,
+}
+
+/// Ends directions of the connection `fd` (shutdown(2)); pending operations on it complete. A connection that has already ended is
+/// left alone: there is nothing to be told about it.
+pub fn cut(fd: RawFd, directions: Cut) {
+    let how = match directions {
+        Cut::Reading => libc::SHUT_RD,
+        Cut::Writing => libc::SHUT_WR,
+        Cut::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: shutdown(2) touches no memory of ours. That `fd` still names the caller's connection is the caller's rule: a
+    // deadline's entry dies before its stream does (shard/deadline.rs).
+    let _ = unsafe { libc::shutdown(fd, how) };
+}
+
+/// Makes the close of the connection `fd` a reset: the other side must not take what it has read for the whole (RFC 9112
+/// section 8).
+pub fn reset_at_close(fd: RawFd) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: the option's value is a `linger` that lives across the call, with its own size beside it.
+    let _ = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    };
+}
+
+/// Closes the descriptors of a shard that died with its runtime.
+pub fn close_orphan(fd: RawFd) {
+    // SAFETY: the shard's thread has unwound and its runtime is forgotten, so nobody else will use or close `fd`.
+    let _ = unsafe { libc::close(fd) };
+}
+
+/// True exactly when nothing can be read from the idle connection `fd`: no byte, no end, no error. One system call
+/// (recv(2) with MSG_PEEK).
+pub fn is_quiet(fd: RawFd) -> bool {
+    let mut byte = MaybeUninit::<u8>::uninit();
+    // SAFETY: the kernel writes at most one byte to `byte`, which lives across the call.
+    let received = unsafe {
+        libc::recv(
+            fd,
+            byte.as_mut_ptr().cast(),
+            1,
+            libc::MSG_PEEK | libc::MSG_DONTWAIT,
+        )
+    };
+    received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+}
+
+/// A listening socket: close-on-exec, not blocking, SO_REUSEPORT (so that each shard has its own) and TCP_NODELAY, which the
+/// accepted sockets inherit.
+///
+/// # Errors
+/// What socket(2), bind(2) or listen(2) say.
+pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_port(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if address.is_ipv6() {
+        // One listener is one address; 0.0.0.0 beside [::] must not depend on a sysctl.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    Ok(socket.into())
+}
+
+/// Finds out whether `address` is free: with SO_REUSEPORT alone, a second process of the same user would share the port unseen.
+///
+/// # Errors
+/// What socket(2) or bind(2) say, `EADDRINUSE` where somebody listens there.
+pub fn probe_bind(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // Connections of an earlier process in TIME_WAIT do not matter.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())
+}
+
+/// The address that a socket is bound to.
+///
+/// # Errors
+/// What getsockname(2) says, or `Unsupported` for a socket that is not of the internet.
+pub fn local_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
+    let address = SockRef::from(&socket.as_fd()).local_addr()?;
+    address
+        .as_socket()
+        .ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// Accepts one client, close-on-exec; `None` when nobody waits.
+///
+/// # Errors
+/// What accept4(2) says; a client that left the queue by itself (`ECONNABORTED`) counts as nobody.
+pub fn accept(listener: RawFd, nonblocking: bool) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+    // SAFETY: the shard's listener is open while its accept loop, the one caller, runs.
+    let listener = unsafe { BorrowedFd::borrow_raw(listener) };
+    let (socket, address) = match SockRef::from(&listener).accept() {
+        Ok(accepted) => accepted,
+        Err(error) if is_nobody(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if nonblocking {
+        socket.set_nonblocking(true)?;
+    }
+    let Some(address) = address.as_socket() else {
+        return Ok(None);
+    };
+    Ok(Some((socket.into(), address)))
+}
+
+/// accept(2): network errors that are already pending on the new connection are reported here; they are the client's.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EAGAIN
+                | libc::ECONNABORTED
+                | libc::EINTR
+                | libc::ENETDOWN
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
+    )
+}
+
+/// Prepares a connected upstream socket: no Nagle delay, and keep-alive probes so that an endpoint that vanished is noticed.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn prepare_upstream(fd: RawFd) -> io::Result<()> {
+    // SAFETY: the caller's stream holds `fd` open across the call.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    let socket = SockRef::from(&socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))
+}
+
+/// How many descriptors this process may have open (RLIMIT_NOFILE, the soft limit).
+pub fn descriptors_max() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` lives across the call, which fills it.
+    let answer = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if answer == 0 { limit.rlim_cur } else { 1024 }
+}

@@ -115,8 +115,7 @@ fn serve(config: &Config) -> Result<ExitCode, Failure> {
 /// The exit code of a proxy's end.
 pub(super) fn end_of(end: Result<boot::End, boot::BootError>) -> Result<ExitCode, Failure> {
     match end {
-        Ok(boot::End::Drained) => Ok(ExitCode::SUCCESS),
-        Ok(boot::End::CutOff) => Ok(ExitCode::FAILURE),
+        Ok(boot::End::Drained | boot::End::CutShort) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(Failure::from_error(&error)),
     }
 }

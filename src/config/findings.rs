@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 
-use super::errors::{Finding, position};
+use super::errors::{Finding, Lines};
 
 /// What the readers found, over the whole document.
 #[derive(Debug)]
 pub(super) struct Findings<'t> {
     text: &'t str,
+    lines: Lines<'t>,
     wrong: Vec<Finding>,
     /// `None` where nobody wants to know.
     known: Option<Vec<KnownKey>>,
@@ -27,6 +28,7 @@ impl<'t> Findings<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         Self {
             text,
+            lines: Lines::new(text),
             wrong: Vec::new(),
             known: None,
             unknown: Vec::new(),
@@ -76,7 +78,7 @@ impl<'t> Findings<'t> {
                 entry.insert(span);
             }
             Entry::Occupied(first) => {
-                let (line, _) = position(self.text, first.get().start);
+                let (line, _) = self.lines.position(first.get().start);
                 let message = format!("{name:?} is taken already, in line {line}");
                 self.wrong.push(Finding { span, key, message });
             }

@@ -1,6 +1,18 @@
 //! What one hop changes in a head: hop-by-hop fields go, forwarding fields come.
+//!
+//! Fields that stay are copied in runs of whole lines, so that their order, case and bytes are the
+//! sender's; a typical head is three or four copies.
+
+use httparse::Header;
+
+use super::field::{Field, Learned, line_begin, nominated};
+use super::framing::BodyLength;
+use super::head::{Request, Response};
 
 /// Fields that the operator sets on and removes from every message of a service.
+///
+/// Names compare in any case. What frames a message or belongs to one connection (Content-Length,
+/// Transfer-Encoding, Connection and its kin) is not touched by them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldEdits {
     /// Name and value, each replacing every field of that name.
@@ -8,3 +20,293 @@ pub struct FieldEdits {
     /// Names of fields to remove.
     pub remove: Box<[Box<str>]>,
 }
+
+impl FieldEdits {
+    /// True exactly when the field `name` is replaced or removed.
+    fn touch(&self, name: &str) -> bool {
+        let mut names = self.set.iter().map(|(name, _)| name).chain(&self.remove);
+        names.any(|touched| touched.eq_ignore_ascii_case(name)) && !Field::of(name).is_framing()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        for (name, value) in &self.set {
+            if !Field::of(name).is_framing() {
+                write_field(out, name, &[value.as_bytes()]);
+            }
+        }
+    }
+}
+
+/// What a request gains and loses on its way to the endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHop<'a> {
+    /// The client's IP address as text.
+    pub client: &'a str,
+    /// Our name in Via.
+    pub via: &'a str,
+    /// The request's id where it brings none.
+    pub request_id: u128,
+    /// The service's `request_set` and `request_remove`.
+    pub edits: &'a FieldEdits,
+}
+
+/// Appends the head that the endpoint gets.
+pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, hop: &RequestHop<'_>) {
+    out.reserve(request.head.len() + OWN_BYTES + hop.client.len() + hop.via.len());
+    out.extend_from_slice(request.method);
+    // RFC 9112 section 3.2.1: an empty path is sent as "/".
+    let slash: &[u8] = if request.target[0] == b'?' {
+        b" /"
+    } else {
+        b" "
+    };
+    out.extend_from_slice(slash);
+    out.extend_from_slice(request.target);
+    // RFC 9110 section 2.5: an intermediary sends its own version.
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let rules = Rules::new(&request.learned, request.fields, hop.edits, None);
+    // RFC 9112 section 3.2: a request always carries a Host, an empty one where there is no
+    // authority (HTTP/1.0); RFC 9110 section 7.2: first.
+    if request.host_rewritten && !rules.edited("Host") {
+        write_field(out, "Host", &[request.host]);
+    }
+    write_lines(
+        out,
+        request.head,
+        request.fields,
+        |field, name| match field {
+            Field::Host => request.host_rewritten || rules.edited(name),
+            Field::ContentLength => false,
+            // RFC 9110 section 10.1.1: the expectation of a HTTP/1.0 client is ignored.
+            Field::Expect => request.minor == 0 || rules.edited(name),
+            Field::ForwardedFor => true,
+            _ => rules.drops(field, name),
+        },
+    );
+    if request.body == BodyLength::Chunked {
+        write_field(out, "Transfer-Encoding", &[b"chunked"]);
+    }
+    write_forwarding(out, request, hop, &rules);
+    hop.edits.write(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields by which the endpoint learns who asked, and by which way.
+fn write_forwarding(
+    out: &mut Vec<u8>,
+    request: &Request<'_>,
+    hop: &RequestHop<'_>,
+    rules: &Rules<'_>,
+) {
+    let absent = |field: Field, name: &str| !request.learned.seen.has(field) && !rules.edited(name);
+    if !rules.edited("X-Forwarded-For") {
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        if request.learned.seen.has(Field::ForwardedFor) {
+            for header in request.fields {
+                if Field::of(header.name) == Field::ForwardedFor && !header.value.is_empty() {
+                    out.extend_from_slice(header.value);
+                    out.extend_from_slice(b", ");
+                }
+            }
+        }
+        out.extend_from_slice(hop.client.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    if absent(Field::ForwardedProto, "X-Forwarded-Proto") {
+        out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
+    }
+    if absent(Field::ForwardedHost, "X-Forwarded-Host") && !request.host.is_empty() {
+        write_field(out, "X-Forwarded-Host", &[request.host]);
+    }
+    if absent(Field::RequestId, "X-Request-Id") {
+        write_field(out, "X-Request-Id", &[&hexadecimal(hop.request_id)]);
+    }
+    write_via(out, request.minor, hop.via, rules);
+}
+
+/// What becomes of the client's connection after the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientConnection {
+    /// Another request may follow.
+    KeepAlive,
+    /// We close it.
+    Close,
+}
+
+/// What a response gains and loses on its way to the client.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseHop<'a> {
+    /// Our name in Via.
+    pub via: &'a str,
+    /// See [`super::exchange::client_connection`].
+    pub connection: ClientConnection,
+    /// The minor version of the request.
+    pub client_minor: u8,
+    /// See [`super::exchange::unchunk`].
+    pub unchunk: bool,
+    /// The service's `response_set` and `response_remove`.
+    pub edits: &'a FieldEdits,
+    /// Name and value of the field that names the endpoint.
+    pub backend: Option<(&'a str, &'a str)>,
+}
+
+/// Appends the head that the client gets.
+pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, hop: &ResponseHop<'_>) {
+    out.reserve(response.head.len() + OWN_BYTES + hop.via.len());
+    write_status_line(out, response.status, response.reason);
+    let backend = hop.backend.map(|(name, _)| name);
+    let rules = Rules::new(&response.learned, response.fields, hop.edits, backend);
+    // RFC 9110 section 8.6: no Content-Length in 1xx and 204.
+    let lengthless = response.interim || response.status == 204;
+    write_lines(
+        out,
+        response.head,
+        response.fields,
+        |field, name| match field {
+            Field::ContentLength => lengthless,
+            _ => rules.drops(field, name),
+        },
+    );
+    if response.body == BodyLength::Chunked && !hop.unchunk {
+        write_field(out, "Transfer-Encoding", &[b"chunked"]);
+    }
+    write_via(out, response.minor, hop.via, &rules);
+    if !response.interim {
+        write_connection(out, hop.connection, hop.client_minor);
+    }
+    hop.edits.write(out);
+    if let Some((name, value)) = hop.backend {
+        write_field(out, name, &[value.as_bytes()]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// RFC 9112 section 9.3: what has to be said is what the client would not assume.
+pub(super) fn write_connection(out: &mut Vec<u8>, connection: ClientConnection, minor: u8) {
+    match (connection, minor) {
+        (ClientConnection::Close, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (ClientConnection::KeepAlive, 0) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (ClientConnection::KeepAlive, _) => {}
+    }
+}
+
+/// Appends a status line (RFC 9112 section 4).
+pub(super) fn write_status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+    let digit = |power: u16| b'0' + (status / power % 10) as u8;
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(&[digit(100), digit(10), digit(1), b' ']);
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// About as much as our own fields take.
+const OWN_BYTES: usize = 256;
+
+/// Which fields of one head do not go on.
+struct Rules<'a> {
+    /// The fields, where Connection names some of them to be removed.
+    nominating: Option<&'a [Header<'a>]>,
+    /// The edits, where there are any.
+    edits: Option<&'a FieldEdits>,
+    /// One more field that is replaced.
+    replaced: Option<&'a str>,
+}
+
+impl<'a> Rules<'a> {
+    fn new(
+        learned: &Learned<'_>,
+        fields: &'a [Header<'a>],
+        edits: &'a FieldEdits,
+        replaced: Option<&'a str>,
+    ) -> Self {
+        let edits = (!edits.set.is_empty() || !edits.remove.is_empty()).then_some(edits);
+        Self {
+            nominating: learned.nominates.then_some(fields),
+            edits,
+            replaced,
+        }
+    }
+
+    /// True exactly when the operator replaces or removes the field.
+    fn edited(&self, name: &str) -> bool {
+        self.edits.is_some_and(|edits| edits.touch(name))
+            || self
+                .replaced
+                .is_some_and(|replaced| replaced.eq_ignore_ascii_case(name))
+    }
+
+    #[inline]
+    fn drops(&self, field: Field, name: &str) -> bool {
+        match field {
+            // RFC 9110 section 7.6.1. Transfer-Encoding is written anew; Proxy-Authenticate and
+            // Proxy-Authorization pass (sections 11.7.1, 11.7.2): we demand none, so that they are
+            // for somebody behind us.
+            Field::Connection
+            | Field::KeepAlive
+            | Field::ProxyConnection
+            | Field::Te
+            | Field::Upgrade
+            | Field::TransferEncoding => true,
+            // RFC 9110 section 7.6.1: what Connection names goes too.
+            Field::Other => {
+                self.edited(name)
+                    || self
+                        .nominating
+                        .is_some_and(|fields| nominated(fields, name))
+            }
+            // But not what we frame and route by or what says who asked: with those a client could
+            // strip what a trusted hop before us has put there.
+            _ => self.edited(name),
+        }
+    }
+}
+
+/// Copies the lines of all fields but those that `drops` names.
+#[inline]
+fn write_lines(
+    out: &mut Vec<u8>,
+    head: &[u8],
+    fields: &[Header<'_>],
+    drops: impl Fn(Field, &str) -> bool,
+) {
+    let begin = |index: usize| line_begin(head, fields, index);
+    let mut kept = begin(0);
+    for (index, header) in fields.iter().enumerate() {
+        if drops(Field::of(header.name), header.name) {
+            out.extend_from_slice(&head[kept..begin(index)]);
+            kept = begin(index + 1);
+        }
+    }
+    out.extend_from_slice(&head[kept..begin(fields.len())]);
+}
+
+/// RFC 9110 section 7.6.3: the version that was received, and by whom.
+fn write_via(out: &mut Vec<u8>, minor: u8, via: &str, rules: &Rules<'_>) {
+    if !rules.edited("Via") {
+        let version: &[u8] = if minor == 0 { b"1.0 " } else { b"1.1 " };
+        write_field(out, "Via", &[version, via.as_bytes()]);
+    }
+}
+
+#[inline]
+fn write_field(out: &mut Vec<u8>, name: &str, value: &[&[u8]]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    for part in value {
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn hexadecimal(number: u128) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

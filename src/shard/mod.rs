@@ -1,1 +1,138 @@
-//! (being built)
+//! One thread, one core, one ring: everything that a connection needs, and nothing that another thread could wait for.
+//!
+//! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts, `client` lives between two requests,
+//! `serve` is one exchange top to bottom, `upstream` finds a connection to an endpoint, `relay` moves bodies. Below them the shard's own
+//! parts: `pool`, `deadline`, `buffer`, `slots`, `clock`; at the edge `io` and `driver`, the only modules that know the runtime.
+
+mod client;
+mod listen;
+mod relay;
+mod run;
+mod serve;
+mod upstream;
+
+mod buffer;
+mod clock;
+mod deadline;
+mod pool;
+mod slots;
+
+mod driver;
+mod io;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub use driver::{DriverChoice, DriverInfo, DriverKind};
+pub use run::{Setup, ShardError, run};
+
+use crate::balance::{Picker, Xorshift};
+use crate::door::{Notice, Posted, Subscriber};
+use crate::plan::{Life, Listener, Plan, Policy, Service, ServiceIndex};
+use crate::tally::{PlanCounters, ServiceCounters, ShardCounters};
+
+/// What the tasks of one shard share; none of it leaves the thread.
+#[derive(Debug)]
+struct Shard {
+    clock: clock::Clock,
+    wheel: Rc<deadline::Wheel>,
+    stock: buffer::Stock,
+    slots: slots::Slots,
+    pool: pool::Pool,
+    generator: RefCell<Xorshift>,
+    /// The plan that new exchanges begin under.
+    current: RefCell<Rc<Current>>,
+    door: RefCell<Subscriber>,
+    counters: Arc<ShardCounters>,
+    /// Client connections that are open.
+    clients: Cell<u32>,
+    /// Accept loops that still run.
+    listening: Cell<u32>,
+    /// Rung when a plan was adopted.
+    changed: io::Bell,
+    /// Rung when a client has left.
+    room: io::Bell,
+    /// True exactly when accepted sockets must not block (epoll).
+    nonblocking: bool,
+    /// Requests of no service since the last warning about them.
+    not_found: Cell<u64>,
+}
+
+/// A plan as this shard runs it. An exchange holds the one that it began with.
+#[derive(Debug)]
+struct Current {
+    posted: Arc<Posted>,
+    shard: usize,
+    /// By service; a picker's state is the shard's own.
+    pickers: Box<[RefCell<Picker>]>,
+    /// By listener: client connections open on it. A client holds its listener's, across plans.
+    clients: Box<[Rc<Cell<u32>>]>,
+}
+
+impl Current {
+    /// Prepares `posted` for this shard; listeners that `last` had keep their clients' count.
+    fn new(
+        posted: Arc<Posted>,
+        shard: usize,
+        last: Option<&Self>,
+        generator: &mut Xorshift,
+    ) -> Self {
+        let picker = |service: &Arc<Service>| {
+            let weights: Vec<_> = service
+                .endpoints
+                .iter()
+                .map(|endpoint| endpoint.weight)
+                .collect();
+            RefCell::new(match service.policy {
+                Policy::Random => Picker::random(&weights),
+                Policy::RoundRobin => Picker::round_robin(&weights, generator),
+            })
+        };
+        let clients = |listener: &Arc<Listener>| {
+            let place = |last: &&Self| {
+                last.plan()
+                    .listeners
+                    .iter()
+                    .position(|old| old.address == listener.address)
+            };
+            let kept =
+                last.and_then(|last| place(&last).map(|place| Rc::clone(&last.clients[place])));
+            kept.unwrap_or_default()
+        };
+        let clients = posted.plan.listeners.iter().map(clients).collect();
+        let pickers = posted.plan.services.iter().map(picker).collect();
+        Self {
+            posted,
+            shard,
+            pickers,
+            clients,
+        }
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.posted.plan
+    }
+
+    fn counters(&self) -> &PlanCounters {
+        &self.posted.counters[self.shard]
+    }
+
+    fn service_counters(&self, service: ServiceIndex) -> &ServiceCounters {
+        &self.counters().services[service.0 as usize]
+    }
+
+    fn is_draining(&self) -> bool {
+        self.plan().life != Life::Serving
+    }
+}
+
+impl Shard {
+    fn current(&self) -> Rc<Current> {
+        Rc::clone(&self.current.borrow())
+    }
+
+    fn notify(&self, notice: Notice) {
+        self.door.borrow_mut().notify(notice);
+    }
+}

@@ -1,0 +1,295 @@
+//! The life of the process as control sees it: plans are live, signals are answered, shards are watched, the drain ends it.
+//!
+//! One loop. Nothing here is on the path of an exchange; the shards go on whatever this thread does.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::compile::{Live, compile};
+use super::signal::{Ask, Signals};
+use crate::config::Config;
+use crate::door::{Notice, Publisher, Subscriber};
+use crate::plan::Life;
+use crate::tally::report::Process;
+
+/// How often control looks at what the shards have said.
+const TICK: Duration = Duration::from_millis(50);
+/// The first wait before a shard that died is started again; doubled up to [`RESTART_MAX`] while it goes on dying.
+const RESTART: Duration = Duration::from_millis(10);
+const RESTART_MAX: Duration = Duration::from_secs(5);
+/// A shard that has lived so long has recovered.
+const RECOVERED: Duration = Duration::from_secs(60);
+
+/// What boot does for control, which may not name the shards.
+pub trait Supervisor {
+    /// Starts shard `shard` anew on a thread of its own.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    fn restart(&mut self, shard: usize, door: Subscriber) -> io::Result<()>;
+    /// Closes boot's listening sockets: the shards let go of theirs as they adopt a plan that drains.
+    fn release_sockets(&mut self);
+    /// Every shard runs its first plan.
+    fn ready(&mut self);
+}
+
+/// How the thread of a shard ended.
+#[derive(Debug)]
+pub struct ShardEnd {
+    /// Which one.
+    pub shard: usize,
+    /// `None` when its drain was over; else what went wrong.
+    pub error: Option<String>,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Every exchange has finished.
+    Drained,
+    /// `drain_timeout` passed and connections were cut.
+    CutShort,
+}
+
+/// Control's state.
+#[derive(Debug)]
+pub struct Control {
+    publisher: Publisher,
+    config: Config,
+    live: Live,
+    started: Instant,
+    shards: Vec<ShardLife>,
+    /// `None` exactly while the process serves.
+    draining: Option<Drain>,
+    ready: bool,
+}
+
+#[derive(Debug)]
+struct ShardLife {
+    driver: Option<String>,
+    started: Instant,
+    /// When it is to be started again; `None` while it runs or when it has ended for good.
+    restart_at: Option<Instant>,
+    backoff: Duration,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Drain {
+    /// When what still runs is cut.
+    deadline: Instant,
+    cut: bool,
+}
+
+#[expect(clippy::disallowed_methods, reason = "control may read the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Control {
+    /// Posts the first plan, before any shard runs.
+    pub fn new(mut publisher: Publisher, config: Config, live: Live) -> Self {
+        publisher.publish(compile(&config, &live));
+        let started = now();
+        let shard = |_| ShardLife {
+            driver: None,
+            started,
+            restart_at: None,
+            backoff: RESTART,
+            ended: false,
+        };
+        let shards = (0..publisher.shards()).map(shard).collect();
+        Self {
+            publisher,
+            config,
+            live,
+            started,
+            shards,
+            draining: None,
+            ready: false,
+        }
+    }
+
+    /// Runs until every shard has ended.
+    ///
+    /// # Errors
+    /// When a shard cannot start at all before the process was ready.
+    pub async fn run(
+        mut self,
+        mut signals: Signals,
+        mut ends: UnboundedReceiver<ShardEnd>,
+        supervisor: &mut dyn Supervisor,
+    ) -> Result<End, String> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                ask = signals.next() => self.answer(ask, supervisor),
+                Some(end) = ends.recv() => self.shard_ended(end)?,
+                _ = tick.tick() => self.tick(supervisor),
+            }
+            if self.shards.iter().all(|shard| shard.ended) {
+                self.hear();
+                self.publisher.retire();
+                let cut = self.draining.is_some_and(|drain| drain.cut);
+                return Ok(if cut { End::CutShort } else { End::Drained });
+            }
+        }
+    }
+
+    fn answer(&mut self, ask: Ask, supervisor: &mut dyn Supervisor) {
+        match ask {
+            Ask::Report => self.print_report(),
+            Ask::End if self.draining.is_none() => self.drain(supervisor),
+            Ask::End => {
+                log::warn!("a second signal: ending at once");
+                log::logger().flush();
+                process::exit(1);
+            }
+            Ask::Later(signal) => {
+                log::warn!(signal; "signal ignored: this version neither reloads nor upgrades");
+            }
+        }
+    }
+
+    fn print_report(&mut self) {
+        self.hear();
+        let driver = self.shards.iter().find_map(|shard| shard.driver.as_deref());
+        let process = Process {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: process::id(),
+            up: now() - self.started,
+            driver: driver.unwrap_or("starting"),
+        };
+        let mut text = String::new();
+        write!(text, "{}", self.publisher.report(process)).expect("a String takes everything");
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            log::warn!(error:%; "the report cannot be printed");
+        }
+    }
+
+    fn drain(&mut self, supervisor: &mut dyn Supervisor) {
+        let timeout = self.config.runtime().drain_timeout;
+        log::info!(timeout:?; "draining");
+        supervisor.release_sockets();
+        self.draining = Some(Drain {
+            deadline: now() + timeout,
+            cut: false,
+        });
+        self.publish(Life::Draining);
+        for shard in self
+            .shards
+            .iter_mut()
+            .filter(|shard| shard.restart_at.is_some())
+        {
+            // What waits to be started again has nothing left to do.
+            shard.restart_at = None;
+            shard.ended = true;
+        }
+    }
+
+    fn publish(&mut self, life: Life) {
+        self.live.generation += 1;
+        self.live.life = life;
+        self.publisher.publish(compile(&self.config, &self.live));
+    }
+
+    fn tick(&mut self, supervisor: &mut dyn Supervisor) {
+        self.hear();
+        self.publisher.retire();
+        if !self.ready && self.publisher.adopted_by_all(self.live.generation) {
+            self.ready = true;
+            supervisor.ready();
+            self.say_ready();
+        }
+        self.restart_dead(supervisor);
+        if let Some(drain) = &mut self.draining
+            && !drain.cut
+            && drain.deadline <= now()
+        {
+            drain.cut = true;
+            log::warn!("drain_timeout has passed: connections are cut");
+            self.publish(Life::Ended);
+        }
+    }
+
+    fn say_ready(&self) {
+        let driver = self.shards.iter().find_map(|shard| shard.driver.as_deref());
+        log::info!(
+            generation = self.live.generation,
+            shards = self.shards.len(),
+            driver = driver.unwrap_or("unknown");
+            "ready"
+        );
+    }
+
+    /// Logs what the shards have to say.
+    fn hear(&mut self) {
+        for (shard, notice) in self.publisher.notices() {
+            match notice {
+                Notice::ShardReady { driver, reason } => {
+                    if let Some(reason) = reason {
+                        log::warn!(shard, driver:%, reason:%; "degraded; see: ringmain doctor");
+                    }
+                    self.shards[shard].driver = Some(driver.into_owned());
+                }
+                Notice::AcceptFailed { listener, errno } => {
+                    let error = io::Error::from_raw_os_error(errno);
+                    log::warn!(shard, listener, error:%; "accept failed; resting");
+                }
+                Notice::ConnectionsMax { listener } => {
+                    log::warn!(shard, listener:?; "connections_max is reached; clients wait");
+                }
+                Notice::Panicked => {
+                    log::error!(shard; "a panic was caught and its connection closed");
+                }
+                Notice::Drained => log::debug!(shard; "drained"),
+            }
+        }
+    }
+
+    fn shard_ended(&mut self, end: ShardEnd) -> Result<(), String> {
+        self.hear();
+        let ShardEnd { shard, error } = end;
+        let life = &mut self.shards[shard];
+        let Some(error) = error else {
+            life.ended = true;
+            return Ok(());
+        };
+        if !self.ready {
+            return Err(error);
+        }
+        log::error!(shard, error; "a shard died; it is started again");
+        if self.draining.is_some() {
+            life.ended = true;
+            return Ok(());
+        }
+        if RECOVERED < now() - life.started {
+            life.backoff = RESTART;
+        }
+        life.restart_at = Some(now() + life.backoff);
+        life.backoff = (life.backoff * 2).min(RESTART_MAX);
+        Ok(())
+    }
+
+    fn restart_dead(&mut self, supervisor: &mut dyn Supervisor) {
+        for (shard, life) in self.shards.iter_mut().enumerate() {
+            if !life.restart_at.is_some_and(|at| at <= now()) {
+                continue;
+            }
+            life.restart_at = None;
+            life.started = now();
+            let door = self.publisher.resubscribe(shard);
+            if let Err(error) = supervisor.restart(shard, door) {
+                log::error!(shard, error:%; "a shard cannot be started again; trying on");
+                life.restart_at = Some(now() + life.backoff);
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Which counters each plan's services write to, so that a reload loses no count and control frees
+//! what no plan needs.
+//!
+//! Used by control alone. The ledger holds every set of counters that a shard may still write to. A
+//! set whose service or endpoints have changed is kept until the ledger is its only holder; then
+//! nothing writes it any more, its numbers are added to those of its service that are final, and it
+//! is freed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::plan::{Plan, Service};
+use crate::tally::{EndpointCounters, PlanCounters, ServiceCounters, ServiceTotals, ShardCounters};
+
+/// The counters of all shards.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    shards: Box<[Arc<ShardCounters>]>,
+    /// Those of the newest plan, in its order.
+    services: Vec<Entry>,
+    /// Sets of services that the newest plan does not have, not final yet.
+    gone: Vec<Arc<ServiceCounters>>,
+    /// The final numbers of services that are gone.
+    gone_final: ServiceTotals,
+}
+
+/// One service of the newest plan.
+#[derive(Debug)]
+struct Entry {
+    name: Box<str>,
+    addresses: Box<[SocketAddr]>,
+    /// By shard: what the newest plan writes.
+    current: Box<[Arc<ServiceCounters>]>,
+    /// What earlier plans wrote, over other endpoints, and exchanges begun under them may still
+    /// write.
+    earlier: Vec<Arc<ServiceCounters>>,
+    /// The numbers of sets that nothing writes any more.
+    earlier_final: ServiceTotals,
+}
+
+impl Ledger {
+    pub(super) fn new(shards: usize) -> Self {
+        Self {
+            shards: (0..shards).map(|_| Arc::default()).collect(),
+            services: Vec::new(),
+            gone: Vec::new(),
+            gone_final: ServiceTotals::default(),
+        }
+    }
+
+    /// By shard.
+    pub(super) fn shards(&self) -> &[Arc<ShardCounters>] {
+        &self.shards
+    }
+
+    /// The counters for `plan`, by shard: services and endpoints that the last plan had keep
+    /// theirs.
+    pub(super) fn open(&mut self, plan: &Plan) -> Box<[Arc<PlanCounters>]> {
+        let mut last = std::mem::take(&mut self.services);
+        for service in &plan.services {
+            let place = last.iter().position(|entry| entry.name == service.name);
+            let entry = match place {
+                Some(place) => last.swap_remove(place).carried_over(service),
+                None => Entry::new(service, self.shards.len()),
+            };
+            self.services.push(entry);
+        }
+        for entry in last {
+            self.gone.extend(entry.current);
+            self.gone.extend(entry.earlier);
+            self.gone_final += &entry.earlier_final;
+        }
+        let of_shard = |(shard, own): (usize, &Arc<ShardCounters>)| {
+            Arc::new(PlanCounters {
+                shard: Arc::clone(own),
+                services: self
+                    .services
+                    .iter()
+                    .map(|entry| Arc::clone(&entry.current[shard]))
+                    .collect(),
+            })
+        };
+        self.shards.iter().enumerate().map(of_shard).collect()
+    }
+
+    /// Takes the numbers of the sets that nothing writes any more, and frees them.
+    pub(super) fn settle(&mut self) {
+        settle(&mut self.gone, &mut self.gone_final);
+        for entry in &mut self.services {
+            settle(&mut entry.earlier, &mut entry.earlier_final);
+        }
+    }
+
+    /// What the service at `index` of the newest plan counted, on all shards and under every plan
+    /// that had it.
+    pub(super) fn service(&self, index: usize) -> ServiceTotals {
+        let entry = &self.services[index];
+        let mut totals = entry.earlier_final.clone();
+        for counters in &entry.earlier {
+            totals.add_own(counters);
+        }
+        for counters in &entry.current {
+            totals.add(counters);
+        }
+        totals
+    }
+
+    /// What services counted that the newest plan does not have.
+    pub(super) fn gone(&self) -> ServiceTotals {
+        let mut totals = self.gone_final.clone();
+        for counters in &self.gone {
+            totals.add_own(counters);
+        }
+        totals
+    }
+}
+
+impl Entry {
+    fn new(service: &Service, shards: usize) -> Self {
+        let addresses = addresses_of(service);
+        let fresh = |_| {
+            let endpoints = addresses.iter().map(|_| Arc::default()).collect();
+            Arc::new(ServiceCounters::over(endpoints))
+        };
+        Self {
+            name: service.name.clone(),
+            current: (0..shards).map(fresh).collect(),
+            addresses,
+            earlier: Vec::new(),
+            earlier_final: ServiceTotals::default(),
+        }
+    }
+
+    /// The same service in the next plan.
+    fn carried_over(mut self, service: &Service) -> Self {
+        let addresses = addresses_of(service);
+        if addresses == self.addresses {
+            return self;
+        }
+        let next = self.current.iter().map(|counters| {
+            let endpoints = carried_endpoints(&self.addresses, &counters.endpoints, &addresses);
+            Arc::new(ServiceCounters::over(endpoints))
+        });
+        let next = next.collect();
+        self.earlier
+            .extend(std::mem::replace(&mut self.current, next));
+        self.addresses = addresses;
+        self
+    }
+}
+
+fn addresses_of(service: &Service) -> Box<[SocketAddr]> {
+    let endpoints = service.endpoints.iter();
+    endpoints.map(|endpoint| endpoint.address).collect()
+}
+
+/// The counters for `next`: of an address that stands in `last` the same ones, each taken once.
+fn carried_endpoints(
+    last: &[SocketAddr],
+    counters: &[Arc<EndpointCounters>],
+    next: &[SocketAddr],
+) -> Box<[Arc<EndpointCounters>]> {
+    let mut left: Vec<_> = last.iter().zip(counters).collect();
+    let carried =
+        next.iter().map(
+            |address| match left.iter().position(|(before, _)| *before == address) {
+                Some(place) => Arc::clone(left.remove(place).1),
+                None => Arc::default(),
+            },
+        );
+    carried.collect()
+}
+
+/// Moves those of `open` that have no other holder to `done`.
+fn settle(open: &mut Vec<Arc<ServiceCounters>>, done: &mut ServiceTotals) {
+    open.retain_mut(|counters| {
+        // `get_mut` and not the count: it acquires what the last other holder wrote before it let
+        // go.
+        let is_final = Arc::get_mut(counters).is_some();
+        if is_final {
+            done.add_own(counters);
+        }
+        !is_final
+    });
+}

@@ -1,0 +1,309 @@
+//! The door with real threads: hand-over, retirement, counters over reloads, notices, restarts.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use super::*;
+use crate::http::{head::HeadLimits, hop::FieldEdits};
+use crate::plan::{Endpoint, Life, Policy, PoolLimits, Service, ServiceTimeouts, Ticks};
+use crate::tally::ServiceCounters;
+
+/// A plan of services, each a name and the ports of its endpoints.
+fn plan(generation: u64, services: &[(&str, &[u16])]) -> Plan {
+    let services = services.iter().map(|(name, ports)| service(name, ports));
+    Plan {
+        generation,
+        life: Life::Serving,
+        via: "ringmain-test".into(),
+        shard_connections_max: 1,
+        listeners: [].into(),
+        services: services.map(Arc::new).collect(),
+        routes: Arc::default(),
+        slots: 0,
+    }
+}
+
+fn service(name: &str, ports: &[u16]) -> Service {
+    let endpoint = |port: &u16| Endpoint {
+        address: ([127, 0, 0, 1], *port).into(),
+        name: format!("127.0.0.1:{port}").into(),
+        weight: 1,
+        slot: 0,
+    };
+    let ticks = Ticks(10);
+    Service {
+        name: name.into(),
+        policy: Policy::Random,
+        endpoints: ports.iter().map(endpoint).collect(),
+        timeouts: ServiceTimeouts {
+            connect: crate::plan::TICK,
+            response: ticks,
+            send_idle: ticks,
+            receive_idle: ticks,
+        },
+        pool: PoolLimits {
+            idle_max: 1,
+            idle: ticks,
+        },
+        attempts_max: 0,
+        response_head: HeadLimits {
+            bytes_max: 1,
+            fields_max: 1,
+        },
+        request_edits: FieldEdits::default(),
+        response_edits: FieldEdits::default(),
+        backend_field: None,
+    }
+}
+
+/// A door with one shard.
+fn door_of_one() -> (Publisher, Subscriber) {
+    let (publisher, mut subscribers) = door(1);
+    let subscriber = subscribers.pop().expect("one shard");
+    (publisher, subscriber)
+}
+
+/// The plan that is due to the shard, which it adopts.
+#[track_caller]
+fn adopted(subscriber: &mut Subscriber) -> Arc<Posted> {
+    let posted = subscriber.poll().expect("a newer plan is posted");
+    subscriber.adopt(posted.plan.generation);
+    posted
+}
+
+/// The counters of the only shard for the service at `index`.
+fn counters(posted: &Posted, index: usize) -> &ServiceCounters {
+    &posted.counters[0].services[index]
+}
+
+#[test]
+fn a_plan_is_given_once_to_each_shard() {
+    let (mut publisher, mut subscribers) = door(2);
+    assert!(subscribers[0].poll().is_none(), "nothing is posted yet");
+    publisher.publish(plan(1, &[]));
+    assert!(!publisher.adopted_by_all(1));
+    for (shard, subscriber) in subscribers.iter_mut().enumerate() {
+        assert_eq!(subscriber.shard(), shard);
+        adopted(subscriber);
+        assert!(subscriber.poll().is_none(), "the same plan is no news");
+    }
+    assert!(publisher.adopted_by_all(1));
+    assert!(!publisher.adopted_by_all(2));
+}
+
+#[test]
+fn a_shard_that_is_late_gets_only_the_newest_plan() {
+    let (mut publisher, mut subscriber) = door_of_one();
+    for generation in [1, 2, 5] {
+        publisher.publish(plan(generation, &[]));
+    }
+    assert_eq!(adopted(&mut subscriber).plan.generation, 5);
+    assert_eq!(publisher.retire(), 2);
+    assert_eq!(publisher.generation(), 5);
+}
+
+#[test]
+#[should_panic(expected = "generations grow")]
+fn a_generation_that_does_not_grow_is_refused() {
+    let (mut publisher, _subscriber) = door_of_one();
+    publisher.publish(plan(2, &[]));
+    publisher.publish(plan(2, &[]));
+}
+
+#[test]
+fn a_plan_is_freed_when_control_alone_holds_it() {
+    let (mut publisher, mut subscriber) = door_of_one();
+    publisher.publish(plan(1, &[]));
+    let first = adopted(&mut subscriber);
+    let watched = Arc::downgrade(&first.plan);
+    assert_eq!(publisher.retire(), 0, "the newest plan stays");
+    publisher.publish(plan(2, &[]));
+    assert_eq!(publisher.retire(), 0, "an exchange runs under the old plan");
+    let parts = (Arc::clone(&first.plan), Arc::clone(&first.counters[0]));
+    drop(first);
+    assert_eq!(publisher.retire(), 0, "it holds the plan and its counters");
+    drop(parts.0);
+    assert_eq!(publisher.retire(), 0, "it holds its counters");
+    drop(parts.1);
+    assert_eq!(watched.strong_count(), 1, "the shard's drop frees nothing");
+    assert_eq!(publisher.retire(), 1);
+    assert_eq!(watched.strong_count(), 0);
+}
+
+#[test]
+fn services_and_endpoints_keep_their_counters_over_a_reload() {
+    let (mut publisher, mut subscriber) = door_of_one();
+    publisher.publish(plan(1, &[("a", &[1, 2]), ("b", &[3])]));
+    let first = adopted(&mut subscriber);
+    counters(&first, 0).exchanges.add(10);
+    counters(&first, 0).count_forwarded(1, 200);
+    counters(&first, 1).exchanges.add(7);
+
+    publisher.publish(plan(2, &[("b", &[3]), ("a", &[2, 4])]));
+    let second = adopted(&mut subscriber);
+    assert_eq!(counters(&second, 0).exchanges.get(), 7, "b is untouched");
+    counters(&second, 1).exchanges.add(1);
+    counters(&second, 1).count_forwarded(0, 204);
+    counters(&first, 0).exchanges.add(100); // An exchange that ends under the plan it began with.
+
+    for held in [Some(first), None] {
+        let totals = publisher.service_totals(1);
+        assert_eq!(totals.exchanges, 111);
+        assert_eq!(totals.forwarded, [0, 2, 0, 0, 0]);
+        let endpoints: Vec<_> = totals.endpoints.iter().map(|e| e.forwarded[1]).collect();
+        assert_eq!(
+            endpoints,
+            [2, 0],
+            "127.0.0.1:2 kept its count, 127.0.0.1:4 is new"
+        );
+        drop(held);
+        publisher.retire();
+    }
+}
+
+#[test]
+fn what_a_service_counted_outlives_it() {
+    let (mut publisher, mut subscriber) = door_of_one();
+    publisher.publish(plan(1, &[("a", &[1])]));
+    let first = adopted(&mut subscriber);
+    counters(&first, 0).exchanges.add(3);
+    publisher.publish(plan(2, &[]));
+    adopted(&mut subscriber);
+    counters(&first, 0).exchanges.add(2);
+    assert_eq!(publisher.gone_totals().exchanges, 5);
+    let watched = Arc::downgrade(&counters(&first, 0).endpoints[0]);
+    drop(first);
+    publisher.retire();
+    assert_eq!(watched.strong_count(), 0, "its counters are freed");
+    assert_eq!(publisher.gone_totals().exchanges, 5);
+
+    publisher.publish(plan(3, &[("a", &[1])]));
+    assert_eq!(publisher.service_totals(0).exchanges, 0, "it begins anew");
+}
+
+#[test]
+fn notices_come_in_order_and_those_that_do_not_fit_are_counted() {
+    let (mut publisher, mut subscribers) = door(2);
+    let notice = |errno| Notice::AcceptFailed { listener: 0, errno };
+    subscribers[1].notify(Notice::Panicked);
+    for errno in 0..300 {
+        subscribers[0].notify(notice(errno));
+    }
+    let taken: Vec<_> = publisher.notices().collect();
+    let room = i32::try_from(NOTICES_MAX).expect("a small number");
+    let expected = (0..room).map(|errno| (0, notice(errno)));
+    let expected: Vec<_> = expected.chain([(1, Notice::Panicked)]).collect();
+    assert_eq!(taken, expected);
+    let dropped = publisher.shard_counters()[0].notices_dropped.get();
+    assert_eq!(dropped, 300 - NOTICES_MAX as u64);
+    subscribers[0].notify(notice(1));
+    assert_eq!(publisher.notices().count(), 1, "there is room again");
+}
+
+#[test]
+fn a_shard_that_is_started_anew_keeps_its_counts_and_gets_the_plan_again() {
+    let (mut publisher, mut subscriber) = door_of_one();
+    publisher.publish(plan(1, &[("a", &[1])]));
+    let posted = adopted(&mut subscriber);
+    subscriber.counters().clients_open.add(4);
+    subscriber.counters().exchanges.add(9);
+    counters(&posted, 0).exchanges.add(9);
+    drop((posted, subscriber));
+
+    let mut subscriber = publisher.resubscribe(0);
+    assert!(!publisher.adopted_by_all(1));
+    let own = &publisher.shard_counters()[0];
+    let seen = (
+        own.clients_open.get(),
+        own.exchanges.get(),
+        own.restarts.get(),
+    );
+    assert_eq!(seen, (0, 9, 1));
+    let posted = adopted(&mut subscriber);
+    assert_eq!(counters(&posted, 0).exchanges.get(), 9);
+    assert!(publisher.adopted_by_all(1));
+    subscriber.notify(Notice::Panicked);
+    assert_eq!(publisher.notices().count(), 1);
+}
+
+#[test]
+fn threads_that_count_through_many_reloads_lose_nothing() {
+    const RELOADS: u64 = 300;
+    let (mut publisher, subscribers) = door(3);
+    let over = AtomicBool::new(false);
+    let counted: u64 = thread::scope(|scope| {
+        let shards: Vec<_> = subscribers
+            .into_iter()
+            .map(|subscriber| scope.spawn(|| count_until(subscriber, &over)))
+            .collect();
+        for generation in 1..=RELOADS {
+            let ports = [1, 2 + (generation % 2) as u16];
+            publisher.publish(plan(generation, &[("a", &ports)]));
+            publisher.retire();
+        }
+        while !publisher.adopted_by_all(RELOADS) {
+            thread::yield_now();
+        }
+        over.store(true, Ordering::Relaxed);
+        let counts = shards
+            .into_iter()
+            .map(|shard| shard.join().expect("no panic"));
+        counts.sum()
+    });
+    publisher.retire();
+    assert_eq!(publisher.service_totals(0).exchanges, counted);
+    let shared = Arc::strong_count(publisher.current().expect("a plan is posted"));
+    assert_eq!(shared, 2, "the shelf and the cell");
+}
+
+/// A shard that counts one exchange a turn, each under the plan before the newest.
+fn count_until(mut subscriber: Subscriber, over: &AtomicBool) -> u64 {
+    let mut plans: Vec<Arc<Posted>> = Vec::new();
+    let mut counted = 0;
+    while !over.load(Ordering::Relaxed) {
+        if let Some(posted) = subscriber.poll() {
+            let generation = posted.plan.generation;
+            if let Some(last) = plans.last() {
+                assert!(last.plan.generation < generation);
+            }
+            plans.push(posted);
+            plans.drain(..plans.len().saturating_sub(2));
+            subscriber.adopt(generation);
+        }
+        if let Some(posted) = plans.first() {
+            posted.counters[subscriber.shard()].services[0]
+                .exchanges
+                .add(1);
+            counted += 1;
+        }
+    }
+    counted
+}
+
+#[test]
+fn the_report_names_services_and_endpoints_of_the_newest_plan() {
+    let (mut publisher, mut subscriber) = door_of_one();
+    publisher.publish(plan(1, &[("a", &[1, 2])]));
+    let posted = adopted(&mut subscriber);
+    subscriber.counters().exchanges.add(1);
+    counters(&posted, 0).exchanges.add(1);
+    counters(&posted, 0).endpoints[1].exchanges.add(1);
+    counters(&posted, 0).count_forwarded(1, 200);
+    let process = Process {
+        version: "0.1.0",
+        pid: 1,
+        up: std::time::Duration::ZERO,
+        driver: "epoll",
+    };
+    let text = publisher.report(process).to_string();
+    let expected = "\
+ringmain 0.1.0  pid 1  up 0s  generation 1  epoll  1 shards  since start
+service a   1 exchanges   forwarded 1 (2xx 1)   own answers 0
+  endpoint 127.0.0.1:1   0 exchanges   faults 0
+  endpoint 127.0.0.1:2   1 exchanges   faults 0
+no service         0 exchanges   own answers 0
+shard  connections    exchanges   share
+0                0            1  100.0%
+";
+    assert_eq!(text, expected);
+}

@@ -1,0 +1,216 @@
+//! The fields that ringmain itself reads or writes, and what one pass over a head learns from them.
+
+use httparse::Header;
+
+use super::framing::{content_length, transfer_coding};
+use super::head::HeadError;
+
+/// A field by its name; everything that is passed unread is `Other`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Field {
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    KeepAlive,
+    ProxyConnection,
+    Te,
+    Upgrade,
+    Expect,
+    Via,
+    ForwardedFor,
+    ForwardedProto,
+    ForwardedHost,
+    RequestId,
+    Other,
+}
+
+impl Field {
+    /// The field that `name` spells, in any case (RFC 9110 section 5.1).
+    ///
+    /// The length leaves at most two candidates and the first letter one, so that a name that is not
+    /// ours costs one comparison of a byte or two.
+    #[inline]
+    pub(super) fn of(name: &str) -> Self {
+        let initial = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+        let (field, spelling) = match (name.len(), initial) {
+            (2, b't') => (Self::Te, "te"),
+            (3, b'v') => (Self::Via, "via"),
+            (4, b'h') => (Self::Host, "host"),
+            (6, b'e') => (Self::Expect, "expect"),
+            (7, b'u') => (Self::Upgrade, "upgrade"),
+            (10, b'c') => (Self::Connection, "connection"),
+            (10, b'k') => (Self::KeepAlive, "keep-alive"),
+            (12, b'x') => (Self::RequestId, "x-request-id"),
+            (14, b'c') => (Self::ContentLength, "content-length"),
+            (15, b'x') => (Self::ForwardedFor, "x-forwarded-for"),
+            (16, b'p') => (Self::ProxyConnection, "proxy-connection"),
+            (16, b'x') => (Self::ForwardedHost, "x-forwarded-host"),
+            (17, b't') => (Self::TransferEncoding, "transfer-encoding"),
+            (17, b'x') => (Self::ForwardedProto, "x-forwarded-proto"),
+            _ => return Self::Other,
+        };
+        if name.eq_ignore_ascii_case(spelling) {
+            field
+        } else {
+            Self::Other
+        }
+    }
+
+    /// True exactly when the field frames the message or belongs to one connection; the operator's
+    /// edits never touch these.
+    pub(super) const fn is_framing(self) -> bool {
+        matches!(
+            self,
+            Self::ContentLength
+                | Self::TransferEncoding
+                | Self::Connection
+                | Self::KeepAlive
+                | Self::ProxyConnection
+                | Self::Te
+                | Self::Upgrade
+        )
+    }
+}
+
+/// Which fields stand in a head.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen(u16);
+
+impl Seen {
+    pub(super) const fn has(self, field: Field) -> bool {
+        self.0 & (1 << field as u8) != 0
+    }
+
+    /// Notes the field; true exactly when it was not there before.
+    fn insert(&mut self, field: Field) -> bool {
+        let first = !self.has(field);
+        self.0 |= 1 << field as u8;
+        first
+    }
+}
+
+/// What one pass over the fields of a head learns.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Learned<'a> {
+    pub(super) seen: Seen,
+    /// The first Host.
+    pub(super) host: Option<&'a [u8]>,
+    /// True exactly when a second Host follows.
+    pub(super) host_repeated: bool,
+    /// The one Content-Length.
+    pub(super) length: Option<u64>,
+    /// True exactly when `Transfer-Encoding: chunked` stands here, once and alone.
+    pub(super) chunked: bool,
+    /// Connection lists `close`.
+    pub(super) close: bool,
+    /// Connection lists `keep-alive`.
+    pub(super) keep_alive: bool,
+    /// Connection lists something that may be the name of a field to remove.
+    pub(super) nominates: bool,
+    /// `Expect: 100-continue`.
+    pub(super) expects_continue: bool,
+}
+
+impl<'a> Learned<'a> {
+    /// Reads every field once.
+    ///
+    /// # Errors
+    ///
+    /// A repeated or malformed Content-Length or Transfer-Encoding.
+    #[inline]
+    pub(super) fn from_fields(fields: &[Header<'a>]) -> Result<Self, HeadError> {
+        let mut learned = Self::default();
+        for header in fields {
+            let field = Field::of(header.name);
+            if field != Field::Other {
+                learned.read(field, header.value)?;
+            }
+        }
+        Ok(learned)
+    }
+
+    fn read(&mut self, field: Field, value: &'a [u8]) -> Result<(), HeadError> {
+        let first = self.seen.insert(field);
+        match field {
+            Field::Host if first => self.host = Some(value),
+            Field::Host => self.host_repeated = true,
+            // RFC 9110 section 8.6 lets equal ones be merged; a sender that repeats itself is
+            // either broken or hopes that the next reader takes the other one.
+            Field::ContentLength if !first => return Err(invalid("Content-Length twice")),
+            Field::ContentLength => self.length = Some(content_length(value)?),
+            // RFC 9112 section 6.3 rule 4: `chunked` must be last, and may not be repeated.
+            Field::TransferEncoding if !first => return Err(invalid("Transfer-Encoding twice")),
+            Field::TransferEncoding => {
+                transfer_coding(value)?;
+                self.chunked = true;
+            }
+            Field::Connection => self.read_options(value),
+            Field::Expect => self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// RFC 9110 section 7.6.1: the options of one Connection field.
+    fn read_options(&mut self, value: &[u8]) {
+        for option in elements(value) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if !option.is_empty() {
+                self.nominates = true;
+            }
+        }
+    }
+
+    /// RFC 9112 section 9.3: what the sender means to do with the connection after this message.
+    pub(super) const fn persists(&self, minor: u8) -> bool {
+        !self.close && (minor == 1 || self.keep_alive)
+    }
+}
+
+/// The elements of a list (RFC 9110 section 5.6.1), empty ones included.
+pub(super) fn elements(list: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// True exactly when a Connection field among `fields` lists `name`.
+pub(super) fn nominated(fields: &[Header<'_>], name: &str) -> bool {
+    fields
+        .iter()
+        .filter(|header| Field::of(header.name) == Field::Connection)
+        .flat_map(|header| elements(header.value))
+        .any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// Where the line of the field at `index` begins in `head`; behind the last one, where the empty line
+/// does. A line lasts to the next one's begin: httparse takes nothing in between.
+#[inline]
+pub(super) fn line_begin(head: &[u8], fields: &[Header<'_>], index: usize) -> usize {
+    match fields.get(index) {
+        Some(header) => header.name.as_ptr().addr() - head.as_ptr().addr(),
+        None => head.len() - 2,
+    }
+}
+
+/// Refuses a line that ends without CR. RFC 9112 section 2.2 lets a recipient take a bare LF for a
+/// line's end, and httparse does; a reader that does not would see other fields.
+#[inline]
+pub(super) fn check_line_ends(head: &[u8], fields: &[Header<'_>]) -> Result<(), HeadError> {
+    let whole = (0..=fields.len()).all(|index| {
+        let line = &head[..line_begin(head, fields, index)];
+        line.ends_with(b"\r\n")
+    });
+    if whole && head.ends_with(b"\r\n") {
+        Ok(())
+    } else {
+        Err(invalid("a line that ends without CR"))
+    }
+}
+
+pub(super) const fn invalid(why: &'static str) -> HeadError {
+    HeadError::Invalid { why }
+}

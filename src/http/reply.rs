@@ -1,0 +1,136 @@
+//! Answers of ringmain's own, where no endpoint gave one.
+//!
+//! They carry no Date: RFC 9110 section 6.6.1 asks it of an origin server that has a clock, and
+//! nothing here has one.
+
+use std::io::Write;
+
+use super::hop::{ClientConnection, write_connection, write_status_line};
+use crate::fault::Fault;
+
+/// Whom an answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// We close the connection behind it.
+    pub close: bool,
+    /// The request's method was HEAD.
+    pub head_method: bool,
+    /// The minor version of the request; 1 where it was not understood.
+    pub minor: u8,
+}
+
+/// Appends the answer that tells of `fault`: head and, but for HEAD, its line of text.
+pub fn write_reply(out: &mut Vec<u8>, fault: Fault, reply: &Reply) {
+    let (status, reason) = (fault.status(), reason(fault.status()));
+    let text_length = 3 + 1 + reason.len() + 2 + fault.label().len() + 1;
+    write_status_line(out, status, reason.as_bytes());
+    write(
+        out,
+        format_args!(
+            "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {text_length}\r\n"
+        ),
+    );
+    // RFC 9209 section 2.
+    write(
+        out,
+        format_args!("Proxy-Status: ringmain; error={}\r\n", fault.word()),
+    );
+    let connection = if reply.close {
+        ClientConnection::Close
+    } else {
+        ClientConnection::KeepAlive
+    };
+    write_connection(out, connection, reply.minor);
+    out.extend_from_slice(b"\r\n");
+    // RFC 9110 section 9.3.2: HEAD has the fields and no content.
+    if !reply.head_method {
+        write(out, format_args!("{status} {reason}: {}\n", fault.label()));
+    }
+}
+
+fn write(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a Vec takes every write");
+}
+
+/// The phrases of RFC 9110 section 15 and RFC 6585 section 5.
+const fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::framing::BodyLength;
+    use super::super::head::{FieldSpace, HeadLimits, Response};
+    use super::*;
+
+    #[track_caller]
+    fn check(fault: Fault, reply: Reply, expected: &str) {
+        let mut out = Vec::new();
+        write_reply(&mut out, fault, &reply);
+        assert_eq!(
+            String::from_utf8(out).unwrap().replace("\r\n", "|"),
+            expected
+        );
+    }
+
+    #[test]
+    fn an_answer_names_its_cause_and_what_becomes_of_the_connection() {
+        const HEAD: &str = "HTTP/1.1 404 Not Found|Content-Type: text/plain; charset=utf-8|\
+                            Content-Length: 37|\
+                            Proxy-Status: ringmain; error=destination_not_found|";
+        for (close, head_method, minor, end) in [
+            (false, false, 1, "|404 Not Found: destination_not_found\n"),
+            (false, true, 1, "|"),
+            (true, true, 1, "Connection: close||"),
+            (false, true, 0, "Connection: keep-alive||"),
+        ] {
+            let reply = Reply {
+                close,
+                head_method,
+                minor,
+            };
+            check(Fault::DestinationNotFound, reply, &(HEAD.to_owned() + end));
+        }
+    }
+
+    #[test]
+    fn every_answer_is_framed_by_its_length_and_has_a_reason() {
+        let limits = HeadLimits {
+            bytes_max: 4096,
+            fields_max: 10,
+        };
+        for fault in Fault::ALL.into_iter().filter(|fault| fault.status() != 499) {
+            let reply = Reply {
+                close: true,
+                head_method: false,
+                minor: 1,
+            };
+            let mut out = Vec::new();
+            write_reply(&mut out, fault, &reply);
+            let end = memchr::memmem::find(&out, b"\r\n\r\n").unwrap() + 4;
+            let mut space = FieldSpace::new();
+            let answer = Response::parse(&out[..end], &limits, &mut space, false).unwrap();
+            assert_eq!(answer.status, fault.status());
+            assert!(!answer.reason.is_empty(), "{fault:?}");
+            assert_eq!(
+                answer.body,
+                BodyLength::Length((out.len() - end) as u64),
+                "{fault:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A client's connection, from accept to close.
+//!
+//! Between two requests it is a small task that waits for readability and holds no buffer: about a kilobyte, the kernel's part aside. While it
+//! has something to say, its conversation runs in a slot of the shard ([`slots`](super::slots)).
+
+use std::cell::Cell;
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use super::buffer::SMALL;
+use super::deadline::Late;
+use super::io::Stream;
+use super::slots::Running;
+use super::{Shard, serve};
+use crate::plan::Ticks;
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// The connection itself.
+    pub(super) stream: Stream,
+    /// The listener that it was accepted on, by its place in the plan.
+    pub(super) listener: usize,
+    /// Its address as text, for `X-Forwarded-For`.
+    pub(super) address: AddressText,
+    /// False exactly while a head's deadline runs: the first one's from accept, a later one's from its first byte.
+    pub(super) greeted: bool,
+    /// What it counts as, while it is open.
+    _presence: Presence,
+}
+
+/// What becomes of a client's connection after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Another request may come.
+    KeepAlive,
+    /// It is closed.
+    Close,
+}
+
+impl Client {
+    /// A client that was just accepted.
+    pub(super) fn new(
+        shard: &Rc<Shard>,
+        stream: Stream,
+        listener: usize,
+        address: SocketAddr,
+    ) -> Self {
+        let address = AddressText::new(address.ip());
+        let presence = Presence::enter(shard, listener);
+        Self {
+            stream,
+            listener,
+            address,
+            greeted: false,
+            _presence: presence,
+        }
+    }
+
+    /// Some bytes of a head are here and more are awaited: from the first on it has `timeout`.
+    pub(super) fn head_begun(&mut self, timeout: Ticks) {
+        if self.greeted {
+            self.greeted = false;
+            self.stream.reading().arm(timeout, Late::Head);
+        }
+    }
+}
+
+/// Serves one client to its end.
+pub(super) async fn client(mut client: Client) {
+    let shard = Rc::clone(&client._presence.shard);
+    let timeouts = shard.current.borrow().plan().listeners[client.listener].timeouts;
+    client.stream.reading().arm(timeouts.head, Late::Head);
+    loop {
+        if client.stream.readable().await.is_err() {
+            return;
+        }
+        let after;
+        (client, after) = begin(&shard, client).await;
+        if after == After::Close {
+            return;
+        }
+        client
+            .stream
+            .reading()
+            .arm(rest(&shard, &client), Late::KeepAlive);
+    }
+}
+
+/// How long a client may be idle now.
+fn rest(shard: &Shard, client: &Client) -> Ticks {
+    shard.current.borrow().plan().listeners[client.listener]
+        .timeouts
+        .keep_alive
+}
+
+/// Puts the conversation in a slot. Not async: the caller's own state must not have room for it.
+fn begin(
+    shard: &Rc<Shard>,
+    client: Client,
+) -> Running<impl Future<Output = (Client, After)> + use<>> {
+    shard.slots.run(converse(Rc::clone(shard), client))
+}
+
+/// Serves requests as long as bytes of the next one are already here.
+async fn converse(shard: Rc<Shard>, mut client: Client) -> (Client, After) {
+    let mut inbox = shard.stock.take(SMALL);
+    loop {
+        let after = serve::exchange(&shard, &mut client, &mut inbox).await;
+        if after == After::Close || inbox.is_empty() {
+            shard.stock.put(inbox);
+            return (client, after);
+        }
+    }
+}
+
+/// Counts a client in where it is made and out where it is dropped, whatever ends it.
+#[derive(Debug)]
+struct Presence {
+    shard: Rc<Shard>,
+    on_listener: Rc<Cell<u32>>,
+}
+
+impl Presence {
+    fn enter(shard: &Rc<Shard>, listener: usize) -> Self {
+        let on_listener = Rc::clone(&shard.current.borrow().clients[listener]);
+        on_listener.set(on_listener.get() + 1);
+        shard.clients.set(shard.clients.get() + 1);
+        shard.counters.clients_accepted.add(1);
+        shard.counters.clients_open.add(1);
+        Self {
+            shard: Rc::clone(shard),
+            on_listener,
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.on_listener.set(self.on_listener.get() - 1);
+        self.shard.clients.set(self.shard.clients.get() - 1);
+        self.shard.counters.clients_open.sub(1);
+        self.shard.room.ring();
+    }
+}
+
+/// The longest text of an IP address: eight groups and an IPv4 tail (RFC 4291 section 2.2).
+const ADDRESS_BYTES_MAX: usize = 45;
+
+/// An IP address as text, without an allocation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AddressText {
+    bytes: [u8; ADDRESS_BYTES_MAX],
+    length: u8,
+}
+
+impl AddressText {
+    fn new(address: IpAddr) -> Self {
+        let mut text = Self {
+            bytes: [0; ADDRESS_BYTES_MAX],
+            length: 0,
+        };
+        write!(text, "{}", address.to_canonical()).expect("every address fits");
+        text
+    }
+
+    /// The text.
+    pub(super) fn as_str(&self) -> &str {
+        let text = &self.bytes[..usize::from(self.length)];
+        std::str::from_utf8(text).expect("it was written as a str")
+    }
+}
+
+impl Write for AddressText {
+    fn write_str(&mut self, part: &str) -> std::fmt::Result {
+        let begin = usize::from(self.length);
+        let room = self
+            .bytes
+            .get_mut(begin..begin + part.len())
+            .ok_or(std::fmt::Error)?;
+        room.copy_from_slice(part.as_bytes());
+        self.length += part.len() as u8;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_their_own_display_has_them() {
+        let long = "1111:2222:3333:4444:5555:6666:7777:8888";
+        for (address, expected) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("::1", "::1"),
+            (long, long),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+        ] {
+            let text = AddressText::new(address.parse().unwrap());
+            assert_eq!(text.as_str(), expected);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Deadlines without timers: a coarse wheel that cuts connections whose peer took too long.
+//!
+//! No exchange starts a timer. A direction of a connection has a [`Watch`]; arming it writes a tick and a cause into the wheel's entry. When
+//! the shard's tick finds an entry due, it records the cause there and calls shutdown(2) on the connection: the pending operation
+//! ends by itself, its task asks the watch what happened.
+//!
+//! Moving a deadline later, which every exchange does, is two stores: the entry stays where it is parked, and the tick parks it anew when
+//! it comes by and finds the deadline in the future. Only a deadline earlier than the parked one relinks.
+//!
+//! Invariant: an entry's descriptor is open. A watch dies before the stream whose descriptor it names, and takes its entry along.
+
+use std::cell::RefCell;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use crate::fd::{self, Cut};
+use crate::plan::Ticks;
+
+/// What a connection was late with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// The client, with the rest of a request head or of its first one.
+    Head,
+    /// The client, with the next part of a request body.
+    RequestBody,
+    /// The client, with its next request.
+    KeepAlive,
+    /// The client, with taking its answer.
+    ClientSend,
+    /// The client, with closing after we did.
+    Linger,
+    /// The endpoint, with taking the request.
+    UpstreamSend,
+    /// The endpoint, with the response head.
+    Response,
+    /// The endpoint, with the next part of the response.
+    ResponseBody,
+    /// Nobody: the drain's time is over.
+    Drain,
+}
+
+impl Late {
+    /// A client that is still owed an answer (408) keeps its way back.
+    const fn cut(self) -> Cut {
+        match self {
+            Self::Head | Self::RequestBody => Cut::Reading,
+            _ => Cut::Both,
+        }
+    }
+}
+
+/// The slots of the wheel: 102.4 seconds of ticks. A later deadline is parked in the farthest slot and again from there.
+const SLOTS: u32 = 1024;
+const NONE: u32 = u32::MAX;
+
+/// A shard's deadlines.
+#[derive(Debug)]
+pub(crate) struct Wheel {
+    inner: RefCell<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// The tick that was last looked at.
+    now: u32,
+    /// The first entry of each slot, or `NONE`.
+    slots: Box<[u32]>,
+    entries: Vec<Entry>,
+    /// The first free entry, chained by `next`, or `NONE`.
+    free: u32,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// `NONE as RawFd` exactly when the entry is free.
+    fd: RawFd,
+    /// The tick at which the connection is cut, or `NONE`.
+    deadline: u32,
+    late: Late,
+    expired: Option<Late>,
+    /// The tick whose slot the entry is linked in, or `NONE`: `parked <= deadline` where both are.
+    parked: u32,
+    next: u32,
+    previous: u32,
+}
+
+const FREE: RawFd = -1;
+
+impl Wheel {
+    /// A wheel without entries, at tick 0.
+    pub(crate) fn new() -> Rc<Self> {
+        let slots = vec![NONE; SLOTS as usize].into_boxed_slice();
+        let inner = Inner {
+            now: 0,
+            slots,
+            entries: Vec::new(),
+            free: NONE,
+        };
+        Rc::new(Self {
+            inner: RefCell::new(inner),
+        })
+    }
+
+    /// Watches a direction of the connection `fd`.
+    pub(crate) fn watch(self: &Rc<Self>, fd: RawFd) -> Watch {
+        let entry = self.inner.borrow_mut().insert(fd);
+        Watch {
+            wheel: Rc::clone(self),
+            entry,
+        }
+    }
+
+    /// Moves on to tick `now` and cuts every connection that is due by then.
+    pub(crate) fn advance(&self, now: u32) {
+        self.inner.borrow_mut().advance(now);
+    }
+
+    /// Brings the deadline of every connection that is late with `late` down to `ticks` from now, where it is later.
+    pub(crate) fn hasten(&self, late: Late, ticks: Ticks) {
+        let mut inner = self.inner.borrow_mut();
+        let deadline = inner.now.saturating_add(ticks.0 + 1);
+        for index in 0..inner.entries.len() {
+            let entry = &inner.entries[index];
+            if entry.fd != FREE
+                && entry.late == late
+                && deadline < entry.deadline
+                && entry.deadline != NONE
+            {
+                inner.arm(index as u32, ticks, late);
+            }
+        }
+    }
+
+    /// Cuts every connection at once: the drain is over.
+    pub(crate) fn cut_all(&self) {
+        let mut inner = self.inner.borrow_mut();
+        for entry in inner.entries.iter_mut().filter(|entry| entry.fd != FREE) {
+            entry.expired = Some(Late::Drain);
+            fd::cut(entry.fd, Cut::Both);
+        }
+    }
+
+    /// The descriptors of every connection, each once: what a shard that died leaves behind.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let inner = self.inner.borrow();
+        let mut open: Vec<_> = inner
+            .entries
+            .iter()
+            .map(|entry| entry.fd)
+            .filter(|fd| *fd != FREE)
+            .collect();
+        open.sort_unstable();
+        open.dedup();
+        open
+    }
+}
+
+impl Inner {
+    fn insert(&mut self, fd: RawFd) -> u32 {
+        let entry = Entry {
+            fd,
+            deadline: NONE,
+            late: Late::Head,
+            expired: None,
+            parked: NONE,
+            next: NONE,
+            previous: NONE,
+        };
+        if self.free == NONE {
+            self.entries.push(entry);
+            return self.entries.len() as u32 - 1;
+        }
+        let index = self.free;
+        self.free = self.entries[index as usize].next;
+        self.entries[index as usize] = entry;
+        index
+    }
+
+    fn remove(&mut self, index: u32) {
+        self.unpark(index);
+        let entry = &mut self.entries[index as usize];
+        entry.fd = FREE;
+        entry.next = self.free;
+        self.free = index;
+    }
+
+    fn arm(&mut self, index: u32, ticks: Ticks, late: Late) {
+        // One more than asked for: the running tick is already partly over.
+        let deadline = if ticks.0 == 0 {
+            NONE
+        } else {
+            self.now.saturating_add(ticks.0 + 1)
+        };
+        let entry = &mut self.entries[index as usize];
+        entry.deadline = deadline;
+        entry.late = late;
+        if deadline < entry.parked {
+            self.unpark(index);
+            self.park(index);
+        }
+    }
+
+    fn advance(&mut self, now: u32) {
+        // After a long stall every slot is looked at once, not once a missed turn.
+        let first = (self.now + 1).max(now.saturating_sub(SLOTS - 1));
+        for tick in first..=now {
+            self.now = tick;
+            let mut index = self.slots[(tick % SLOTS) as usize];
+            while index != NONE {
+                let next = self.entries[index as usize].next;
+                self.visit(index, now);
+                index = next;
+            }
+        }
+        self.now = self.now.max(now);
+    }
+
+    fn visit(&mut self, index: u32, now: u32) {
+        self.unpark(index);
+        let entry = &mut self.entries[index as usize];
+        if entry.deadline <= now {
+            entry.deadline = NONE;
+            entry.expired = Some(entry.late);
+            fd::cut(entry.fd, entry.late.cut());
+        } else if entry.deadline != NONE {
+            self.park(index);
+        }
+    }
+
+    fn park(&mut self, index: u32) {
+        let tick = self.entries[index as usize]
+            .deadline
+            .min(self.now + SLOTS - 1);
+        let slot = (tick % SLOTS) as usize;
+        let head = self.slots[slot];
+        let entry = &mut self.entries[index as usize];
+        entry.parked = tick;
+        entry.next = head;
+        entry.previous = NONE;
+        if head != NONE {
+            self.entries[head as usize].previous = index;
+        }
+        self.slots[slot] = index;
+    }
+
+    fn unpark(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        if entry.parked == NONE {
+            return;
+        }
+        let (slot, next, previous) = ((entry.parked % SLOTS) as usize, entry.next, entry.previous);
+        entry.parked = NONE;
+        match previous {
+            NONE => self.slots[slot] = next,
+            previous => self.entries[previous as usize].next = next,
+        }
+        if next != NONE {
+            self.entries[next as usize].previous = previous;
+        }
+    }
+}
+
+/// The deadline of one direction of one connection; it is gone with its watch.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    wheel: Rc<Wheel>,
+    entry: u32,
+}
+
+impl Watch {
+    /// From now on the connection is cut when `ticks` have passed without another call, for being late with `late`. No ticks: no
+    /// deadline.
+    pub(crate) fn arm(&self, ticks: Ticks, late: Late) {
+        self.wheel.inner.borrow_mut().arm(self.entry, ticks, late);
+    }
+
+    /// Takes the deadline away.
+    pub(crate) fn disarm(&self) {
+        self.arm(Ticks(0), Late::Head);
+    }
+
+    /// Why the connection was cut, if it was.
+    pub(crate) fn expired(&self) -> Option<Late> {
+        self.wheel.inner.borrow().entries[self.entry as usize].expired
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.wheel.inner.borrow_mut().remove(self.entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_connection_that_is_late_is_cut_and_told_why() {
+        let (mut client, _peer) = pair();
+        let wheel = Wheel::new();
+        let watch = wheel.watch(client.as_raw_fd());
+        watch.arm(Ticks(3), Late::Head);
+        wheel.advance(3);
+        assert_eq!(watch.expired(), None);
+        wheel.advance(4);
+        assert_eq!(watch.expired(), Some(Late::Head));
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_deadline_that_moves_or_goes_does_not_cut() {
+        let (client, _peer) = pair();
+        let wheel = Wheel::new();
+        let watch = wheel.watch(client.as_raw_fd());
+        watch.arm(Ticks(2), Late::Head);
+        wheel.advance(2);
+        watch.arm(Ticks(10), Late::KeepAlive);
+        wheel.advance(12);
+        assert_eq!(watch.expired(), None);
+        watch.disarm();
+        wheel.advance(100);
+        assert_eq!(watch.expired(), None);
+        watch.arm(Ticks(5000), Late::Linger);
+        wheel.advance(5100);
+        assert_eq!(watch.expired(), None);
+        wheel.advance(5101);
+        assert_eq!(watch.expired(), Some(Late::Linger));
+    }
+
+    #[test]
+    fn an_earlier_deadline_takes_the_place_of_a_later_one() {
+        let (client, _peer) = pair();
+        let wheel = Wheel::new();
+        let watch = wheel.watch(client.as_raw_fd());
+        watch.arm(Ticks(750), Late::KeepAlive);
+        watch.arm(Ticks(5), Late::Response);
+        wheel.advance(6);
+        assert_eq!(watch.expired(), Some(Late::Response));
+    }
+
+    proptest! {
+        #[test]
+        fn every_entry_expires_at_its_last_deadline_and_not_before(
+            moves in prop::collection::vec((0usize..8, 0u32..3000, 1u32..400), 1..200),
+        ) {
+            let (client, _peer) = pair();
+            let wheel = Wheel::new();
+            let watches: Vec<_> = (0..8).map(|_| wheel.watch(client.as_raw_fd())).collect();
+            let mut expected = [None; 8];
+            let mut now = 0;
+            for (entry, ticks, step) in moves {
+                watches[entry].arm(Ticks(ticks), Late::KeepAlive);
+                if watches[entry].expired().is_none() {
+                    expected[entry] = (ticks != 0).then(|| now + ticks + 1);
+                }
+                now += step;
+                wheel.advance(now);
+                for (watch, expected) in watches.iter().zip(expected) {
+                    let due = expected.is_some_and(|deadline| deadline <= now);
+                    prop_assert_eq!(watch.expired().is_some(), due);
+                }
+            }
+        }
+    }
+}

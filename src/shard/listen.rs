@@ -1,0 +1,111 @@
+//! One accept loop: waits for clients, lets them in up to the limits, backs off when the process has no descriptor left.
+//!
+//! The plan is looked at after every wake. When it does not serve any more, what is queued is let in once more and the socket is let go: the
+//! last holder's close resets whoever is still queued, so the queue is emptied right before.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::Shard;
+use super::client::{Client, client};
+use super::io::{Listening, Stream, caught_unwind, either, sleep};
+use crate::door::Notice;
+
+/// Clients let in by one wake, so that a flood of them does not keep the shard from the others.
+const WAKE_MAX: usize = 64;
+/// The first wait after accept failed for want of descriptors or memory; doubled up to [`BACKOFF_MAX`].
+const BACKOFF: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// What one wake of a listener came to.
+enum Wake {
+    /// The queue is empty.
+    Empty,
+    /// The wake had its share; more may be waiting.
+    Share,
+    /// A limit on connections is reached: who waits stays in the queue.
+    Full,
+    /// accept(2) failed.
+    Failed(io::Error),
+}
+
+/// Accepts on one socket until the plan stops accepting; a panic starts it again in place.
+pub(super) async fn listen(shard: Rc<Shard>, listener: usize, socket: Listening) {
+    while caught_unwind(accept_loop(&shard, listener, &socket))
+        .await
+        .is_err()
+    {
+        shard.panicked();
+    }
+    drop(socket);
+    shard.listening.set(shard.listening.get() - 1);
+}
+
+async fn accept_loop(shard: &Rc<Shard>, listener: usize, socket: &Listening) {
+    let mut backoff = BACKOFF;
+    loop {
+        if !shard.current.borrow().is_draining() {
+            either(socket.readable(), shard.changed.rung()).await;
+            shard.look_at_door();
+        }
+        match wake(shard, listener, socket) {
+            Wake::Empty if shard.current.borrow().is_draining() => return,
+            Wake::Empty | Wake::Share => backoff = BACKOFF,
+            Wake::Full => {
+                shard.notify(Notice::ConnectionsMax {
+                    listener: Some(listener),
+                });
+                shard.counters.clients_refused.add(1);
+                shard.room.rung().await;
+            }
+            Wake::Failed(error) => {
+                let errno = error.raw_os_error().unwrap_or(0);
+                shard.counters.accept_failures.add(1);
+                shard.notify(Notice::AcceptFailed { listener, errno });
+                // The socket stays readable: without a rest this would be a busy loop.
+                sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+}
+
+/// Lets in who waits, up to the limits.
+fn wake(shard: &Rc<Shard>, listener: usize, socket: &Listening) -> Wake {
+    for _ in 0..WAKE_MAX {
+        if is_full(shard, listener) {
+            return Wake::Full;
+        }
+        match socket.accept(shard.nonblocking) {
+            Ok(Some((tcp, address))) => welcome(shard, listener, tcp, address),
+            Ok(None) => return Wake::Empty,
+            Err(error) => return Wake::Failed(error),
+        }
+    }
+    Wake::Share
+}
+
+fn is_full(shard: &Shard, listener: usize) -> bool {
+    let current = shard.current.borrow();
+    let limit = current.plan().listeners[listener]
+        .limits
+        .shard_connections_max;
+    current.plan().shard_connections_max <= shard.clients.get()
+        || limit <= current.clients[listener].get()
+}
+
+/// Gives an accepted client its task.
+fn welcome(shard: &Rc<Shard>, listener: usize, tcp: std::net::TcpStream, address: SocketAddr) {
+    match Stream::from_accepted(tcp, &shard.wheel) {
+        Ok(stream) => {
+            let welcomed = Client::new(shard, stream, listener, address);
+            shard.start(client(welcomed));
+        }
+        Err(error) => {
+            shard.counters.accept_failures.add(1);
+            log::warn!(error:%; "a client's socket cannot be registered");
+        }
+    }
+}

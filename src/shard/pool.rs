@@ -1,0 +1,116 @@
+//! Idle upstream connections of one shard: per endpoint, last in first out, capped, aged.
+//!
+//! The last one in is the one whose endpoint is least likely to have closed it. What lies at the bottom grows old there and is swept away; the
+//! sweep also finds the connections that their endpoint has closed, so that none waits half-closed until it is next taken.
+
+use std::cell::RefCell;
+
+use super::io::Stream;
+use crate::fd;
+use crate::plan::{Endpoint, PoolLimits, Ticks};
+
+/// A connection to an endpoint, between exchanges or in one.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// The connection.
+    pub(crate) stream: Stream,
+    /// True exactly when it has carried an exchange before.
+    pub(crate) reused: bool,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    /// The tick at which it was put.
+    since: u32,
+    /// How long it may be idle.
+    idle: Ticks,
+}
+
+/// A shard's idle upstream connections, by the slot of their endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    slots: RefCell<Vec<Vec<Idle>>>,
+}
+
+/// What a look into the pool found.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// A connection to use, if there is one.
+    pub(crate) link: Option<Link>,
+    /// How many were found closed on the way.
+    pub(crate) stale: u64,
+}
+
+impl Pool {
+    /// Takes the connection to `endpoint` that was used last. One that was idle for longer than a tick, or any if `look` says so, is looked
+    /// at first (a system call): it may have been closed, or have bytes that nobody asked for.
+    pub(crate) fn take(&self, endpoint: &Endpoint, now: u32, look: bool) -> Taken {
+        let mut slots = self.slots.borrow_mut();
+        let mut stale = 0;
+        let Some(idle) = slots.get_mut(endpoint.slot as usize) else {
+            return Taken { link: None, stale };
+        };
+        while let Some(Idle { stream, since, .. }) = idle.pop() {
+            let rested = 1 < now.saturating_sub(since);
+            if !(look || rested) || fd::is_quiet(stream.fd()) {
+                return Taken {
+                    link: Some(Link {
+                        stream,
+                        reused: true,
+                    }),
+                    stale,
+                };
+            }
+            stale += 1;
+        }
+        Taken { link: None, stale }
+    }
+
+    /// Keeps a connection whose exchange has ended cleanly. False when the endpoint has as many as it may, and the connection is
+    /// closed.
+    pub(crate) fn put(
+        &self,
+        endpoint: &Endpoint,
+        stream: Stream,
+        now: u32,
+        limits: PoolLimits,
+    ) -> bool {
+        let mut slots = self.slots.borrow_mut();
+        let slot = endpoint.slot as usize;
+        if slots.len() <= slot {
+            // Once per endpoint.
+            slots.resize_with(slot + 1, Vec::new);
+        }
+        let idle = &mut slots[slot];
+        if limits.idle_max <= idle.len() || limits.idle.0 == 0 {
+            return false;
+        }
+        idle.push(Idle {
+            stream,
+            since: now,
+            idle: limits.idle,
+        });
+        true
+    }
+
+    /// Closes what is too old or was closed by its endpoint; called about once a second. Returns how many are gone.
+    pub(crate) fn sweep(&self, now: u32) -> u64 {
+        let mut gone = 0;
+        for idle in self.slots.borrow_mut().iter_mut() {
+            let before = idle.len();
+            idle.retain(|kept| {
+                let age = now.saturating_sub(kept.since);
+                // The freshest are in use all the time: they are looked at by `take` if need be.
+                age < kept.idle.0 && (age < 10 || fd::is_quiet(kept.stream.fd()))
+            });
+            gone += (before - idle.len()) as u64;
+        }
+        gone
+    }
+
+    /// Closes all.
+    pub(crate) fn clear(&self) {
+        self.slots.borrow_mut().clear();
+    }
+}

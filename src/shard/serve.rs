@@ -1,0 +1,428 @@
+//! One exchange, top to bottom: the hot path on one screen.
+//!
+//! A request's head is read and understood, an endpoint is reached, the answer is delivered; where that fails, the fault is answered
+//! and counted, once. Everything that needs the borrowed head happens in [`order`], between two waits.
+//!
+//! In the steady state (a kept-alive client, a pooled connection, no body) an exchange is four socket operations and allocates
+//! nothing.
+
+use std::cell::{Cell, RefMut};
+use std::mem;
+use std::rc::Rc;
+
+use super::buffer::{Buffer, LARGE, MEDIUM, SMALL};
+use super::client::{After, Client};
+use super::deadline::Late;
+use super::relay::{self, Broken, Reach};
+use super::upstream::{self, Tries};
+use super::{Current, Shard};
+use crate::balance::{self, Picker};
+use crate::fault::Fault;
+use crate::fd::{self, Cut};
+use crate::http::exchange::RequestFacts;
+use crate::http::framing::{Body, BodyLimits, FramingError};
+use crate::http::head::{FieldSpace, HeadLimits, HeadScan, Request};
+use crate::http::hop::{RequestHop, write_request};
+use crate::http::reply::{Reply, write_reply};
+use crate::plan::{Listener, Service, ServiceIndex, Ticks};
+use crate::tally::ServiceCounters;
+
+/// What every step of an exchange may look at.
+#[derive(Clone, Debug)]
+pub(super) struct Exchange<'a> {
+    pub(super) shard: &'a Shard,
+    pub(super) current: &'a Current,
+    pub(super) listener: &'a Listener,
+    index: ServiceIndex,
+    pub(super) service: &'a Service,
+    pub(super) counters: &'a ServiceCounters,
+    pub(super) facts: RequestFacts,
+    /// The endpoint of the running try, by its place in the service.
+    pub(super) endpoint: Cell<usize>,
+}
+
+/// A request that was understood: where it goes, and what is sent there.
+#[derive(Debug)]
+pub(super) struct Order {
+    service: ServiceIndex,
+    facts: RequestFacts,
+    /// The rewritten head and what was already here of the body.
+    pub(super) outbox: Buffer,
+    /// The framing of the body, past what is in `outbox`.
+    pub(super) body: Body,
+}
+
+/// A request that is answered by ringmain itself.
+#[derive(Debug)]
+struct Refusal {
+    fault: Fault,
+    /// `None` when the request did not get as far as a service.
+    service: Option<ServiceIndex>,
+    /// `None` when the request did not get as far as facts.
+    facts: Option<RequestFacts>,
+    /// True exactly when nothing of the request is left to be read.
+    whole: bool,
+}
+
+/// How long a client that is answered before it has sent all may go on sending, so that the close does not reset away the answer.
+pub(super) const LINGER: Ticks = Ticks(20);
+/// What the rewriting adds to a head at most, the operator's edits aside: a guess that only picks the class of a buffer.
+const REWRITE_BYTES: usize = 512;
+
+/// Serves one request; what is left in `inbox` belongs to the next one.
+pub(super) async fn exchange(shard: &Rc<Shard>, client: &mut Client, inbox: &mut Buffer) -> After {
+    let current = shard.current();
+    let head = match receive_head(shard, &current, client, inbox).await {
+        Ok(Some(length)) => length,
+        Ok(None) => return After::Close,
+        Err(fault) => return refuse(&current, shard, client, Refusal::of_head(fault)).await,
+    };
+    let mut order = match order(shard, &current, client, inbox, head) {
+        Ok(order) => order,
+        Err(refusal) => return refuse(&current, shard, client, refusal).await,
+    };
+    let exchange = Exchange::new(shard, &current, client.listener, &order);
+    let forwarded = forward(&exchange, client, inbox, &mut order).await;
+    shard.stock.put(mem::take(&mut order.outbox));
+    match forwarded {
+        Ok(after) => after,
+        Err(broken) => settle(&exchange, client, &order, broken).await,
+    }
+}
+
+/// Waits for a whole request head in `inbox` and returns its length; `None` when the client left between two requests.
+async fn receive_head(
+    shard: &Shard,
+    current: &Current,
+    client: &mut Client,
+    inbox: &mut Buffer,
+) -> Result<Option<usize>, Fault> {
+    let listener = &current.plan().listeners[client.listener];
+    let limits = head_limits(listener);
+    let mut scan = HeadScan::request();
+    loop {
+        if !inbox.is_empty() {
+            let end = scan.find_end(inbox.filled(), &limits);
+            if let Some(length) = end.map_err(|error| error.request_fault())? {
+                client.greeted = true;
+                client.stream.reading().disarm();
+                return Ok(Some(length));
+            }
+            client.head_begun(listener.timeouts.head);
+        }
+        if !inbox.make_room(limits.bytes_max) {
+            return Err(Fault::RequestHeadTooLarge);
+        }
+        let (read, back) = client.stream.incoming().read(mem::take(inbox)).await;
+        *inbox = back;
+        match read {
+            Ok(0) => return without_head(client, inbox),
+            Ok(count) => shard.counters.bytes_client_in.add(count as u64),
+            Err(_) if inbox.is_empty() => return Ok(None),
+            Err(_) => return Err(Fault::ClientGone),
+        }
+    }
+}
+
+/// What it means that no more bytes come where a head was awaited.
+fn without_head(client: &Client, inbox: &Buffer) -> Result<Option<usize>, Fault> {
+    match client.stream.reading().expired() {
+        Some(Late::Head) => Err(Fault::RequestTimeout),
+        _ if inbox.is_empty() => Ok(None),
+        _ => Err(Fault::RequestIncomplete),
+    }
+}
+
+/// Understands the head of `length` bytes at the front of `inbox`: its framing, its service, what is sent on. Takes what is here
+/// of this request out of `inbox`.
+fn order(
+    shard: &Shard,
+    current: &Current,
+    client: &Client,
+    inbox: &mut Buffer,
+    length: usize,
+) -> Result<Order, Refusal> {
+    let listener = &current.plan().listeners[client.listener];
+    let (head, rest) = inbox.filled().split_at(length);
+    let mut space = FieldSpace::new();
+    let request = Request::parse(head, &head_limits(listener), &mut space)
+        .map_err(|error| Refusal::of_head(error.request_fault()))?;
+    let facts = request.facts();
+    let service = route(current, listener, &request);
+    let refuse_framing = |error: FramingError| {
+        let fault = error.request_fault();
+        Refusal {
+            fault,
+            service,
+            facts: Some(facts),
+            whole: false,
+        }
+    };
+    let mut body = Body::new(request.body, body_limits(listener)).map_err(refuse_framing)?;
+    let here = body.pass(rest).map_err(refuse_framing)?.taken;
+
+    let ordered = match service {
+        _ if request.passed_through(&current.plan().via) => Err(Fault::LoopDetected),
+        None => Err(not_found(shard, &request)),
+        Some(service) => {
+            let mut outbox = shard.stock.take(class(length + REWRITE_BYTES + here));
+            let hop = RequestHop {
+                client: client.address.as_str(),
+                via: &current.plan().via,
+                request_id: balance::draw_id(&mut shard.generator.borrow_mut()),
+                edits: &current.plan().service(service).request_edits,
+            };
+            write_request(outbox.tail(), &request, &hop);
+            outbox.tail().extend_from_slice(&rest[..here]);
+            Ok((service, outbox))
+        }
+    };
+    inbox.consume(length + here);
+    match ordered {
+        Ok((service, outbox)) => Ok(Order {
+            service,
+            facts,
+            outbox,
+            body,
+        }),
+        Err(fault) => Err(Refusal {
+            fault,
+            service,
+            facts: Some(facts),
+            whole: body.is_done(),
+        }),
+    }
+}
+
+fn not_found(shard: &Shard, request: &Request<'_>) -> Fault {
+    shard.not_found.set(shard.not_found.get() + 1);
+    if log::log_enabled!(log::Level::Debug) {
+        let host = request.host.escape_ascii().to_string();
+        let path = request.path.escape_ascii().to_string();
+        log::debug!(host, path; "destination_not_found");
+    }
+    Fault::DestinationNotFound
+}
+
+/// The service that a request is for. Where the listener's parameter is present it stands for the Host, and nothing else does.
+fn route(current: &Current, listener: &Listener, request: &Request<'_>) -> Option<ServiceIndex> {
+    let routes = &current.plan().routes;
+    let parameter = listener.service_parameter.as_deref();
+    match parameter.and_then(|name| request.parameter(name.as_bytes())) {
+        Some(domain) => routes.find(domain, request.path, request.method),
+        None => routes
+            .find(request.host, request.path, request.method)
+            .or(listener.service),
+    }
+}
+
+/// Reaches an endpoint and delivers its answer; tries again where that is safe.
+async fn forward(
+    exchange: &Exchange<'_>,
+    client: &mut Client,
+    inbox: &mut Buffer,
+    order: &mut Order,
+) -> Result<After, Broken> {
+    exchange.counters.exchanges.add(1);
+    exchange.shard.counters.exchanges.add(1);
+    let mut tries = Tries::new(exchange.service.attempts_max, order.is_at_hand());
+    loop {
+        let mut link = upstream::reach(exchange, &mut tries).await?;
+        order.outbox.rewind();
+        let delivered = if order.is_at_hand() {
+            relay::one_way(exchange, &mut link, client, &mut order.outbox).await
+        } else {
+            relay::both_ways(exchange, &mut link, client, inbox, order).await
+        };
+        match delivered {
+            Ok(delivered) => {
+                if delivered.reusable {
+                    upstream::put_back(exchange, link);
+                }
+                return Ok(delivered.after);
+            }
+            Err(broken) if tries.may_replay(exchange, &broken, &link) => {}
+            Err(broken) => return Err(broken),
+        }
+    }
+}
+
+/// Counts the fault of an exchange that was forwarded, and answers it where that is still possible.
+async fn settle(
+    exchange: &Exchange<'_>,
+    client: &mut Client,
+    order: &Order,
+    broken: Broken,
+) -> After {
+    let Broken { fault, reach } = broken;
+    exchange.counters.count_fault(fault);
+    log::debug!(service = &*exchange.service.name, fault = fault.label(); "exchange failed");
+    match reach {
+        Reach::Nothing => {
+            exchange.counters.own_answers.add(1);
+            let facts = Some(order.facts);
+            let (shard, current) = (exchange.shard, exchange.current);
+            answer(shard, current, client, fault, facts, order.body.is_done()).await
+        }
+        Reach::OwnAnswer => {
+            exchange.counters.own_answers.add(1);
+            exchange.shard.counters.own_answers.add(1);
+            After::Close
+        }
+        Reach::Part => After::Close,
+        Reach::Unmarked => {
+            // Only the close would end what has gone out: the client must not take it for all (RFC 9112 section 8).
+            fd::reset_at_close(client.stream.fd());
+            After::Close
+        }
+    }
+}
+
+/// Counts and answers a request that is not forwarded.
+async fn refuse(current: &Current, shard: &Shard, client: &mut Client, refusal: Refusal) -> After {
+    let Refusal {
+        fault,
+        service,
+        facts,
+        whole,
+    } = refusal;
+    shard.counters.exchanges.add(1);
+    match service {
+        Some(service) => {
+            let counters = current.service_counters(service);
+            counters.exchanges.add(1);
+            counters.own_answers.add(1);
+            counters.count_fault(fault);
+        }
+        None => {
+            shard.counters.no_service_exchanges.add(1);
+            shard.counters.no_service_own_answers.add(1);
+            shard.counters.no_service_fault(fault);
+        }
+    }
+    answer(shard, current, client, fault, facts, whole).await
+}
+
+/// Sends an answer of ringmain's own. The connection goes on where the request was `whole`, so that the next one's begin is known.
+async fn answer(
+    shard: &Shard,
+    current: &Current,
+    client: &mut Client,
+    fault: Fault,
+    facts: Option<RequestFacts>,
+    whole: bool,
+) -> After {
+    shard.counters.own_answers.add(1);
+    let close = !whole || current.is_draining() || !facts.is_some_and(|facts| facts.keep_alive);
+    let mut outbox = shard.stock.take(SMALL);
+    write_reply(outbox.tail(), fault, &reply(facts, close));
+    outbox.send_all();
+    shard.counters.bytes_client_out.add(outbox.unsent() as u64);
+    let send_idle = current.plan().listeners[client.listener].timeouts.send_idle;
+    let (sent, outbox) = client
+        .stream
+        .outgoing()
+        .write(outbox, send_idle, Late::ClientSend)
+        .await;
+    shard.stock.put(outbox);
+    if sent.is_err() {
+        return After::Close;
+    }
+    if !close {
+        return After::KeepAlive;
+    }
+    if !whole {
+        linger(shard, client).await;
+    }
+    After::Close
+}
+
+/// The shape of an own answer to a request of which `facts` are known.
+pub(super) fn reply(facts: Option<RequestFacts>, close: bool) -> Reply {
+    Reply {
+        close,
+        head_method: facts.is_some_and(|facts| facts.head_method),
+        minor: facts.map_or(1, |facts| facts.minor),
+    }
+}
+
+/// Reads away what the client still sends, for a while: closing in its face would reset the connection, and the answer with it
+/// (RFC 9112 section 9.6).
+async fn linger(shard: &Shard, client: &mut Client) {
+    fd::cut(client.stream.fd(), Cut::Writing);
+    client.stream.reading().arm(LINGER, Late::Linger);
+    let mut bin = shard.stock.take(MEDIUM);
+    loop {
+        let (read, back) = client.stream.incoming().read(bin).await;
+        bin = back;
+        bin.clear();
+        if !matches!(read, Ok(1..)) {
+            break;
+        }
+    }
+    shard.stock.put(bin);
+}
+
+impl<'a> Exchange<'a> {
+    fn new(shard: &'a Shard, current: &'a Current, listener: usize, order: &Order) -> Self {
+        Self {
+            shard,
+            current,
+            listener: &current.plan().listeners[listener],
+            index: order.service,
+            service: current.plan().service(order.service),
+            counters: current.service_counters(order.service),
+            facts: order.facts,
+            endpoint: Cell::new(0),
+        }
+    }
+
+    /// The service's picker on this shard.
+    pub(super) fn picker(&self) -> RefMut<'a, Picker> {
+        self.current.pickers[self.index.0 as usize].borrow_mut()
+    }
+}
+
+impl Order {
+    /// True exactly when the whole request is in `outbox`, so that it can be sent once more.
+    fn is_at_hand(&self) -> bool {
+        self.body.is_done()
+    }
+}
+
+impl Refusal {
+    /// A head that was not understood: what follows it on the connection is never read as a request.
+    const fn of_head(fault: Fault) -> Self {
+        Self {
+            fault,
+            service: None,
+            facts: None,
+            whole: false,
+        }
+    }
+}
+
+fn head_limits(listener: &Listener) -> HeadLimits {
+    let limits = &listener.limits;
+    HeadLimits {
+        bytes_max: limits.head_bytes_max,
+        fields_max: limits.fields_max,
+    }
+}
+
+fn body_limits(listener: &Listener) -> BodyLimits {
+    let limits = &listener.limits;
+    BodyLimits {
+        bytes_max: limits.body_bytes_max,
+        trailer_bytes_max: limits.trailer_bytes_max,
+    }
+}
+
+/// The smallest class of buffer with room for `bytes`.
+const fn class(bytes: usize) -> usize {
+    match bytes {
+        0..=SMALL => SMALL,
+        0..=MEDIUM => MEDIUM,
+        _ => LARGE,
+    }
+}

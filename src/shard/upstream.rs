@@ -1,0 +1,167 @@
+//! Reaching an endpoint: pick, take a pooled connection or make one, and what may be tried again.
+
+use std::io;
+
+use super::io::Stream;
+use super::pool::{Link, Taken};
+use super::relay::{Broken, Reach};
+use super::serve::Exchange;
+use crate::fault::Fault;
+use crate::plan::Endpoint;
+
+/// The most tries that any configuration allows, the first included.
+const TRIES_MAX: usize = 16;
+
+/// What an exchange has tried so far.
+#[derive(Debug)]
+pub(super) struct Tries {
+    /// Endpoints that failed this exchange, by their place in the service.
+    failed: [u32; TRIES_MAX],
+    count: usize,
+    /// Further tries that are left.
+    left: u32,
+    /// True exactly when a stale connection was replaced once; that is free, but only once.
+    replayed: bool,
+    /// True exactly when the whole request can be sent once more.
+    at_hand: bool,
+    last: Fault,
+}
+
+impl Tries {
+    /// Nothing was tried yet; `attempts_max` further tries may follow the first.
+    pub(super) fn new(attempts_max: u32, at_hand: bool) -> Self {
+        Self {
+            failed: [0; TRIES_MAX],
+            count: 0,
+            left: attempts_max,
+            replayed: false,
+            at_hand,
+            last: Fault::DestinationUnavailable,
+        }
+    }
+
+    /// True when the exchange may go on after `broken` by sending its request once more: no byte of a response had come, and the
+    /// method allows it (RFC 9110 section 9.2.2). Then it is counted.
+    pub(super) fn may_replay(
+        &mut self,
+        exchange: &Exchange<'_>,
+        broken: &Broken,
+        link: &Link,
+    ) -> bool {
+        let safe = self.at_hand
+            && broken.fault == Fault::ConnectionTerminated
+            && broken.reach == Reach::Nothing
+            && exchange.facts.idempotent;
+        if safe && link.reused && !self.replayed {
+            // The endpoint closed it while it was idle: that is nobody's fault.
+            self.replayed = true;
+            exchange.counters.replays.add(1);
+            exchange.shard.counters.upstreams_stale.add(1);
+            return true;
+        }
+        exchange.counters.endpoints[exchange.endpoint.get()]
+            .faults
+            .add(1);
+        safe && self.spend(exchange, broken.fault)
+    }
+
+    /// Notes that the running try failed. True when another may follow; then it is counted.
+    fn spend(&mut self, exchange: &Exchange<'_>, fault: Fault) -> bool {
+        self.last = fault;
+        if self.left == 0 || self.count == TRIES_MAX {
+            return false;
+        }
+        self.failed[self.count] = exchange.endpoint.get() as u32;
+        self.count += 1;
+        self.left -= 1;
+        exchange.counters.retries.add(1);
+        true
+    }
+
+    /// An endpoint that has not failed this exchange; with none left, the last one once more is no use.
+    fn pick(&mut self, exchange: &Exchange<'_>) -> Option<usize> {
+        let failed = &self.failed[..self.count];
+        let mut generator = exchange.shard.generator.borrow_mut();
+        exchange.picker().pick(&mut generator, |endpoint| {
+            !failed.contains(&(endpoint as u32))
+        })
+    }
+}
+
+/// A connection to an endpoint of the exchange's service.
+///
+/// # Errors
+/// The last fault, when every endpoint that may be tried has refused, or there was none.
+pub(super) async fn reach(exchange: &Exchange<'_>, tries: &mut Tries) -> Result<Link, Fault> {
+    loop {
+        let picked = tries.pick(exchange).ok_or(tries.last)?;
+        let endpoint = &exchange.service.endpoints[picked];
+        let counters = &exchange.counters.endpoints[picked];
+        exchange.endpoint.set(picked);
+        counters.exchanges.add(1);
+        log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
+        // A stale connection is only found out for sure by a look, and what can't be replayed must not meet one.
+        let look = !(tries.at_hand && exchange.facts.idempotent);
+        if let Some(link) = take(exchange, endpoint, look) {
+            return Ok(link);
+        }
+        let fault = match connect(exchange, endpoint).await {
+            Ok(link) => {
+                counters.connects.add(1);
+                return Ok(link);
+            }
+            Err(error) => connect_fault(&error),
+        };
+        counters.faults.add(1);
+        // Nothing was sent, so any method may go elsewhere.
+        if !tries.spend(exchange, fault) {
+            return Err(fault);
+        }
+    }
+}
+
+/// Keeps a connection whose exchange has ended cleanly.
+pub(super) fn put_back(exchange: &Exchange<'_>, link: Link) {
+    let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
+    let shard = exchange.shard;
+    if shard.pool.put(
+        endpoint,
+        link.stream,
+        shard.clock.tick(),
+        exchange.service.pool,
+    ) {
+        shard.counters.upstreams_idle.add(1);
+    }
+}
+
+fn take(exchange: &Exchange<'_>, endpoint: &Endpoint, look: bool) -> Option<Link> {
+    let shard = exchange.shard;
+    let Taken { link, stale } = shard.pool.take(endpoint, shard.clock.tick(), look);
+    let reused = u64::from(link.is_some());
+    shard.counters.upstreams_stale.add(stale);
+    shard.counters.upstreams_idle.sub(stale + reused);
+    shard.counters.upstreams_reused.add(reused);
+    link
+}
+
+async fn connect(exchange: &Exchange<'_>, endpoint: &Endpoint) -> io::Result<Link> {
+    let shard = exchange.shard;
+    let timeout = exchange.service.timeouts.connect;
+    let stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await?;
+    shard.counters.upstreams_opened.add(1);
+    Ok(Link {
+        stream,
+        reused: false,
+    })
+}
+
+/// The cause behind a failed connect. Errors that speak of no refusal and no lateness speak of the way there.
+fn connect_fault(error: &io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+            Fault::ConnectionRefused
+        }
+        io::ErrorKind::TimedOut => Fault::ConnectionTimeout,
+        _ => Fault::DestinationUnroutable,
+    }
+}

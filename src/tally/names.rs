@@ -1,0 +1,140 @@
+//! Every metric's name, labels and help in one table: the docs and `/metrics` are made from it.
+//!
+//! Names are `ringmain_<noun>_<unit>[_total]`; a metric that counts things has the things as its
+//! noun and no unit.
+
+/// Whether a number only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows, until the process ends.
+    Counter,
+    /// It is what it is now.
+    Gauge,
+}
+
+/// What a metric is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Things, which the noun names.
+    Things,
+    /// Bytes.
+    Bytes,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The whole name, as it is scraped.
+    pub name: &'static str,
+    /// Whether it only grows.
+    pub kind: Kind,
+    /// What it is counted in.
+    pub unit: Unit,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+/// Answers given.
+pub const EXCHANGES: Metric = Metric {
+    name: "ringmain_exchanges_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service", "endpoint", "status_class", "source"],
+    help: "Exchanges by the class of their answer's status and by who gave it.",
+};
+
+/// Faults.
+pub const FAULTS: Metric = Metric {
+    name: "ringmain_faults_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service", "fault", "side"],
+    help: "Exchanges that failed, by cause and by the side to blame.",
+};
+
+/// Tries after the first.
+pub const RETRIES: Metric = Metric {
+    name: "ringmain_retries_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["reason"],
+    help: "Tries after the first of an exchange, by reason.",
+};
+
+/// Client connections.
+pub const CLIENT_CONNECTIONS: Metric = Metric {
+    name: "ringmain_client_connections",
+    kind: Kind::Gauge,
+    unit: Unit::Things,
+    labels: &[],
+    help: "Client connections open now.",
+};
+
+/// Upstream connections.
+pub const UPSTREAM_CONNECTIONS: Metric = Metric {
+    name: "ringmain_upstream_connections",
+    kind: Kind::Gauge,
+    unit: Unit::Things,
+    labels: &["state"],
+    help: "Upstream connections open now, in use or idle in a pool.",
+};
+
+/// Bytes moved.
+pub const BYTES: Metric = Metric {
+    name: "ringmain_bytes_total",
+    kind: Kind::Counter,
+    unit: Unit::Bytes,
+    labels: &["side", "direction"],
+    help: "Bytes read and written on connections with clients and with endpoints.",
+};
+
+/// The plan that a shard runs.
+pub const PLAN_GENERATION: Metric = Metric {
+    name: "ringmain_plan_generation",
+    kind: Kind::Gauge,
+    unit: Unit::Things,
+    labels: &["shard"],
+    help: "The number of the plan that each shard runs.",
+};
+
+/// Every metric, in the order of the docs.
+pub const ALL: [Metric; 7] = [
+    EXCHANGES,
+    FAULTS,
+    RETRIES,
+    CLIENT_CONNECTIONS,
+    UPSTREAM_CONNECTIONS,
+    BYTES,
+    PLAN_GENERATION,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_say_kind_and_unit() {
+        let names: HashSet<_> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for Metric {
+            name, kind, unit, ..
+        } in ALL
+        {
+            assert!(name.starts_with("ringmain_"), "{name}");
+            let counts = *name != *name.trim_end_matches("_total");
+            assert_eq!(counts, kind == Kind::Counter, "{name}");
+            assert_eq!(name.contains("_bytes"), unit == Unit::Bytes, "{name}");
+        }
+    }
+
+    #[test]
+    fn help_is_one_sentence() {
+        for Metric { name, help, .. } in ALL {
+            assert!(help.ends_with('.') && !help.contains(". "), "{name}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The numbers of all shards merged: plain sums, taken while the counters move.
+
+use std::ops::AddAssign;
+
+use super::counters::{Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters};
+use crate::fault::Fault;
+
+/// What a service counted, merged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceTotals {
+    /// See [`ServiceCounters::exchanges`].
+    pub exchanges: u64,
+    /// See [`ServiceCounters::forwarded`].
+    pub forwarded: [u64; STATUS_CLASSES],
+    /// See [`ServiceCounters::own_answers`].
+    pub own_answers: u64,
+    /// See [`ServiceCounters::retries`].
+    pub retries: u64,
+    /// See [`ServiceCounters::replays`].
+    pub replays: u64,
+    /// See [`ServiceCounters::faults`].
+    pub faults: [u64; Fault::COUNT],
+    /// In the order of the newest plan's endpoints.
+    pub endpoints: Vec<EndpointTotals>,
+}
+
+/// What an endpoint counted, merged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointTotals {
+    /// See [`EndpointCounters::exchanges`].
+    pub exchanges: u64,
+    /// See [`EndpointCounters::forwarded`].
+    pub forwarded: [u64; STATUS_CLASSES],
+    /// See [`EndpointCounters::faults`].
+    pub faults: u64,
+    /// See [`EndpointCounters::connects`].
+    pub connects: u64,
+}
+
+/// What a shard counted for itself, as far as the report shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardTotals {
+    /// Client connections open now.
+    pub clients_open: u64,
+    /// See [`ShardCounters::exchanges`].
+    pub exchanges: u64,
+    /// What never got as far as a service.
+    pub no_service: NoServiceTotals,
+}
+
+/// What never got as far as a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NoServiceTotals {
+    /// See [`ShardCounters::no_service_exchanges`].
+    pub exchanges: u64,
+    /// See [`ShardCounters::no_service_own_answers`].
+    pub own_answers: u64,
+    /// See [`ShardCounters::no_service_faults`].
+    pub faults: [u64; Fault::COUNT],
+}
+
+impl ServiceTotals {
+    /// Adds what one shard counted, endpoints included: they are those of the newest plan, in its
+    /// order.
+    pub fn add(&mut self, counters: &ServiceCounters) {
+        self.add_own(counters);
+        let endpoints = counters.endpoints.len();
+        self.endpoints
+            .resize_with(endpoints, EndpointTotals::default);
+        for (totals, counters) in self.endpoints.iter_mut().zip(&counters.endpoints) {
+            totals.add(counters);
+        }
+    }
+
+    /// Adds what one shard counted, without the endpoints.
+    pub fn add_own(&mut self, counters: &ServiceCounters) {
+        self.exchanges += counters.exchanges.get();
+        self.own_answers += counters.own_answers.get();
+        self.retries += counters.retries.get();
+        self.replays += counters.replays.get();
+        add_each(&mut self.forwarded, values(&counters.forwarded));
+        add_each(&mut self.faults, values(&counters.faults));
+    }
+}
+
+impl AddAssign<&Self> for ServiceTotals {
+    /// Adds all but the endpoints, which are those of other services.
+    fn add_assign(&mut self, other: &Self) {
+        self.exchanges += other.exchanges;
+        self.own_answers += other.own_answers;
+        self.retries += other.retries;
+        self.replays += other.replays;
+        add_each(&mut self.forwarded, other.forwarded);
+        add_each(&mut self.faults, other.faults);
+    }
+}
+
+impl EndpointTotals {
+    /// Adds what one shard counted.
+    pub fn add(&mut self, counters: &EndpointCounters) {
+        self.exchanges += counters.exchanges.get();
+        self.faults += counters.faults.get();
+        self.connects += counters.connects.get();
+        add_each(&mut self.forwarded, values(&counters.forwarded));
+    }
+}
+
+impl From<&ShardCounters> for ShardTotals {
+    fn from(counters: &ShardCounters) -> Self {
+        Self {
+            clients_open: counters.clients_open.get(),
+            exchanges: counters.exchanges.get(),
+            no_service: NoServiceTotals {
+                exchanges: counters.no_service_exchanges.get(),
+                own_answers: counters.no_service_own_answers.get(),
+                faults: values(&counters.no_service_faults),
+            },
+        }
+    }
+}
+
+impl AddAssign<&Self> for NoServiceTotals {
+    fn add_assign(&mut self, other: &Self) {
+        self.exchanges += other.exchanges;
+        self.own_answers += other.own_answers;
+        add_each(&mut self.faults, other.faults);
+    }
+}
+
+fn values<const N: usize>(counters: &[Counter; N]) -> [u64; N] {
+    counters.each_ref().map(Counter::get)
+}
+
+fn add_each<const N: usize>(totals: &mut [u64; N], counts: [u64; N]) {
+    for (total, count) in totals.iter_mut().zip(counts) {
+        *total += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn merging_shards_equals_one_shard_that_counted_everything() {
+        let fresh = || ServiceCounters::over((0..2).map(|_| Arc::default()).collect());
+        let (shards, one) = ([fresh(), fresh(), fresh()], fresh());
+        for turn in 0..100_u64 {
+            let shard = &shards[turn as usize % 3];
+            for counters in [shard, &one] {
+                counters.exchanges.add(1);
+                counters.retries.add(turn % 2);
+                counters.replays.add(turn % 5);
+                let endpoint = turn as usize % 2;
+                counters.endpoints[endpoint].exchanges.add(1);
+                counters.endpoints[endpoint].connects.add(turn);
+                counters.count_forwarded(endpoint, 200 + 100 * (turn % 4) as u16);
+                counters.count_fault(Fault::ALL[turn as usize % Fault::COUNT]);
+            }
+        }
+        let merged = |all: &[ServiceCounters]| {
+            let mut totals = ServiceTotals::default();
+            for counters in all {
+                totals.add(counters);
+            }
+            totals
+        };
+        assert_eq!(merged(&shards), merged(&[one]));
+    }
+}

@@ -1,0 +1,190 @@
+//! Bad input and bad endpoints where no answer can be given: the connection closes, one fault is
+//! counted, and the next request works.
+
+use crate::support::{Driver, Origin, Setup, Wire, ok, on_both_drivers};
+
+on_both_drivers! {
+    a_truncated_request_body_is_the_clients_fault
+    a_truncated_head_is_the_clients_fault
+    a_client_that_says_nothing_is_nobodys_fault
+    an_endpoint_that_closes_mid_body_closes_the_client
+    an_endpoint_that_stalls_mid_body_closes_the_client
+    an_endpoint_that_breaks_its_chunks_closes_the_client
+    an_endpoint_that_closes_inside_its_head_is_a_502
+    another_endpoint_takes_over_from_one_that_refuses
+    a_client_that_takes_nothing_is_closed
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+
+/// A new client's request reaches the origin and is answered.
+#[track_caller]
+fn the_next_request_works(origin: &Origin, mut client: Wire) {
+    client.send(GET);
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send(ok("next"));
+    assert_eq!(client.answer().text(), "next");
+}
+
+fn a_truncated_request_body_is_the_clients_fault(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhello");
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.take(5);
+    client.finish_sending();
+    // RFC 9112 section 8: an incomplete request may be answered with an error before the close.
+    upstream.ends();
+    let given = String::from_utf8_lossy(&client.rest()).into_owned();
+    assert!(
+        given.is_empty() || given.starts_with("HTTP/1.1 400 "),
+        "{given}"
+    );
+    proxy.counts_one_fault("http_request_incomplete");
+    the_next_request_works(&origin, proxy.client());
+}
+
+fn a_truncated_head_is_the_clients_fault(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a.te");
+    client.finish_sending();
+    let given = String::from_utf8_lossy(&client.rest()).into_owned();
+    assert!(
+        given.is_empty() || given.starts_with("HTTP/1.1 400 "),
+        "{given}"
+    );
+    proxy.counts_one_fault("http_request_incomplete");
+    the_next_request_works(&origin, proxy.client());
+}
+
+fn a_client_that_says_nothing_is_nobodys_fault(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.finish_sending();
+    client.ends();
+    proxy.client().reset();
+    the_next_request_works(&origin, proxy.client());
+    let report = proxy.report_where(|report| report.exchanges() == 1);
+    assert!(report.faults().is_empty(), "{report:#?}");
+}
+
+/// The origin begins with `begun` and then does what `end` says: the client gets what was sent, and
+/// the end.
+#[track_caller]
+fn check_broken_off(driver: Driver, begun: &str, end: impl FnOnce(&mut Wire), label: &str) {
+    let origin = Origin::new();
+    let keys = "[service.timeouts]\nreceive_idle = \"200ms\"";
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], keys)
+        .start();
+    let mut client = proxy.client();
+    client.send(GET);
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send(begun);
+    assert_eq!(client.head().status(), 200);
+    end(&mut upstream);
+    let rest = client.rest();
+    assert!(
+        rest.len() <= begun.len(),
+        "{:?}",
+        String::from_utf8_lossy(&rest)
+    );
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "the body looks whole");
+    proxy.counts_one_fault(label);
+    drop(upstream);
+    the_next_request_works(&origin, proxy.client());
+}
+
+fn an_endpoint_that_closes_mid_body_closes_the_client(driver: Driver) {
+    let close = |upstream: &mut Wire| upstream.finish_sending();
+    let label = "http_response_incomplete";
+    let length = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello";
+    check_broken_off(driver, length, close, label);
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    check_broken_off(driver, chunked, close, label);
+}
+
+fn an_endpoint_that_stalls_mid_body_closes_the_client(driver: Driver) {
+    let stalled = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello";
+    check_broken_off(driver, stalled, |_| {}, "connection_read_timeout");
+}
+
+fn an_endpoint_that_breaks_its_chunks_closes_the_client(driver: Driver) {
+    let begun = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let garbage = |upstream: &mut Wire| upstream.send("nonsense\r\n");
+    check_broken_off(driver, begun, garbage, "http_protocol_error");
+}
+
+fn an_endpoint_that_closes_inside_its_head_is_a_502(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.send(GET);
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-");
+    drop(upstream);
+    let answer = client.answer();
+    assert_eq!(answer.status(), 502);
+    let error = answer.head.proxy_error();
+    assert_eq!(error.as_deref(), Some("http_response_incomplete"));
+    proxy.counts_one_fault("http_response_incomplete");
+    the_next_request_works(&origin, client);
+}
+
+fn another_endpoint_takes_over_from_one_that_refuses(driver: Driver) {
+    let origin = crate::support::Served::saying("a");
+    let backends = [Origin::refused(), origin.address()];
+    let keys = "policy = \"round_robin\"";
+    let proxy = Setup::new(driver).service("a", &backends, keys).start();
+    let mut client = proxy.client();
+    for _ in 0..20 {
+        assert_eq!(client.get("a.test", "/").text(), "a");
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
+        assert_eq!(
+            client.answer().text(),
+            "a",
+            "nothing was sent, so a POST is tried too"
+        );
+    }
+    let report = proxy.report_where(|report| report.exchanges() == 40);
+    assert!(
+        report.faults().is_empty(),
+        "no exchange failed: {report:#?}"
+    );
+}
+
+fn a_client_that_takes_nothing_is_closed(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .listener("[listener.timeouts]\nsend_idle = \"300ms\"")
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.set_receive_buffer(16 * 1024);
+    client.send(GET);
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+    let block = vec![b'x'; 1 << 20];
+    let taken = (0..1000).take_while(|_| upstream.try_send(&block)).count();
+    assert!(taken < 1000, "somebody took it all");
+    proxy.counts_one_fault("client_send_timeout");
+    drop(client);
+    the_next_request_works(&origin, proxy.client());
+}

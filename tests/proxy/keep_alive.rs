@@ -1,0 +1,222 @@
+//! Connections that outlive an exchange, on both sides, and the ways in which they end.
+
+use crate::support::{Driver, Origin, Served, Setup, ok, on_both_drivers};
+
+on_both_drivers! {
+    many_requests_of_many_clients_share_one_upstream_connection
+    a_connection_is_not_pooled_when_either_side_ends_it
+    idle_max_bounds_the_pool
+    an_idle_connection_is_closed_at_its_age
+    a_connection_that_the_origin_closed_never_becomes_a_502
+    a_request_that_meets_a_closing_connection_is_replayed_once
+    a_post_is_not_replayed
+    bytes_that_nobody_asked_for_end_a_pooled_connection
+    a_client_that_asks_for_close_gets_it
+    a_client_that_half_closes_gets_its_answer
+    a_client_that_resets_ends_the_upstream_exchange
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n";
+
+fn many_requests_of_many_clients_share_one_upstream_connection(driver: Driver) {
+    let origin = Served::saying("a");
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    for _ in 0..5 {
+        let mut client = proxy.client();
+        for _ in 0..20 {
+            assert_eq!(client.get("a.test", "/").text(), "a");
+        }
+    }
+    assert_eq!(origin.requests(), 100);
+    assert_eq!(origin.connections(), 1);
+}
+
+fn a_connection_is_not_pooled_when_either_side_ends_it(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    let answers = [
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
+        "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+    ];
+    for answer in answers {
+        client.send(GET);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send(answer);
+        assert_eq!(client.answer().text(), "hi");
+        upstream.ends();
+    }
+}
+
+fn idle_max_bounds_the_pool(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "[service.pool]\nidle_max = 1")
+        .start();
+    let mut clients = [proxy.client(), proxy.client()];
+    let mut upstreams = Vec::new();
+    for client in &mut clients {
+        client.send(GET);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstreams.push(upstream);
+    }
+    for (client, upstream) in clients.iter_mut().zip(&mut upstreams) {
+        upstream.send(ok("a"));
+        client.answer();
+    }
+    upstreams[1].ends();
+    clients[1].send(GET);
+    upstreams[0].request();
+    upstreams[0].send(ok("b"));
+    assert_eq!(clients[1].answer().text(), "b");
+}
+
+fn an_idle_connection_is_closed_at_its_age(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "[service.pool]\nidle = \"200ms\"")
+        .start();
+    let mut client = proxy.client();
+    client.send(GET);
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send(ok("a"));
+    client.answer();
+    upstream.ends();
+}
+
+fn a_connection_that_the_origin_closed_never_becomes_a_502(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    for number in 0..50 {
+        client.send(GET);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send(ok("a"));
+        drop(upstream);
+        let answer = client.answer();
+        assert_eq!(answer.status(), 200, "at exchange {number}");
+    }
+    // A request that can't be replayed is not sent on a connection that has ended.
+    for number in 0..20 {
+        client.send(POST);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send(ok("a"));
+        drop(upstream);
+        let answer = client.answer();
+        assert_eq!(answer.status(), 200, "at POST {number}");
+    }
+    assert!(proxy.report().faults().is_empty());
+}
+
+fn a_request_that_meets_a_closing_connection_is_replayed_once(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.send(GET);
+    let mut first = origin.accept();
+    first.request();
+    first.send(ok("a"));
+    client.answer();
+    client.send(GET);
+    first.request();
+    drop(first);
+    let mut second = origin.accept();
+    second.request();
+    second.send(ok("b"));
+    assert_eq!(client.answer().text(), "b");
+    assert!(proxy.report().faults().is_empty());
+}
+
+fn a_post_is_not_replayed(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.send(POST);
+    let mut upstream = origin.accept();
+    upstream.request();
+    drop(upstream);
+    let answer = client.answer();
+    assert_eq!(answer.status(), 502);
+    let error = answer.head.proxy_error();
+    assert_eq!(error.as_deref(), Some("connection_terminated"));
+    assert!(origin.has_no_more());
+    proxy.counts_one_fault("connection_terminated");
+}
+
+fn bytes_that_nobody_asked_for_end_a_pooled_connection(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.send(GET);
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n\r\nforged");
+    assert_eq!(client.answer().text(), "hi");
+    client.send(GET);
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send(ok("true"));
+    assert_eq!(client.answer().text(), "true");
+}
+
+fn a_client_that_asks_for_close_gets_it(driver: Driver) {
+    let origin = Served::saying("a");
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    for _ in 0..3 {
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Close\r\n\r\n");
+        let answer = client.answer();
+        assert_eq!(answer.head.field("Connection").as_deref(), Some("close"));
+        client.ends();
+    }
+    assert_eq!(origin.connections(), 1, "the upstream connection stays");
+}
+
+fn a_client_that_half_closes_gets_its_answer(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.send(GET);
+    client.finish_sending();
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send(ok("a"));
+    assert_eq!(client.answer().text(), "a");
+    client.ends();
+}
+
+fn a_client_that_resets_ends_the_upstream_exchange(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.send(GET);
+    let mut upstream = origin.accept();
+    upstream.request();
+    client.reset();
+    upstream.ends();
+    proxy.counts_one_fault("client_gone");
+}

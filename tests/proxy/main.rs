@@ -1,0 +1,16 @@
+//! The real binary on free ports, on both drivers, spoken to over raw sockets.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod answers;
+mod balance;
+mod bodies;
+mod faults;
+mod forwarding;
+mod framing;
+mod keep_alive;
+mod limits;
+mod log;
+mod process;
+mod routing;

@@ -1,0 +1,32 @@
+//! What process tests stand on: the real binary, and both of its peers played byte by byte.
+//!
+//! A test is the conversation on the wire, as in varnishtest: the test's own thread writes what the
+//! client says, accepts at the origin, reads what arrived there, and answers. Nothing sleeps: every
+//! wait is a read with a deadline.
+
+mod origin;
+mod process;
+mod report;
+mod wire;
+
+use std::time::Duration;
+
+pub(crate) use origin::{Origin, Served, ok};
+pub(crate) use process::{Driver, Proxy, Setup, run_to_end, start_and_stop};
+pub(crate) use wire::{Head, Message, Wire};
+
+/// How long any single wait of a test may take before the test fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Makes two tests of each named case, `io_uring::NAME` and `epoll::NAME`.
+macro_rules! on_both_drivers {
+    ($($case:ident)*) => {
+        mod io_uring {
+            $(#[test] fn $case() { super::$case(crate::support::Driver::IoUring); })*
+        }
+        mod epoll {
+            $(#[test] fn $case() { super::$case(crate::support::Driver::Epoll); })*
+        }
+    };
+}
+pub(crate) use on_both_drivers;

@@ -1,0 +1,129 @@
+//! Origins: one that the test plays by hand, and one that answers by a function on threads of its
+//! own.
+
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::{DEADLINE, Message, Wire};
+
+/// A listening socket whose connections the test accepts one by one.
+pub(crate) struct Origin {
+    listener: TcpListener,
+}
+
+impl Origin {
+    pub(crate) fn new() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        // Linux honours a receive timeout in accept(2).
+        socket2::SockRef::from(&listener)
+            .set_read_timeout(Some(DEADLINE))
+            .expect("the deadline is not zero");
+        Self { listener }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("the socket is bound")
+    }
+
+    /// The next connection.
+    #[track_caller]
+    pub(crate) fn accept(&self) -> Wire {
+        let (stream, _) = self.listener.accept().expect("ringmain connects in time");
+        Wire::new(stream)
+    }
+
+    /// True exactly when no connection waits to be accepted.
+    pub(crate) fn has_no_more(&self) -> bool {
+        let listener = &self.listener;
+        listener
+            .set_nonblocking(true)
+            .expect("the socket is listening");
+        let none = listener.accept().is_err();
+        listener
+            .set_nonblocking(false)
+            .expect("the socket is listening");
+        none
+    }
+
+    /// An address that refuses connections.
+    pub(crate) fn refused() -> SocketAddr {
+        Self::new().address()
+    }
+}
+
+/// An origin that answers each request with what a function says; keeps its connections alive.
+pub(crate) struct Served {
+    listener: TcpListener,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+impl Served {
+    /// Answers every request with 200 and `body`.
+    pub(crate) fn saying(body: &str) -> Self {
+        let answer = ok(body);
+        Self::new(move |_| answer.clone())
+    }
+
+    /// Answers every request with the bytes that `answer` makes of it.
+    pub(crate) fn new(answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let counts = Arc::new(Counts::default());
+        let answer = Arc::new(answer);
+        let accepting = listener.try_clone().expect("a descriptor is free");
+        let counting = Arc::clone(&counts);
+        thread::spawn(move || {
+            while let Ok((stream, _)) = accepting.accept() {
+                counting.connections.fetch_add(1, Ordering::Relaxed);
+                let (answer, counts) = (Arc::clone(&answer), Arc::clone(&counting));
+                thread::spawn(move || serve(Wire::new(stream), &counts, &*answer));
+            }
+        });
+        Self { listener, counts }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("the socket is bound")
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.counts.connections.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.counts.requests.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // On Linux this ends the accept that its thread waits in.
+        let _ = socket2::SockRef::from(&self.listener).shutdown(Shutdown::Both);
+    }
+}
+
+fn serve(mut wire: Wire, counts: &Counts, answer: &dyn Fn(&Message) -> Vec<u8>) {
+    while !wire.is_over() {
+        let request = wire.request();
+        counts.requests.fetch_add(1, Ordering::Relaxed);
+        if !wire.try_send(answer(&request)) {
+            return;
+        }
+    }
+}
+
+/// A 200 with `body`.
+pub(crate) fn ok(body: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}

@@ -1,0 +1,525 @@
+//! The real binary, started on free ports with a configuration of its own, and ended with the test.
+//!
+//! A test fails on any WARN or ERROR line that its [`Setup`] did not list, and on any exit code but
+//! the expected one.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+
+use super::report::Report;
+use super::{DEADLINE, Wire};
+
+/// The two ways a shard talks to the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Driver {
+    IoUring,
+    Epoll,
+}
+
+impl Driver {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+/// What to start: a configuration with one HTTP listener named `web`, and how the process is run.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    driver: Driver,
+    shards: u32,
+    log: &'static str,
+    runtime: String,
+    listener: String,
+    rest: String,
+    descriptors_max: Option<u32>,
+    expected: Vec<&'static str>,
+}
+
+impl Setup {
+    pub(crate) fn new(driver: Driver) -> Self {
+        Self {
+            driver,
+            shards: 1,
+            log: "level = \"info\"",
+            runtime: "drain_timeout = \"5s\"".to_owned(),
+            listener: String::new(),
+            rest: String::new(),
+            descriptors_max: None,
+            expected: Vec::new(),
+        }
+    }
+
+    pub(crate) fn shards(mut self, shards: u32) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// The keys of `[log]`.
+    pub(crate) fn log(mut self, keys: &'static str) -> Self {
+        self.log = keys;
+        self
+    }
+
+    /// The keys of `[runtime]` beyond shards, pin, driver and via.
+    pub(crate) fn runtime(mut self, keys: &str) -> Self {
+        keys.clone_into(&mut self.runtime);
+        self
+    }
+
+    /// The keys and tables of the listener beyond name and address.
+    pub(crate) fn listener(mut self, keys: &str) -> Self {
+        keys.clone_into(&mut self.listener);
+        self
+    }
+
+    /// A service `name` for the domain `NAME.test` on `backends`, with further keys and tables.
+    pub(crate) fn service(mut self, name: &str, backends: &[SocketAddr], keys: &str) -> Self {
+        let backends: Vec<String> = backends.iter().map(|at| format!("\"{at}\"")).collect();
+        let backends = backends.join(", ");
+        self.rest += &format!(
+            "[[service]]\nname = \"{name}\"\ndomains = [\"{name}.test\"]\n\
+             backends = [{backends}]\n{keys}\n"
+        );
+        self
+    }
+
+    /// Further tables at the end of the file.
+    pub(crate) fn tables(mut self, tables: &str) -> Self {
+        self.rest += tables;
+        self.rest.push('\n');
+        self
+    }
+
+    /// RLIMIT_NOFILE of the process.
+    pub(crate) fn descriptors_max(mut self, descriptors: u32) -> Self {
+        self.descriptors_max = Some(descriptors);
+        self
+    }
+
+    /// WARN and ERROR lines that contain `text` are part of the test.
+    pub(crate) fn expects_line(mut self, text: &'static str) -> Self {
+        self.expected.push(text);
+        self
+    }
+
+    fn config(&self) -> String {
+        let Self {
+            shards,
+            log,
+            runtime,
+            listener,
+            rest,
+            ..
+        } = self;
+        let driver = self.driver.label();
+        format!(
+            "[runtime]\nshards = {shards}\npin = \"off\"\ndriver = \"{driver}\"\n\
+             via = \"ringmain-test\"\n{runtime}\n\
+             [admin]\naddress = \"\"\n[log]\n{log}\n\
+             [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{listener}\n{rest}"
+        )
+    }
+
+    /// Starts the process and waits until it serves.
+    #[track_caller]
+    pub(crate) fn start(self) -> Proxy {
+        Proxy::start(self)
+    }
+}
+
+/// A running ringmain.
+pub(crate) struct Proxy {
+    process: Ended,
+    setup: Setup,
+    listeners: HashMap<String, SocketAddr>,
+    stdout: Lines,
+    stderr: Lines,
+    over: bool,
+    _directory: Directory,
+}
+
+impl Proxy {
+    #[track_caller]
+    fn start(setup: Setup) -> Self {
+        let directory = Directory::new();
+        let config = directory.path.join("config.toml");
+        fs::write(&config, setup.config()).expect("the directory is writable");
+        let child = command(setup.descriptors_max)
+            .args(["run", "--config"])
+            .arg(&config)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = child.expect("the binary is built");
+        let mut proxy = Self {
+            stdout: Lines::of(child.stdout.take().expect("it is piped")),
+            stderr: Lines::of(child.stderr.take().expect("it is piped")),
+            process: Ended(child),
+            setup,
+            listeners: HashMap::new(),
+            over: false,
+            _directory: directory,
+        };
+        proxy.stderr.until(|line| says(line, "ready"));
+        for line in proxy.stderr.seen() {
+            if says(&line, "listening") {
+                let name = key(&line, "listener").expect("the line names its listener");
+                let address = key(&line, "address").expect("the line names its address");
+                let address = address.parse().expect("it is a socket address");
+                proxy.listeners.insert(name, address);
+            }
+        }
+        let ready = proxy.stderr.until(|line| says(line, "ready"));
+        assert_eq!(
+            key(&ready, "driver").as_deref(),
+            Some(proxy.setup.driver.label()),
+            "{ready}"
+        );
+        proxy
+    }
+
+    /// The address of the listener `web`.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listeners["web"]
+    }
+
+    /// A new client of the listener `web`.
+    #[track_caller]
+    pub(crate) fn client(&self) -> Wire {
+        Wire::connect(self.address())
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Asks for the report and reads it.
+    #[track_caller]
+    pub(crate) fn report(&self) -> Report {
+        let before = self.stdout.len();
+        self.signal("USR1");
+        let shards = self.setup.shards as usize;
+        self.stdout
+            .when(|lines| Report::parse(&lines[before..], shards))
+    }
+
+    /// The first report that holds what `wanted` says; counters arrive with the shards' ticks.
+    #[track_caller]
+    pub(crate) fn report_where(&self, wanted: impl Fn(&Report) -> bool) -> Report {
+        // Each report waits for the shards, so that this ends after a few seconds.
+        let mut report = self.report();
+        for _ in 0..20 {
+            if wanted(&report) {
+                return report;
+            }
+            report = self.report();
+        }
+        assert!(wanted(&report), "the report never says so: {report:#?}");
+        report
+    }
+
+    /// Exactly one fault is counted in the whole report, and it has `label`.
+    #[track_caller]
+    pub(crate) fn counts_one_fault(&self, label: &str) {
+        let report = self.report_where(|report| !report.faults().is_empty());
+        let expected = [(label.to_owned(), 1)].into();
+        assert_eq!(report.faults(), expected, "{report:#?}");
+    }
+
+    /// The log's first line, old or new, that holds `text`.
+    #[track_caller]
+    pub(crate) fn log_line(&self, text: &str) -> String {
+        self.stderr.until(|line| line.contains(text))
+    }
+
+    pub(crate) fn log_lines(&self) -> Vec<String> {
+        self.stderr.seen()
+    }
+
+    /// Sends `signal`, named as kill(1) names it.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.id(), name);
+    }
+
+    /// Waits for the end of the process, and says its exit code.
+    #[track_caller]
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.stderr.until_end();
+        self.over = true;
+        let status = self.process.0.wait().expect("it is our child");
+        status.code()
+    }
+
+    /// User and system time that the process has used, in clock ticks of 10 ms.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = self.proc("stat");
+        // proc(5): utime and stime are fields 14 and 15; the second, in parentheses, may hold
+        // blanks.
+        let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
+        let fields = fields.split_whitespace();
+        let times = fields.skip(11).take(2);
+        times
+            .map(|time| time.parse::<u64>().expect("it is a number"))
+            .sum()
+    }
+
+    /// The process's proportional share of memory, in KiB.
+    pub(crate) fn pss_kib(&self) -> u64 {
+        let rollup = self.proc("smaps_rollup");
+        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let pss = pss.expect("the kernel counts it").trim();
+        let kib = pss.strip_suffix(" kB").expect("it is in kB");
+        kib.parse().expect("it is a number")
+    }
+
+    fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.id());
+        fs::read_to_string(path).expect("the process runs")
+    }
+
+    #[track_caller]
+    fn check_log(&self) {
+        for line in self.stderr.seen() {
+            let expected = self.setup.expected.iter().any(|text| line.contains(text));
+            assert!(expected || !is_complaint(&line), "unexpected: {line}");
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let mut report = format!("the log of ringmain ({:?}):\n", self.setup.driver);
+            for line in self.stderr.seen() {
+                report += &line;
+                report.push('\n');
+            }
+            // Captured by the test harness, unlike a write to the stream itself.
+            #[expect(clippy::print_stderr, reason = "a failed test shows the log")]
+            {
+                eprintln!("{report}");
+            }
+            return;
+        }
+        if !self.over {
+            self.signal("TERM");
+            assert_eq!(self.exit_code(), Some(0), "SIGTERM drains and exits 0");
+        }
+        self.check_log();
+    }
+}
+
+/// Runs the binary to its end: its exit code, standard output and standard error.
+pub(crate) fn run_to_end(arguments: &[&str], config: &str) -> (Option<i32>, String, String) {
+    let directory = Directory::new();
+    let path = directory.path.join("config.toml");
+    fs::write(&path, config).expect("the directory is writable");
+    let output = command(None)
+        .args(arguments)
+        .arg("--config")
+        .arg(&path)
+        .output()
+        .expect("the binary is built");
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+/// Runs the binary until a line of its standard error holds `text`, ends it by SIGTERM, and says
+/// all lines.
+#[track_caller]
+pub(crate) fn start_and_stop(config: &str, text: &str) -> Vec<String> {
+    let directory = Directory::new();
+    let path = directory.path.join("config.toml");
+    fs::write(&path, config).expect("the directory is writable");
+    let child = command(None)
+        .args(["run", "--config"])
+        .arg(&path)
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut process = Ended(child.expect("the binary is built"));
+    let stderr = Lines::of(process.0.stderr.take().expect("it is piped"));
+    stderr.until(|line| line.contains(text));
+    signal(process.0.id(), "TERM");
+    stderr.until_end();
+    stderr.seen()
+}
+
+/// A process that does not outlive its owner.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Sends `signal`, named as kill(1) names it.
+fn signal(process: u32, signal: &str) {
+    let mut kill = Command::new("kill");
+    let status = kill
+        .arg(format!("-{signal}"))
+        .arg(process.to_string())
+        .status();
+    assert!(
+        status.expect("kill(1) is installed").success(),
+        "the process runs"
+    );
+}
+
+/// The binary without what the environment says about it.
+fn command(descriptors_max: Option<u32>) -> Command {
+    let binary = env!("CARGO_BIN_EXE_ringmain");
+    let mut command = match descriptors_max {
+        None => Command::new(binary),
+        Some(limit) => {
+            let mut shell = Command::new("sh");
+            shell.args([
+                "-c",
+                &format!("ulimit -n {limit}; exec \"$0\" \"$@\""),
+                binary,
+            ]);
+            shell
+        }
+    };
+    for name in [
+        "RINGMAIN_CONFIG",
+        "LOG_LEVEL",
+        "RUST_LOG",
+        "LOG_FORMAT",
+        "PROBE_INTERVAL",
+    ] {
+        command.env_remove(name);
+    }
+    command.env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+/// A stream's lines, gathered by a thread of their own.
+struct Lines {
+    incoming: Receiver<String>,
+    seen: RefCell<Vec<String>>,
+}
+
+impl Lines {
+    fn of(stream: impl Read + Send + 'static) -> Self {
+        let (sender, incoming) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines() {
+                let Ok(line) = line else { return };
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            incoming,
+            seen: RefCell::default(),
+        }
+    }
+
+    /// Every line so far.
+    fn seen(&self) -> Vec<String> {
+        self.seen.borrow_mut().extend(self.incoming.try_iter());
+        self.seen.borrow().clone()
+    }
+
+    fn len(&self) -> usize {
+        self.seen().len()
+    }
+
+    /// The first line, old or new, that is `wanted`.
+    #[track_caller]
+    fn until(&self, wanted: impl Fn(&str) -> bool) -> String {
+        self.when(|lines| lines.iter().find(|line| wanted(line)).cloned())
+    }
+
+    /// What `found` makes of all lines, asked anew after each line.
+    #[track_caller]
+    fn when<T>(&self, found: impl Fn(&[String]) -> Option<T>) -> T {
+        let mut lines = self.seen();
+        loop {
+            if let Some(it) = found(&lines) {
+                return it;
+            }
+            let next = self.incoming.recv_timeout(DEADLINE);
+            let text = lines.join("\n");
+            assert!(next.is_ok(), "no such line ({next:?}) among:\n{text}");
+            self.seen.borrow_mut().extend(next);
+            lines = self.seen();
+        }
+    }
+
+    /// Waits until the stream has ended.
+    #[track_caller]
+    fn until_end(&self) {
+        loop {
+            match self.incoming.recv_timeout(DEADLINE) {
+                Ok(line) => self.seen.borrow_mut().push(line),
+                Err(RecvTimeoutError::Disconnected) => return,
+                late => {
+                    let text = self.seen().join("\n");
+                    assert!(late.is_ok(), "the process does not end:\n{text}");
+                }
+            }
+        }
+    }
+}
+
+/// A new directory that goes away with its owner.
+struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{process}-{number}"));
+        fs::create_dir_all(&path).expect("cargo's directory is writable");
+        Self { path }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// True exactly when `word` is among the line's words before its first key.
+fn says(line: &str, word: &str) -> bool {
+    let words = line.split_whitespace();
+    let message = words.take_while(|word| !word.contains('='));
+    message.into_iter().any(|said| said == word)
+}
+
+/// The value of `NAME=VALUE` in a log line in text format.
+fn key(line: &str, name: &str) -> Option<String> {
+    let mut words = line.split_whitespace();
+    let value = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+    Some(value.trim_matches('"').to_owned())
+}
+
+/// True exactly when one of the line's first words is a level that a person should look at.
+fn is_complaint(line: &str) -> bool {
+    let words = line.split(|character: char| !character.is_ascii_alphanumeric());
+    let mut first = words.filter(|word| !word.is_empty()).take(10);
+    first.any(|word| matches!(word, "WARN" | "ERROR")) || line.contains("panicked at")
+}
