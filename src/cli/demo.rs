@@ -1,4 +1,5 @@
-//! `ringmain demo`: the proxy and three dummy backends in one process, to see it work before a file is written.
+//! `ringmain demo`: the proxy and three dummy backends in one process, to see it work before a file
+//! is written.
 
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

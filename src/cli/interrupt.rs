@@ -17,7 +17,8 @@ pub(super) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Takes both signals over. A tool does this before it says that it is there: what is typed after that must find it ready.
+    /// Takes both signals over. A tool does this before it says that it is there: what is typed
+    /// after that must find it ready.
     pub(super) fn new() -> Result<Self, Failure> {
         Self::take_over().map_err(|error| Failure::from_error(&error))
     }

@@ -1,7 +1,8 @@
-//! `ringmain backend`: dummy backends that say which address answered, for trying, testing and benching the proxy.
+//! `ringmain backend`: dummy backends that say which address answered, for trying, testing and
+//! benching the proxy.
 //!
-//! Every address is bound before any is announced; each of several threads has its own listening socket on each address
-//! (SO_REUSEPORT), and every thread its own runtime. One file an idea:
+//! Every address is bound before any is announced; each of several threads has its own listening
+//! socket on each address (SO_REUSEPORT), and every thread its own runtime. One file an idea:
 //!
 //! - `misbehaviour`: how it fails when it is asked to;
 //! - `answers`: from a request to what is answered, without I/O;
@@ -43,14 +44,16 @@ const BACKLOG: i32 = 4096;
     GET  /bytes/N     N bytes with a Content-Length\n  GET  /chunked/N   N bytes in chunks\n\n\
     Environment:\n  SKIP_SOME_REQUESTS=true  as --skip-some-requests")]
 pub(super) struct Args {
-    /// Listens on every backend address of this file [default, without --listen: as `ringmain run`].
+    /// Listens on every backend address of this file [default, without --listen: as `ringmain
+    /// run`].
     #[arg(long, value_name = "FILE", conflicts_with = "listen")]
     config: Option<PathBuf>,
     /// An address to listen on; port 0 is a free one. Again for each further address.
     #[arg(long, value_name = "ADDR")]
     listen: Vec<SocketAddr>,
     /// Threads, each with a runtime of its own.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
     /// Prints each request and the status that it got.
     #[arg(long)]
@@ -129,7 +132,8 @@ fn addresses_of(config: &Config) -> Result<Vec<SocketAddr>, Failure> {
     Ok(addresses)
 }
 
-/// For each thread a socket on each address. The first thread's sockets settle the port where it was 0.
+/// For each thread a socket on each address. The first thread's sockets settle the port where it
+/// was 0.
 fn listen(addresses: &[SocketAddr], threads: u16) -> Result<Vec<Vec<TcpListener>>, Failure> {
     let bind_all = |addresses: &[SocketAddr]| -> Result<Vec<TcpListener>, Failure> {
         addresses
@@ -146,8 +150,8 @@ fn listen(addresses: &[SocketAddr], threads: u16) -> Result<Vec<Vec<TcpListener>
     Ok(listeners)
 }
 
-/// A listening socket on `address` (port 0: a free one). A `shared` one lets others on the same address; without need it would
-/// hide that another process has it.
+/// A listening socket on `address` (port 0: a free one). A `shared` one lets others on the same
+/// address; without need it would hide that another process has it.
 pub(super) fn bind(address: SocketAddr, shared: bool) -> Result<TcpListener, Failure> {
     let bound = || -> io::Result<TcpListener> {
         let socket = Socket::new(

@@ -1,6 +1,8 @@
-//! One thread of a dummy backend: its runtime, its accept loops, and a connection from its first request to its last.
+//! One thread of a dummy backend: its runtime, its accept loops, and a connection from its first
+//! request to its last.
 //!
-//! io_uring where a plain ring can be made, epoll otherwise. An answer leaves in one write, head and content together.
+//! io_uring where a plain ring can be made, epoll otherwise. An answer leaves in one write, head
+//! and content together.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -65,7 +67,8 @@ pub(super) fn serve(listeners: Vec<TcpListener>, service: Arc<Service>) {
 async fn accept_all(listeners: Vec<TcpListener>, service: Arc<Service>) -> io::Result<()> {
     let mut loops = Vec::new();
     for listener in listeners {
-        // A ring waits on a blocking socket and gets EAGAIN from another; epoll the other way round.
+        // A ring waits on a blocking socket and gets EAGAIN from another; epoll the other way
+        // round.
         listener.set_nonblocking(monoio::utils::is_legacy())?;
         let here = Rc::new(Here::new(listener.local_addr()?, Arc::clone(&service))?);
         let listener = monoio::net::TcpListener::from_std(listener)?;
@@ -180,7 +183,8 @@ async fn refuse(
 }
 
 fn after(head: &Head, answer: &Answer<'_>) -> After {
-    // Content of unknown length ends with the connection where there are no chunks (RFC 9112 section 6.3 rule 8).
+    // Content of unknown length ends with the connection where there are no chunks (RFC 9112
+    // section 6.3 rule 8).
     let until_close = matches!(answer.body, Body::ChunkedFiller(_)) && !head.is_http_1_1();
     match (head.keeps_alive() && !until_close, head.is_http_1_1()) {
         (true, true) => After::Lives,
