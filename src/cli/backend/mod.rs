@@ -64,12 +64,12 @@ pub(super) struct Args {
 
 /// What every connection of every thread goes by.
 #[derive(Debug)]
-pub(super) struct Service {
+pub(super) struct Conduct {
     misbehaviour: Misbehaviour,
     log_requests: bool,
 }
 
-impl Service {
+impl Conduct {
     /// One that behaves well and says nothing.
     pub(super) fn quiet() -> Self {
         Self {
@@ -88,20 +88,20 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let listeners = listen(&addresses, args.threads)?;
     let interrupt = Interrupt::new()?;
     print(&announcement(&listeners[0])?)?;
-    let service = Arc::new(Service {
+    let conduct = Arc::new(Conduct {
         misbehaviour: args.misbehaviour.clone(),
         log_requests: args.log_requests,
     });
     for listeners in listeners {
-        start(listeners, Arc::clone(&service))?;
+        start(listeners, Arc::clone(&conduct))?;
     }
     interrupt.wait();
     Ok(ExitCode::SUCCESS)
 }
 
 /// Starts one thread that serves `listeners` for as long as the process lives.
-pub(super) fn start(listeners: Vec<TcpListener>, service: Arc<Service>) -> Result<(), Failure> {
-    let serve = move || server::serve(listeners, service);
+pub(super) fn start(listeners: Vec<TcpListener>, conduct: Arc<Conduct>) -> Result<(), Failure> {
+    let serve = move || server::serve(listeners, conduct);
     thread::Builder::new()
         .name("ringmain-dummy".to_owned())
         .spawn(serve)
