@@ -228,6 +228,7 @@ impl<'a> Rules<'a> {
     }
 
     /// True exactly when the operator replaces or removes the field.
+    #[inline]
     fn edited(&self, name: &str) -> bool {
         self.edits.is_some_and(|edits| edits.touch(name))
             || self

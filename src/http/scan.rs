@@ -139,11 +139,11 @@ fn find_empty_line(bytes: &[u8]) -> Option<usize> {
     const BLOCK: usize = 32;
     let mut at = 0;
     while let Some(block) = bytes[at..].first_chunk::<{ BLOCK + 2 }>() {
-        let mut hit = 0;
-        for place in 0..BLOCK {
-            hit |= u8::from(block[place] == b'\n') & u8::from(block[place + 2] == b'\n');
+        let mut hits = [0; BLOCK];
+        for (place, hit) in hits.iter_mut().enumerate() {
+            *hit = u8::from(block[place] == b'\n') & u8::from(block[place + 2] == b'\n');
         }
-        if hit != 0 {
+        if hits != [0; BLOCK] {
             break;
         }
         at += BLOCK;
