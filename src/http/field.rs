@@ -228,6 +228,17 @@ pub(super) fn check_line_ends(head: &[u8], fields: &[Header<'_>]) -> Result<(), 
     }
 }
 
+/// What httparse refuses. A bare LF comes first whatever else is wrong, as it does where the bytes come
+/// one by one and [`super::head::HeadScan`] finds it before the head is whole.
+#[cold]
+pub(super) fn refusal(error: httparse::Error, head: &[u8]) -> HeadError {
+    let mut lines = head.split_inclusive(|byte| *byte == b'\n');
+    if lines.any(|line| !line.ends_with(b"\r\n")) {
+        return invalid("a line that ends without CR");
+    }
+    error.into()
+}
+
 pub(super) const fn invalid(why: &'static str) -> HeadError {
     HeadError::Invalid { why }
 }

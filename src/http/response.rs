@@ -2,7 +2,7 @@
 
 use httparse::{Header, Status};
 
-use super::field::{Learned, check_line_ends, invalid};
+use super::field::{Learned, check_line_ends, invalid, refusal};
 use super::framing::BodyLength;
 use super::head::{FieldSpace, HeadError, HeadLimits};
 
@@ -44,11 +44,9 @@ impl<'a> Response<'a> {
             return Err(invalid("a first byte that begins no status line"));
         }
         let mut response = httparse::Response::new(&mut []);
-        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-            &mut response,
-            head,
-            space.within(limits),
-        )?;
+        let parsed = httparse::ParserConfig::default()
+            .parse_response_with_uninit_headers(&mut response, head, space.within(limits))
+            .map_err(|error| refusal(error, head))?;
         let (Some(status), Some(minor)) = (response.code, response.version) else {
             return Err(invalid("a head that ends too early"));
         };
