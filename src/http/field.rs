@@ -69,8 +69,9 @@ impl Field {
     }
 }
 
-/// True exactly when the token `name`, of `N` bytes, is `spelling`, which has nothing but lower-case
-/// letters and `-`: of all token bytes only those and their capitals become them with bit 0x20 set.
+/// True exactly when the token `name`, of `N` bytes, is `spelling`, which has nothing but
+/// lower-case letters and `-`: of all token bytes only those and their capitals become them with
+/// bit 0x20 set.
 #[inline]
 fn spells<const N: usize>(name: &[u8], spelling: &[u8; N]) -> bool {
     let differ = |at: usize| word(name, at) ^ word(spelling, at);
@@ -203,8 +204,8 @@ pub(super) fn nominated(fields: &[Header<'_>], name: &str) -> bool {
         .any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// Where the line of the field at `index` begins in `head`; behind the last one, where the empty line
-/// does. A line lasts to the next one's begin: httparse takes nothing in between.
+/// Where the line of the field at `index` begins in `head`; behind the last one, where the empty
+/// line does. A line lasts to the next one's begin: httparse takes nothing in between.
 #[inline]
 pub(super) fn line_begin(head: &[u8], fields: &[Header<'_>], index: usize) -> usize {
     match fields.get(index) {
@@ -228,8 +229,8 @@ pub(super) fn check_line_ends(head: &[u8], fields: &[Header<'_>]) -> Result<(), 
     }
 }
 
-/// What httparse refuses. A bare LF comes first whatever else is wrong, as it does where the bytes come
-/// one by one and [`super::head::HeadScan`] finds it before the head is whole.
+/// What httparse refuses. A bare LF comes first whatever else is wrong, as it does where the bytes
+/// come one by one and [`super::head::HeadScan`] finds it before the head is whole.
 #[cold]
 pub(super) fn refusal(error: httparse::Error, head: &[u8]) -> HeadError {
     let mut lines = head.split_inclusive(|byte| *byte == b'\n');

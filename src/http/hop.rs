@@ -289,7 +289,8 @@ fn write_via(out: &mut Vec<u8>, minor: u8, via: &str, rules: &Rules<'_>) {
     }
 }
 
-/// Always inlined: names are known where they are written, and a copy of known length is a few stores.
+/// Always inlined: names are known where they are written, and a copy of known length is a few
+/// stores.
 #[inline(always)]
 fn write_field(out: &mut Vec<u8>, name: &str, value: &[&[u8]]) {
     out.extend_from_slice(name.as_bytes());

@@ -91,8 +91,8 @@ const fn is_bodiless(status: u16) -> bool {
     status < 200 || status == 204 || status == 304
 }
 
-/// True exactly when a response that has no body says that it has one: the endpoint may well send it,
-/// and the next exchange would take it for its answer.
+/// True exactly when a response that has no body says that it has one: the endpoint may well send
+/// it, and the next exchange would take it for its answer.
 fn announces_stray_bytes(status: u16, framed: BodyLength) -> bool {
     status == 204 && matches!(framed, BodyLength::Length(1..) | BodyLength::Chunked)
 }
