@@ -70,7 +70,15 @@ mod tests {
     fn the_manual_has_every_subcommand() {
         let page = manual_page().expect("a Vec takes every write");
         let page = String::from_utf8_lossy(&page);
-        for name in ["RUN", "COMPLETIONS", "MAN"] {
+        for name in [
+            "RUN",
+            "CHECK",
+            "BACKEND",
+            "DEMO",
+            "DOCTOR",
+            "COMPLETIONS",
+            "MAN",
+        ] {
             assert!(
                 page.contains(&format!(".SH COMMAND: RINGMAIN {name}\n")),
                 "{name}"

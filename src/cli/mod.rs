@@ -6,6 +6,7 @@
 mod backend;
 pub mod check;
 mod demo;
+mod doctor;
 mod failure;
 mod generate;
 mod interrupt;
@@ -44,6 +45,8 @@ enum Command {
     Backend(backend::Args),
     /// Runs the proxy and three dummy backends in one process, and says what to type.
     Demo(demo::Args),
+    /// Says what this machine lets ringmain do, and what to type where that is little.
+    Doctor(doctor::Args),
     /// Prints a completion script for a shell.
     Completions(generate::CompletionsArgs),
     /// Prints the manual page.
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(args)) => return check::run(&args),
         Some(Command::Backend(args)) => backend::run(&args),
         Some(Command::Demo(args)) => demo::run(&args),
+        Some(Command::Doctor(_)) => doctor::run(),
         Some(Command::Completions(args)) => generate::completions(&args),
         Some(Command::Man(_)) => generate::man(),
     };

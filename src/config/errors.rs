@@ -49,9 +49,10 @@ impl ConfigErrors {
             "errors are made where something is wrong"
         );
         findings.sort_by_key(|finding| finding.span.start);
+        let lines = Lines::new(text);
         let errors = findings
             .into_iter()
-            .map(|finding| locate(text, finding))
+            .map(|finding| locate(&lines, finding))
             .collect();
         Self {
             name: name.into(),
@@ -86,11 +87,12 @@ impl ConfigErrors {
         let place: Element<'_> = if self.text.is_empty() {
             Origin::path(&self.name).into()
         } else {
-            let caret = AnnotationKind::Primary.span(error.span.clone());
-            Snippet::source(&self.text)
-                .path(&self.name)
-                .annotation(caret)
-                .into()
+            // Only the lines that are shown: the renderer reads all that it is given.
+            let shown = lines_around(&self.text, &error.span);
+            let span = error.span.start - shown.start..error.span.end - shown.start;
+            let snippet = Snippet::source(&self.text[shown]).line_start(error.line);
+            let caret = AnnotationKind::Primary.span(span);
+            snippet.path(&self.name).annotation(caret).into()
         };
         renderer.render(&[Level::ERROR.primary_title(title).element(place)])
     }
@@ -132,23 +134,50 @@ impl fmt::Debug for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-fn locate(text: &str, finding: Finding) -> ConfigError {
-    let start = text.floor_char_boundary(finding.span.start);
-    let end = text.ceil_char_boundary(finding.span.end.max(start));
-    let (line, column) = position(text, start);
+/// The whole lines that `span` touches.
+fn lines_around(text: &str, span: &Range<usize>) -> Range<usize> {
+    let start = text[..span.start]
+        .rfind('\n')
+        .map_or(0, |newline| newline + 1);
+    let end = text[span.end..]
+        .find('\n')
+        .map_or(text.len(), |newline| span.end + newline);
+    start..end
+}
+
+fn locate(lines: &Lines<'_>, finding: Finding) -> ConfigError {
+    let Finding { span, key, message } = finding;
+    let start = lines.text.floor_char_boundary(span.start);
+    let end = lines.text.ceil_char_boundary(span.end.max(start));
+    let (line, column) = lines.position(start);
     ConfigError {
         line,
         column,
-        key: finding.key,
-        message: finding.message,
+        key,
+        message,
         span: start..end,
     }
 }
 
-/// Line and column of the byte at `offset`, both from 1; `offset` is a character boundary.
-pub(super) fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = &text[..offset];
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = 1 + before.bytes().filter(|byte| *byte == b'\n').count();
-    (line, 1 + before[line_start..].chars().count())
+/// Where the lines of a source begin, so that a place is found without reading all before it.
+#[derive(Debug)]
+pub(super) struct Lines<'t> {
+    text: &'t str,
+    /// Byte offsets, rising; the first is 0.
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        let after_newlines = text.match_indices('\n').map(|(newline, _)| newline + 1);
+        let starts = std::iter::once(0).chain(after_newlines).collect();
+        Self { text, starts }
+    }
+
+    /// Line and column, both from 1, the column in characters; `offset` is a character boundary.
+    pub(super) fn position(&self, offset: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = self.starts[line - 1];
+        (line, 1 + self.text[start..offset].chars().count())
+    }
 }

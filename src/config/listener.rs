@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::file::{Kind, Table, text};
+use super::file::Table;
+use super::findings::Kind;
+use super::value::text;
 use super::{DAY, HOUR, words};
 use crate::plan::{Protocol, TICK};
 

@@ -5,11 +5,13 @@
 
 mod errors;
 mod file;
+mod findings;
 mod listener;
 mod route;
 mod runtime;
 mod service;
 mod unsupported;
+mod value;
 mod words;
 
 #[cfg(test)]
@@ -21,10 +23,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use errors::Finding;
-use file::{Findings, Table};
+use file::{Table, document};
+use findings::Findings;
 
 pub use errors::{ConfigError, ConfigErrors};
-pub use file::KnownKey;
+pub use findings::KnownKey;
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
 pub use route::Route;
 pub use runtime::{Admin, Driver, LogConfig, LogFormat, Pin, Runtime};
@@ -60,7 +63,7 @@ pub struct Config {
 /// Every one of the text, each with its place.
 pub fn parse(name: &str, text: &str) -> Result<Config, ConfigErrors> {
     let mut findings = Findings::new(text);
-    let config = findings.document(read);
+    let config = document(&mut findings, read);
     let findings = findings.finish(keys);
     match config {
         Some(config) if findings.is_empty() => Ok(config),
@@ -113,8 +116,8 @@ pub fn find(explicit: Option<&Path>, environment: impl Fn(&str) -> Option<String
 pub fn keys() -> Vec<KnownKey> {
     // One of each repeated table, so that its keys are asked for; what is wrong with them does not matter.
     const ONE_OF_EACH: &str = "[[listener]]\n[[service]]\nbackends = [{ }]\n[[route]]\n";
-    let mut findings = Findings::new(ONE_OF_EACH);
-    findings.document(read).expect("it is TOML");
+    let mut findings = Findings::that_note_keys(ONE_OF_EACH);
+    document(&mut findings, read).expect("it is TOML");
     findings.into_known()
 }
 

@@ -1,6 +1,7 @@
 //! `[[route]]`: which requests go to a service, whatever its domains are.
 
-use super::file::{Table, integer_in, text};
+use super::file::Table;
+use super::value::{integer_in, text};
 use super::words;
 
 /// A route; routes are tried in the order of the file.

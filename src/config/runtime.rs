@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::file::{Table, text};
+use super::file::Table;
+use super::value::text;
 use super::{DAY, HOUR, MILLISECOND, SECOND, words};
 
 /// `[runtime]`: threads, their CPUs, and how the process ends.

@@ -8,7 +8,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::file::{Kind, Table, placed, text};
+use super::file::Table;
+use super::findings::Kind;
+use super::value::{mismatch, placed, text};
 use super::{DAY, HOUR, words};
 use crate::plan::{Policy, TICK};
 
@@ -135,9 +137,14 @@ fn backends(table: &mut Table<'_, '_>) -> Vec<Backend> {
     for element in elements {
         let found = match element.get_ref() {
             DeValue::Table(_) => table.enter("backends", element, backend),
-            _ => {
+            DeValue::String(_) => {
                 let address = table.element("backends", element, text(words::backend_address));
                 address.map(|address| Backend { address, weight: 1 })
+            }
+            other => {
+                let message = mismatch("IP:PORT or a table with an address", other);
+                table.wrong_at("backends", element.span(), message);
+                None
             }
         };
         let Some(found) = found else { continue };

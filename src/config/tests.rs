@@ -1,1 +1,783 @@
-//! x
+//! Bad input with the exact words of its errors, and the reference file against the code.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A listener and a service, for what has to stand around the case.
+const AROUND: &str = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\n\
+                      [[service]]\nname = \"s\"\nbackends = [\"127.0.0.1:9090\"]\n";
+
+/// Where [`AROUND`] ends.
+const AROUND_LINES: usize = 6;
+
+const REFERENCE: &str = include_str!("../../config.toml");
+
+/// Line, column, key and message of every error.
+type Expected<'a> = (usize, usize, &'a str, &'a str);
+
+#[track_caller]
+fn check(text: &str, expected: &[Expected<'_>]) {
+    let errors = parse("config.toml", text).expect_err(text);
+    let found: Vec<Expected<'_>> = errors
+        .iter()
+        .map(|error| {
+            (
+                error.line,
+                error.column,
+                error.key.as_str(),
+                error.message.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(found, expected, "\n{errors}");
+}
+
+/// `addition` goes behind [`AROUND`]; lines count from its own first one.
+#[track_caller]
+fn check_after(addition: &str, expected: &[Expected<'_>]) {
+    let shifted: Vec<Expected<'_>> = expected
+        .iter()
+        .map(|(line, column, key, message)| (AROUND_LINES + line, *column, *key, *message))
+        .collect();
+    check(&format!("{AROUND}{addition}"), &shifted);
+}
+
+#[track_caller]
+fn accepted(text: &str) -> Config {
+    parse("config.toml", text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn all_errors_of_a_file_come_at_once() {
+    let text = r#"[runtime]
+shards = "x"
+drain_timout = "3s"
+drain_delay = "5s"
+[[listener]]
+name = "web"
+address = "0.0.0.0:8080"
+service = "my-servce"
+[listener.timeouts]
+head = "50ms"
+[[service]]
+name = "my-service"
+domains = ["a.b", "A.b"]
+backends = ["127.0.0.1:9090", { address = "[::1]:90", weight = 0 }, "127.0.0.1:9090", 5]
+policy = "p2c"
+"#;
+    check(
+        text,
+        &[
+            (
+                2,
+                10,
+                "runtime.shards",
+                "expected a whole number, found a string",
+            ),
+            (
+                3,
+                1,
+                "runtime.drain_timout",
+                "unknown key; the nearest is \"drain_timeout\"",
+            ),
+            (
+                4,
+                15,
+                "runtime.drain_delay",
+                "not supported yet; accepted: \"0s\"",
+            ),
+            (
+                8,
+                11,
+                "listener.service",
+                "no service \"my-servce\"; the nearest is \"my-service\"",
+            ),
+            (
+                10,
+                8,
+                "listener.timeouts.head",
+                "50ms is below the least, 100ms; allowed: 100ms to 1h",
+            ),
+            (
+                13,
+                19,
+                "service.domains",
+                "\"a.b\" is taken already, in line 13",
+            ),
+            (
+                14,
+                64,
+                "service.backends.weight",
+                "0 is below the least, 1; allowed: 1 to 1000",
+            ),
+            (
+                14,
+                69,
+                "service.backends",
+                "127.0.0.1:9090 is here twice; weight gives it a greater share",
+            ),
+            (
+                14,
+                87,
+                "service.backends",
+                "expected IP:PORT or a table with an address, found an integer",
+            ),
+            (
+                15,
+                10,
+                "service.policy",
+                "\"p2c\" is not supported yet; accepted: \"random\", \"round_robin\"",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn an_error_is_shown_at_its_place() {
+    let errors = parse(
+        "config.toml",
+        "[[listener]]\nname = \"web\"\naddress = \"nowhere\"\n",
+    );
+    insta::assert_snapshot!(errors.expect_err("nowhere is no address"), @r#"
+    error: listener.address: "nowhere" is not an address; allowed: IP:PORT, as in "0.0.0.0:8080" or "[::]:8080"
+     --> config.toml:3:11
+      |
+    3 | address = "nowhere"
+      |           ^^^^^^^^^
+    "#);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    check(
+        "",
+        &[(1, 1, "listener", "is missing: at least one [[listener]]")],
+    );
+    check(
+        "[[listener]]\n\n[[service]]\n[[route]]\n",
+        &[
+            (1, 1, "listener.name", "is missing: a name, as in \"web\""),
+            (
+                1,
+                1,
+                "listener.address",
+                "is missing: IP:PORT, as in \"0.0.0.0:8080\"",
+            ),
+            (
+                3,
+                1,
+                "service.name",
+                "is missing: a name, as in \"my-service\"",
+            ),
+            (
+                3,
+                1,
+                "service.backends",
+                "is missing: at least one backend, as in [\"127.0.0.1:9090\"]",
+            ),
+            (4, 1, "route.service", "is missing: the name of a service"),
+        ],
+    );
+    check_after(
+        "[[service]]\nname = \"t\"\nbackends = []\n[[service]]\nname = \"u\"\nbackends = [{ }]",
+        &[
+            (
+                3,
+                12,
+                "service.backends",
+                "is missing: at least one backend, as in [\"127.0.0.1:9090\"]",
+            ),
+            (
+                6,
+                13,
+                "service.backends.address",
+                "is missing: IP:PORT, as in \"127.0.0.1:9090\"",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn names_are_unique_and_refer_to_something() {
+    check_after(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\n\
+         [[service]]\nname = \"s\"\nbackends = [\"127.0.0.1:9091\"]\n\
+         [[route]]\nservice = \"t\"\n",
+        &[
+            (2, 8, "listener.name", "\"web\" is taken already, in line 2"),
+            (
+                3,
+                11,
+                "listener.address",
+                "\"127.0.0.1:8080\" is taken already, in line 3",
+            ),
+            (5, 8, "service.name", "\"s\" is taken already, in line 5"),
+            (
+                8,
+                11,
+                "route.service",
+                "no service \"t\"; the nearest is \"s\"",
+            ),
+        ],
+    );
+    check(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\nservice = \"s\"",
+        &[(
+            4,
+            11,
+            "listener.service",
+            "no service \"s\"; there is none at all",
+        )],
+    );
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_or_its_section() {
+    let cases = [
+        (
+            "drain_timeout = \"1s\"",
+            "drain_timeout",
+            "unknown key here; it belongs to [runtime]",
+        ),
+        (
+            "[listner]",
+            "listner",
+            "unknown key; the nearest is \"listener\"",
+        ),
+    ];
+    for (line, key, message) in cases {
+        let column = if line.starts_with('[') { 2 } else { 1 };
+        let text = format!("{line}\n{AROUND}");
+        check(&text, &[(1, column, key, message)]);
+    }
+    check_after(
+        "[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:1\"\nconnections_max = 3\nhead = \"1s\"",
+        &[
+            (
+                4,
+                1,
+                "listener.connections_max",
+                "unknown key here; it belongs to [listener.limits]",
+            ),
+            (
+                5,
+                1,
+                "listener.head",
+                "unknown key here; it belongs to [listener.timeouts]",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_text_that_is_not_toml_is_an_error_with_its_place() {
+    check("[runtime\n", &[(1, 9, "", "unclosed table, expected `]`")]);
+    check(
+        "[runtime]\nvia = \"a\"\nvia = \"b\"\n",
+        &[(3, 1, "", "duplicate key")],
+    );
+    let column_in_characters = "via = \"äöü\" x\n";
+    let errors = parse("config.toml", column_in_characters).expect_err("x is too much");
+    assert_eq!(
+        errors.iter().map(|error| error.column).collect::<Vec<_>>(),
+        [13]
+    );
+}
+
+#[test]
+fn every_type_and_range_is_checked() {
+    const NO_SIZE: &str = "\"16 KB\" is not a size; allowed: a whole number with B, KiB, MiB, GiB, \
+                           kB, MB or GB, as in \"16KiB\"";
+    let cases = [
+        (
+            "[runtime]",
+            "shards = 1025",
+            "1025 is above the most, 1024; allowed: 0 to 1024",
+        ),
+        ("[runtime]", "shards = -1", "-1 is below the least, 0"),
+        (
+            "[runtime]",
+            "shards = 99999999999999999999",
+            "99999999999999999999 is too large",
+        ),
+        (
+            "[runtime]",
+            "shards = 1.0",
+            "expected a whole number, found a float",
+        ),
+        (
+            "[runtime]",
+            "pin = true",
+            "expected a string, found a boolean",
+        ),
+        (
+            "[runtime]",
+            "pin = \"yes\"",
+            "\"yes\" is not known; allowed: \"auto\", \"on\", \"off\"",
+        ),
+        (
+            "[runtime]",
+            "drain_timeout = 5",
+            "expected a duration such as \"5s\", found an integer",
+        ),
+        (
+            "[runtime]",
+            "drain_timeout = \"2d\"",
+            "2d is above the most, 1d; allowed: 0s to 1d",
+        ),
+        (
+            "[runtime]",
+            "via = \"a b\"",
+            "\"a b\" is not a name for Via; allowed: a token (RFC 9110) of up to 64",
+        ),
+        (
+            "[log]",
+            "level = \"warn,inof\"",
+            "\"inof\" is not a level; the nearest is \"info\"; allowed: error, warn, info, debug, \
+             trace, off, or levels by module, as in \"warn,ringmain=debug\"",
+        ),
+        (
+            "[log]",
+            "to = \"stderr\"",
+            "expected a list, found a string",
+        ),
+        (
+            "[log]",
+            "to = []",
+            "is empty; allowed: stderr, stdout, paths (level = \"off\" is silent)",
+        ),
+        ("[listener.limits]", "head_bytes_max = \"16 KB\"", NO_SIZE),
+        (
+            "[listener.limits]",
+            "head_bytes_max = 1023",
+            "1023B is below the least, 1KiB; allowed: 1KiB to 1MiB",
+        ),
+        (
+            "[listener.limits]",
+            "head_bytes_max = true",
+            "expected a size such as 512 or \"16KiB\", found a boolean",
+        ),
+        (
+            "[listener.limits]",
+            "fields_max = 501",
+            "501 is above the most, 500; allowed: 1 to 500",
+        ),
+        (
+            "[service.retry]",
+            "attempts_max = 11",
+            "11 is above the most, 10; allowed: 0 to 10",
+        ),
+        (
+            "[service.retry]",
+            "budget = nan",
+            "expected a number, found a float",
+        ),
+        (
+            "[service.timeouts]",
+            "connect = \"0s\"",
+            "0s is below the least, 100ms; allowed: 100ms to 1h",
+        ),
+        (
+            "[service.timeouts]",
+            "connect = \"5\"",
+            "\"5\" has no unit; allowed: ms, s, m, h, d, as in \"250ms\" or \"1m30s\"",
+        ),
+    ];
+    for (section, assignment, message) in cases {
+        // A table of the listener has to stand inside it.
+        let listener = "[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:1\"\n";
+        let before = if section.starts_with("[listener") {
+            listener
+        } else {
+            ""
+        };
+        let name = assignment.split(" = ").next().expect("an assignment");
+        let key = format!("{}.{name}", section.trim_matches(['[', ']']));
+        let line = AROUND_LINES + before.lines().count() + 2;
+        let text = format!("{AROUND}{before}{section}\n{assignment}");
+        check(&text, &[(line, name.len() + 4, &key, message)]);
+    }
+}
+
+#[test]
+fn a_key_of_another_type_is_no_table() {
+    check(
+        "listener = 1\n",
+        &[
+            (1, 12, "listener", "expected a list, found an integer"),
+            (1, 12, "listener", "is missing: at least one [[listener]]"),
+        ],
+    );
+    check(
+        &format!("log = []\n{AROUND}"),
+        &[(1, 7, "log", "expected a table, found a list")],
+    );
+}
+
+#[test]
+fn addresses_of_backends_say_what_they_should_be() {
+    const ALLOWED: &str = "allowed: IP:PORT, as in \"127.0.0.1:9090\" or \"[::1]:9090\"";
+    let cases = [
+        ("http://127.0.0.1:9090", "is a URL; "),
+        ("127.0.0.1", "has no port; "),
+        ("::1", "has no port; "),
+        (
+            "app.internal:9091",
+            "is a host name, and names are not resolved yet; ",
+        ),
+        ("app:0x1", "is not an address; "),
+        ("", "is not an address; "),
+    ];
+    for (address, message) in cases {
+        let found = words::backend_address(address).expect_err(address);
+        assert_eq!(found, format!("{address:?} {message}{ALLOWED}"));
+    }
+    let port = words::backend_address("127.0.0.1:0").expect_err("port 0");
+    assert_eq!(port, "\"127.0.0.1:0\" has port 0; allowed: 1 to 65535");
+}
+
+#[test]
+fn domains_paths_and_methods_are_what_requests_can_have() {
+    let good = [
+        ("Example.COM", "example.com"),
+        ("*.Example.com", "*.example.com"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("[0:0::1]", "[::1]"),
+        ("my_app", "my_app"),
+    ];
+    for (domain, folded) in good {
+        assert_eq!(words::domain(domain).as_deref(), Ok(folded));
+    }
+    let long = "a.".repeat(127) + "a";
+    for domain in [
+        "", "*", "*.", "a.b:80", "::1", "[x]", "a..b", "a.b.", "ä.de", "-a.b", &long,
+    ] {
+        assert!(words::domain(domain).is_err(), "{domain:?}");
+    }
+    for path in ["", "/", "/a", "/a/*", "/*", "/a%20b"] {
+        assert_eq!(words::path(path).as_deref(), Ok(path));
+    }
+    for path in ["a", "*", "/a*", "/a/*/b", "/a?b", "/a#b", "/a b", "/ä"] {
+        assert!(words::path(path).is_err(), "{path:?}");
+    }
+    let lower = words::method("post").expect_err("it would match nothing");
+    assert_eq!(
+        lower,
+        "\"post\" would match nothing: methods keep their case; use \"POST\""
+    );
+    for method in ["GET", "PURGE", "x-mine"] {
+        assert_eq!(words::method(method).as_deref(), Ok(method));
+    }
+    assert!(words::method("").is_err());
+}
+
+#[test]
+fn fields_of_the_framing_are_left_to_ringmain() {
+    let section = "[service.fields]";
+    for field in [
+        "Content-Length",
+        "transfer-encoding",
+        "Connection",
+        "TE",
+        "Upgrade",
+    ] {
+        let message = format!(
+            "{field:?} frames the message or belongs to one connection; ringmain alone writes it"
+        );
+        let set = format!("{section}\nrequest_set = {{ {field} = \"1\" }}");
+        check_after(&set, &[(2, 17, "service.fields.request_set", &message)]);
+        let remove = format!("{section}\nresponse_remove = [\"{field}\"]");
+        check_after(
+            &remove,
+            &[(2, 20, "service.fields.response_remove", &message)],
+        );
+    }
+    let cases = [
+        (
+            "request_remove = [\"Host\"]",
+            19,
+            "\"Host\" may be set, but not removed",
+        ),
+        (
+            "response_set = { a = \"1\\n\" }",
+            22,
+            "\"1\\n\" has a control character; a field's value takes none",
+        ),
+        (
+            "response_set = { a = \" 1\" }",
+            22,
+            "\" 1\" begins or ends with blanks; a field's value does not",
+        ),
+        (
+            "response_set = { a = \"1\", A = \"2\" }",
+            27,
+            "\"A\" is here twice",
+        ),
+        (
+            "response_set = { \"a:\" = \"1\" }",
+            18,
+            "\"a:\" is not a field name; allowed: a token (RFC 9110), as in \"X-Served-By\"",
+        ),
+    ];
+    for (assignment, column, message) in cases {
+        let key = assignment.split(" = ").next().expect("an assignment");
+        let key = format!("service.fields.{key}");
+        check_after(
+            &format!("{section}\n{assignment}"),
+            &[(2, column, &key, message)],
+        );
+    }
+    check_after(
+        "[service.fields]\nrequest_set = { A = \"1\" }\nrequest_remove = [\"a\"]",
+        &[(
+            3,
+            18,
+            "service.fields.request_remove",
+            "\"A\" is set as well; setting replaces what was there",
+        )],
+    );
+    accepted(&format!(
+        "{AROUND}{section}\nrequest_set = {{ Host = \"inner\" }}"
+    ));
+}
+
+#[test]
+fn a_feature_that_is_not_built_yet_takes_its_default_and_off_values_only() {
+    let cases = [
+        ("[admin]\naddress = \"\"", None),
+        ("[admin]\naddress = \"127.0.0.1:9901\"", None),
+        (
+            "[admin]\naddress = \"127.0.0.1:1\"",
+            Some("\"127.0.0.1:9901\", \"\""),
+        ),
+        ("[log.access]\nto = \"off\"", None),
+        ("[log.access]\nto = \"stdout\"", Some("\"off\"")),
+        ("[service.eject]\nconsecutive_faults = 5", None),
+        ("[service.eject]\nconsecutive_faults = 0", None),
+        ("[service.eject]\nconsecutive_faults = 4", Some("5, 0")),
+        ("[service.timeouts]\ntotal = \"0ms\"", None),
+        ("[service.timeouts]\ntotal = \"1s\"", Some("\"0s\"")),
+        ("[service.retry]\nbody_bytes_max = 65536", None),
+        ("[service.retry]\nbody_bytes_max = 1", Some("\"64KiB\", 0")),
+        ("[[route]]\nservice = \"s\"\nweights = { }", None),
+        ("[[route]]\nweights = { s = 1 }", Some("{ }")),
+        ("[service.probe]", Some("no such table")),
+        ("[service.fanout]", Some("no such table")),
+        ("[service.slo]", Some("no such table")),
+    ];
+    for (addition, refused) in cases {
+        let text = format!("{AROUND}{addition}\n");
+        let Some(accepts) = refused else {
+            accepted(&text);
+            continue;
+        };
+        let errors = parse("config.toml", &text).expect_err(&text);
+        let messages: Vec<_> = errors.iter().map(|error| error.message.as_str()).collect();
+        assert_eq!(
+            messages,
+            [format!("not supported yet; accepted: {accepts}")],
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_refused_for_now_is_known() {
+    let keys = keys();
+    for path in unsupported::paths() {
+        let inside = format!("{path}.");
+        let known = |key: &KnownKey| key.path == path || key.path.starts_with(&inside);
+        assert!(keys.iter().any(known), "{path}");
+    }
+}
+
+#[test]
+fn the_reference_works_as_it_is() {
+    let config = accepted(REFERENCE);
+    assert_eq!(config.warnings(1_024), [""; 0]);
+    let addresses = config.services()[0]
+        .backends
+        .iter()
+        .map(|backend| backend.address.to_string());
+    let expected = ["127.0.0.1:9090", "127.0.0.1:9091", "127.0.0.1:9092"];
+    assert_eq!(addresses.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn the_reference_shows_every_key_with_its_default() {
+    // What an operator has to choose; the file shows an example.
+    const EXAMPLES: [&str; 2] = ["service.domains", "route.service"];
+    let text = uncommented(REFERENCE);
+    let document: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}"));
+    for KnownKey { path, default } in keys() {
+        let mut shown = Vec::new();
+        collect(&toml::Value::Table(document.clone()), &path, &mut shown);
+        assert!(!shown.is_empty(), "{path} is missing");
+        let Some(default) = default.filter(|_| !EXAMPLES.contains(&path.as_str())) else {
+            continue;
+        };
+        let default: toml::Table = format!("x = {default}").parse().expect("a default is TOML");
+        for shown in shown {
+            assert_eq!(shown, default["x"], "{path}");
+        }
+    }
+}
+
+#[test]
+fn the_reference_shows_no_key_that_does_not_exist() {
+    let text = uncommented(REFERENCE);
+    let errors = parse("config.toml", &text).expect_err("it has a probe");
+    for error in errors.iter() {
+        assert!(
+            error.message.starts_with("not supported yet"),
+            "{}: {}",
+            error.key,
+            error.message
+        );
+    }
+}
+
+/// `text` with the commented keys and tables in force.
+fn uncommented(text: &str) -> String {
+    let mut lines = String::new();
+    for line in text.lines() {
+        let inside = line.trim_start().strip_prefix("# ").unwrap_or(line);
+        let key = inside.split_once(" = ").is_some_and(|(key, _)| {
+            key.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        });
+        let in_force = key || inside.starts_with(['[', '{']);
+        lines.push_str(if in_force { inside } else { line });
+        lines.push('\n');
+    }
+    lines
+}
+
+/// Every value at `path`, in whichever elements of lists it stands.
+fn collect(value: &toml::Value, path: &str, found: &mut Vec<toml::Value>) {
+    if path.is_empty() {
+        found.push(value.clone());
+        return;
+    }
+    let (key, rest) = path.split_once('.').unwrap_or((path, ""));
+    match value {
+        toml::Value::Array(elements) => {
+            elements
+                .iter()
+                .for_each(|element| collect(element, path, found));
+        }
+        toml::Value::Table(table) => {
+            if let Some(value) = table.get(key) {
+                collect(value, rest, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn one_listener_and_its_backends_need_no_file() {
+    let backends = ["http://127.0.0.1:9090/", "[::1]:9091"].map(String::from);
+    let config = Config::single("127.0.0.1:8080", &backends, Some("round_robin")).expect("fine");
+    assert_eq!(config.listeners()[0].service, config.services()[0].name);
+    let addresses = config.services()[0]
+        .backends
+        .iter()
+        .map(|backend| backend.address.to_string());
+    assert_eq!(
+        addresses.collect::<Vec<_>>(),
+        ["127.0.0.1:9090", "[::1]:9091"]
+    );
+
+    let errors = Config::single("here\"", &[], Some("p3c")).expect_err("nothing of it is right");
+    let keys: Vec<_> = errors.iter().map(|error| error.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        ["listener.address", "service.backends", "service.policy"]
+    );
+}
+
+#[test]
+fn the_environment_overrides_the_log_and_names_the_file() {
+    let with = |pairs: &'static [(&'static str, &'static str)]| {
+        move |name: &str| {
+            let found = pairs.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        }
+    };
+    let config = accepted(AROUND);
+    let log = |pairs| {
+        config
+            .clone()
+            .with_environment(with(pairs))
+            .map(|config| config.log)
+    };
+    let changed = log(&[
+        ("LOG_LEVEL", "debug"),
+        ("RUST_LOG", "trace"),
+        ("LOG_FORMAT", "ecs"),
+    ]);
+    let changed = changed.expect("both are known");
+    assert_eq!(
+        (changed.level.as_str(), changed.format),
+        ("debug", LogFormat::Ecs)
+    );
+    assert_eq!(log(&[("RUST_LOG", "trace")]).expect("known").level, "trace");
+    assert_eq!(log(&[("LOG_LEVEL", "")]).expect("as absent").level, "info");
+    insta::assert_snapshot!(log(&[("LOG_FORMAT", "xml")]).expect_err("not known"), @r#"
+    error: LOG_FORMAT: "xml" is not known; allowed: text, json, ecs
+     --> environment:1:12
+      |
+    1 | LOG_FORMAT=xml
+      |            ^^^
+    "#);
+
+    let explicit = find(
+        Some(Path::new("a.toml")),
+        with(&[("RINGMAIN_CONFIG", "b.toml")]),
+    );
+    assert_eq!(explicit, Path::new("a.toml"));
+    assert_eq!(
+        find(None, with(&[("RINGMAIN_CONFIG", "b.toml")])),
+        Path::new("b.toml")
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_says_what_to_type() {
+    let errors = load(Path::new("/nonexistent/config.toml")).expect_err("it is not there");
+    insta::assert_snapshot!(errors, @r"
+    error: there is no such file; name one with --config FILE or RINGMAIN_CONFIG=FILE, or do without: ringmain run --listen 127.0.0.1:8080 --backend http://127.0.0.1:9090
+    --> /nonexistent/config.toml
+    ");
+}
+
+#[test]
+fn limits_below_the_number_of_shards_are_warned_of() {
+    let text = format!("[runtime]\nconnections_max = 3\n{AROUND}");
+    let config = accepted(&text);
+    assert_eq!(config.warnings(3), [""; 0]);
+    let expected = "runtime.connections_max: 3 is below the number of shards, 4; each shard allows \
+                    1, so 4 in all";
+    assert_eq!(config.warnings(4), [expected]);
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "(?s).*") {
+        let _ = parse("x", &text).map_err(|errors| format!("{errors} {errors:#} {errors:?}"));
+    }
+
+    /// A broken reference goes deeper than what chance writes.
+    #[test]
+    fn no_damage_to_the_reference_makes_the_parser_panic(
+        at in 0..REFERENCE.len(),
+        length in 0_usize..40,
+        damage in "[\\[\\]{}=\",.a-z0-9\n -]{0,8}",
+    ) {
+        let end = (at + length).min(REFERENCE.len());
+        let text = format!("{}{damage}{}", &REFERENCE[..at], &REFERENCE[end..]);
+        let _ = parse("x", &text).map_err(|errors| errors.to_string());
+    }
+}

@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::file::nearest;
+use super::findings::nearest;
 
 /// Fields that say how a message is framed or that belong to one connection (RFC 9110 section 7.6.1): ringmain writes them itself.
 /// To set one of them would let two readers frame a message differently.

@@ -49,3 +49,43 @@ pub const fn unchunk(client_minor: u8, response_body: BodyLength) -> bool {
 pub const fn relays_interim(client_minor: u8) -> bool {
     1 <= client_minor
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(minor: u8, keep_alive: bool, body: BodyLength, draining: bool) -> ClientConnection {
+        let request = RequestFacts {
+            minor,
+            keep_alive,
+            head_method: false,
+            idempotent: true,
+            body: BodyLength::None,
+            expects_continue: false,
+        };
+        client_connection(&request, body, draining)
+    }
+
+    #[test]
+    fn a_client_is_kept_where_it_asks_and_the_body_ends_by_itself() {
+        use BodyLength::{Chunked, Length, None, UntilClose};
+        for (minor, body, kept) in [
+            (1, None, true),
+            (1, Length(3), true),
+            (1, Chunked, true),
+            (1, UntilClose, false),
+            (0, Length(3), true),
+            (0, Chunked, false),
+        ] {
+            let connection = check(minor, true, body, false);
+            assert_eq!(
+                connection == ClientConnection::KeepAlive,
+                kept,
+                "{minor} {body:?}"
+            );
+            assert_eq!(check(minor, false, body, false), ClientConnection::Close);
+            assert_eq!(check(minor, true, body, true), ClientConnection::Close);
+        }
+    }
+}

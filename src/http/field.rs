@@ -186,6 +186,31 @@ pub(super) fn nominated(fields: &[Header<'_>], name: &str) -> bool {
         .any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
 }
 
+/// Where the line of the field at `index` begins in `head`; behind the last one, where the empty line
+/// does. A line lasts to the next one's begin: httparse takes nothing in between.
+#[inline]
+pub(super) fn line_begin(head: &[u8], fields: &[Header<'_>], index: usize) -> usize {
+    match fields.get(index) {
+        Some(header) => header.name.as_ptr().addr() - head.as_ptr().addr(),
+        None => head.len() - 2,
+    }
+}
+
+/// Refuses a line that ends without CR. RFC 9112 section 2.2 lets a recipient take a bare LF for a
+/// line's end, and httparse does; a reader that does not would see other fields.
+#[inline]
+pub(super) fn check_line_ends(head: &[u8], fields: &[Header<'_>]) -> Result<(), HeadError> {
+    let whole = (0..=fields.len()).all(|index| {
+        let line = &head[..line_begin(head, fields, index)];
+        line.ends_with(b"\r\n")
+    });
+    if whole && head.ends_with(b"\r\n") {
+        Ok(())
+    } else {
+        Err(invalid("a line that ends without CR"))
+    }
+}
+
 pub(super) const fn invalid(why: &'static str) -> HeadError {
     HeadError::Invalid { why }
 }

@@ -319,3 +319,6 @@ impl Body {
 pub(super) fn within(left: u64, length: usize) -> usize {
     usize::try_from(left).map_or(length, |left| left.min(length))
 }
+
+#[cfg(test)]
+mod tests;

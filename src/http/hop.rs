@@ -5,7 +5,7 @@
 
 use httparse::Header;
 
-use super::field::{Field, Learned, nominated};
+use super::field::{Field, Learned, line_begin, nominated};
 use super::framing::BodyLength;
 use super::head::{Request, Response};
 
@@ -269,11 +269,7 @@ fn write_lines(
     fields: &[Header<'_>],
     drops: impl Fn(Field, &str) -> bool,
 ) {
-    // A line begins at its name and lasts to the next one's: httparse takes nothing in between.
-    let begin = |index: usize| match fields.get(index) {
-        Some(header) => header.name.as_ptr().addr() - head.as_ptr().addr(),
-        None => head.len() - 2,
-    };
+    let begin = |index: usize| line_begin(head, fields, index);
     let mut kept = begin(0);
     for (index, header) in fields.iter().enumerate() {
         if drops(Field::of(header.name), header.name) {
@@ -311,3 +307,6 @@ fn hexadecimal(number: u128) -> [u8; 32] {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

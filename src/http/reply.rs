@@ -70,3 +70,67 @@ const fn reason(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::framing::BodyLength;
+    use super::super::head::{FieldSpace, HeadLimits, Response};
+    use super::*;
+
+    #[track_caller]
+    fn check(fault: Fault, reply: Reply, expected: &str) {
+        let mut out = Vec::new();
+        write_reply(&mut out, fault, &reply);
+        assert_eq!(
+            String::from_utf8(out).unwrap().replace("\r\n", "|"),
+            expected
+        );
+    }
+
+    #[test]
+    fn an_answer_names_its_cause_and_what_becomes_of_the_connection() {
+        const HEAD: &str = "HTTP/1.1 404 Not Found|Content-Type: text/plain; charset=utf-8|\
+                            Content-Length: 37|\
+                            Proxy-Status: ringmain; error=destination_not_found|";
+        for (close, head_method, minor, end) in [
+            (false, false, 1, "|404 Not Found: destination_not_found\n"),
+            (false, true, 1, "|"),
+            (true, true, 1, "Connection: close||"),
+            (false, true, 0, "Connection: keep-alive||"),
+        ] {
+            let reply = Reply {
+                close,
+                head_method,
+                minor,
+            };
+            check(Fault::DestinationNotFound, reply, &(HEAD.to_owned() + end));
+        }
+    }
+
+    #[test]
+    fn every_answer_is_framed_by_its_length_and_has_a_reason() {
+        let limits = HeadLimits {
+            bytes_max: 4096,
+            fields_max: 10,
+        };
+        for fault in Fault::ALL.into_iter().filter(|fault| fault.status() != 499) {
+            let reply = Reply {
+                close: true,
+                head_method: false,
+                minor: 1,
+            };
+            let mut out = Vec::new();
+            write_reply(&mut out, fault, &reply);
+            let end = memchr::memmem::find(&out, b"\r\n\r\n").unwrap() + 4;
+            let mut space = FieldSpace::new();
+            let answer = Response::parse(&out[..end], &limits, &mut space, false).unwrap();
+            assert_eq!(answer.status, fault.status());
+            assert!(!answer.reason.is_empty(), "{fault:?}");
+            assert_eq!(
+                answer.body,
+                BodyLength::Length((out.len() - end) as u64),
+                "{fault:?}"
+            );
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use httparse::{Header, Status};
 
 use super::exchange::RequestFacts;
-use super::field::{Field, Learned, elements, invalid};
+use super::field::{Field, Learned, check_line_ends, elements, invalid};
 use super::framing::BodyLength;
 use super::head::{FieldSpace, HeadError, HeadLimits};
 use super::scan::is_token_byte;
@@ -155,6 +155,7 @@ impl<'a> Line<'a> {
         if status != Status::Complete(head.len()) {
             return Err(invalid("a head that does not end where it must"));
         }
+        check_line_ends(head, headers)?;
         Ok(Self {
             method,
             target,
@@ -167,15 +168,15 @@ impl<'a> Line<'a> {
 /// A version that is not ours is told apart from what is no version.
 fn refusal(error: httparse::Error, head: &[u8]) -> HeadError {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or(head);
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or(line);
-    match (error, version) {
+    let mut words = line.split(|byte| *byte == b' ').skip(2);
+    match (error, words.next(), words.next()) {
         // RFC 9112 section 2.3: HTTP-name "/" DIGIT "." DIGIT.
-        (httparse::Error::Version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
-        {
-            HeadError::Version
-        }
-        (httparse::Error::Version, _) => invalid("a malformed version"),
+        (
+            httparse::Error::Version,
+            Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']),
+            None,
+        ) => HeadError::Version,
+        (httparse::Error::Version, _, _) => invalid("a malformed version"),
         _ => error.into(),
     }
 }
@@ -324,3 +325,6 @@ fn received_by(element: &[u8]) -> Option<&[u8]> {
         .filter(|word| !word.is_empty());
     words.nth(1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use httparse::{Header, Status};
 
-use super::field::{Learned, invalid};
+use super::field::{Learned, check_line_ends, invalid};
 use super::framing::BodyLength;
 use super::head::{FieldSpace, HeadError, HeadLimits};
 
@@ -61,6 +61,7 @@ impl<'a> Response<'a> {
             return Err(invalid("a status that answers no request of ours"));
         }
         let fields: &'a [Header<'a>] = response.headers;
+        check_line_ends(head, fields)?;
         let learned = Learned::from_fields(fields)?;
         let framed = BodyLength::of_response(learned.length, learned.chunked, minor)?;
         let bodiless = request_was_head || is_bodiless(status);
@@ -97,3 +98,6 @@ const fn is_bodiless(status: u16) -> bool {
 fn announces_stray_bytes(status: u16, framed: BodyLength) -> bool {
     status == 204 && matches!(framed, BodyLength::Length(1..) | BodyLength::Chunked)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use super::super::file::{Table, integer_in, text};
+use super::super::file::Table;
+use super::super::value::{integer_in, text};
 use super::super::{DAY, HOUR, SECOND, words};
 use crate::plan::TICK;
 

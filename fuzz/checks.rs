@@ -1,0 +1,191 @@
+//! What must hold for any bytes: each check is a fuzz target, and `tests/corpus.rs` replays its corpus.
+
+use ringmain::http::framing::{Body, BodyLength, BodyLimits, FramingError};
+use ringmain::http::head::{FieldSpace, HeadError, HeadLimits, HeadScan, Request, Response};
+use ringmain::http::hop::{
+    ClientConnection, FieldEdits, RequestHop, ResponseHop, write_request, write_response,
+};
+
+const HEAD_LIMITS: HeadLimits = HeadLimits {
+    bytes_max: 1024,
+    fields_max: 20,
+};
+
+const BODY_LIMITS: BodyLimits = BodyLimits {
+    bytes_max: 4096,
+    trailer_bytes_max: 256,
+};
+
+/// Fields that never cross a hop, whatever the sender asks for.
+const HOP_BY_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "te", "upgrade"];
+
+/// A head gives the same decision in any split; what is written for it is framed as it was.
+pub(crate) fn head(bytes: &[u8]) {
+    let whole = decide(HeadScan::request(), bytes, bytes.len(), request);
+    assert_eq!(whole, decide(HeadScan::request(), bytes, 1, request));
+    let whole = decide(HeadScan::response(), bytes, bytes.len(), response);
+    assert_eq!(whole, decide(HeadScan::response(), bytes, 1, response));
+}
+
+/// What becomes of the head in `bytes`, read in pieces of `piece`: its length and framing. That a head
+/// is invalid is a decision; by which of its rules that was noticed first is not.
+fn decide(
+    mut scan: HeadScan,
+    bytes: &[u8],
+    piece: usize,
+    parse: impl Fn(&[u8]) -> Result<BodyLength, HeadError>,
+) -> Result<Option<(usize, BodyLength)>, HeadError> {
+    let mut end = 0;
+    let found = loop {
+        match scan.find_end(&bytes[..end], &HEAD_LIMITS) {
+            Ok(None) if end < bytes.len() => end = bytes.len().min(end + piece),
+            found => break found,
+        }
+    };
+    let decision = found.and_then(|found| {
+        found
+            .map(|length| Ok((length, parse(&bytes[..length])?)))
+            .transpose()
+    });
+    decision.map_err(|error| match error {
+        HeadError::Invalid { .. } => HeadError::Invalid { why: "" },
+        other => other,
+    })
+}
+
+fn request(head: &[u8]) -> Result<BodyLength, HeadError> {
+    let mut space = FieldSpace::new();
+    let request = Request::parse(head, &HEAD_LIMITS, &mut space)?;
+    let edits = FieldEdits::default();
+    let hop = RequestHop {
+        client: "192.0.2.1",
+        via: "fuzzed",
+        request_id: 1,
+        edits: &edits,
+    };
+    let mut out = Vec::new();
+    write_request(&mut out, &request, &hop);
+    let limits = HeadLimits {
+        bytes_max: usize::MAX,
+        fields_max: 30,
+    };
+    let end = HeadScan::request().find_end(&out, &limits);
+    assert_eq!(end, Ok(Some(out.len())), "one head is written");
+    let mut space = FieldSpace::new();
+    let written = Request::parse(&out, &limits, &mut space).expect("what we write, we take");
+    assert_eq!(written.body, request.body);
+    assert_eq!(written.method, request.method);
+    assert_eq!((written.path, written.query), (request.path, request.query));
+    assert_eq!(written.host, request.host);
+    assert!(written.passed_through("fuzzed"));
+    for field in written.fields {
+        let name = field.name.to_ascii_lowercase();
+        assert!(!HOP_BY_HOP.contains(&name.as_str()) && name != "connection");
+    }
+    Ok(request.body)
+}
+
+fn response(head: &[u8]) -> Result<BodyLength, HeadError> {
+    let mut space = FieldSpace::new();
+    let response = Response::parse(head, &HEAD_LIMITS, &mut space, false)?;
+    let edits = FieldEdits::default();
+    let hop = ResponseHop {
+        via: "fuzzed",
+        connection: ClientConnection::KeepAlive,
+        client_minor: 1,
+        unchunk: false,
+        edits: &edits,
+        backend: Some(("X-Backend", "a")),
+    };
+    let mut out = Vec::new();
+    write_response(&mut out, &response, &hop);
+    let limits = HeadLimits {
+        bytes_max: usize::MAX,
+        fields_max: 30,
+    };
+    let mut space = FieldSpace::new();
+    let written =
+        Response::parse(&out, &limits, &mut space, false).expect("what we write, we take");
+    assert_eq!(written.body, response.body);
+    assert_eq!(written.status, response.status);
+    for field in written.fields {
+        let name = field.name.to_ascii_lowercase();
+        assert!(!HOP_BY_HOP.contains(&name.as_str()) && name != "connection");
+    }
+    Ok(response.body)
+}
+
+/// A message of a head and a body relays the same bytes in any split. The first line ends the head's
+/// part: it says `none`, `close`, `chunked` or a length.
+pub(crate) fn framing(bytes: &[u8]) {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+        return;
+    };
+    let length = match std::str::from_utf8(&bytes[..end]) {
+        Ok("none") => BodyLength::None,
+        Ok("close") => BodyLength::UntilClose,
+        Ok("chunked") => BodyLength::Chunked,
+        Ok(number) => match number.parse() {
+            Ok(number) => BodyLength::Length(number),
+            Err(_) => return,
+        },
+        Err(_) => return,
+    };
+    let body = &bytes[end + 1..];
+    let whole = relay(length, body, body.len().max(1));
+    for piece in [1, 2, 7] {
+        assert_eq!(whole, relay(length, body, piece), "in pieces of {piece}");
+    }
+}
+
+/// A chunked body is decoded the same in any split, and its content survives another encoding.
+pub(crate) fn chunk(bytes: &[u8]) {
+    let whole = relay(BodyLength::Chunked, bytes, bytes.len().max(1));
+    for piece in [1, 2, 7] {
+        assert_eq!(whole, relay(BodyLength::Chunked, bytes, piece));
+    }
+    let Ok(relayed) = whole else {
+        return;
+    };
+    if relayed.content.is_empty() {
+        return;
+    }
+    let mut encoded = format!("{:x}\r\n", relayed.content.len()).into_bytes();
+    encoded.extend_from_slice(&relayed.content);
+    encoded.extend_from_slice(b"\r\n0\r\n\r\n");
+    let again = relay(BodyLength::Chunked, &encoded, 3).expect("what we encode, we decode");
+    assert_eq!(again.content, relayed.content);
+    assert!(again.done);
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Relayed {
+    taken: usize,
+    content: Vec<u8>,
+    done: bool,
+    may_end: bool,
+}
+
+fn relay(length: BodyLength, bytes: &[u8], piece: usize) -> Result<Relayed, FramingError> {
+    let mut forwarded = Body::new(length, BODY_LIMITS)?;
+    let mut unchunked = forwarded.clone();
+    let (mut taken, mut content) = (0, Vec::new());
+    for piece in bytes.chunks(piece) {
+        let passed = forwarded.pass(piece)?;
+        let mut piece = piece.to_vec();
+        let read = unchunked.unchunk(&mut piece)?;
+        assert_eq!((passed.taken, passed.done), (read.taken, read.done));
+        assert!(read.data <= read.taken && (passed.done || passed.taken == piece.len()));
+        taken += passed.taken;
+        content.extend_from_slice(&piece[..read.data]);
+        if passed.done {
+            break;
+        }
+    }
+    Ok(Relayed {
+        taken,
+        content,
+        done: forwarded.is_done(),
+        may_end: forwarded.end().is_ok(),
+    })
+}

@@ -1,0 +1,200 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: BodyLimits = BodyLimits {
+    bytes_max: 64,
+    trailer_bytes_max: 16,
+};
+
+/// Everything that one body takes of `bytes`, shown to it in pieces that end at `cuts`.
+fn relay(
+    length: BodyLength,
+    bytes: &[u8],
+    cuts: &[usize],
+) -> Result<(usize, Vec<u8>, bool), FramingError> {
+    let mut forwarded = Body::new(length, LIMITS)?;
+    let mut unchunked = Body::new(length, LIMITS)?;
+    let (mut taken, mut content) = (0, Vec::new());
+    for cut in cuts.iter().copied().chain([bytes.len()]) {
+        let mut piece = bytes[taken..cut.max(taken)].to_vec();
+        let passed = forwarded.pass(&piece)?;
+        let read = unchunked.unchunk(&mut piece)?;
+        assert_eq!((read.taken, read.done), (passed.taken, passed.done));
+        taken += passed.taken;
+        content.extend_from_slice(&piece[..read.data]);
+        if passed.done {
+            break;
+        }
+    }
+    Ok((taken, content, forwarded.is_done()))
+}
+
+/// Relays `bytes` whole and byte by byte; `expected` is the bytes taken, the content, and the end.
+#[track_caller]
+fn check(length: BodyLength, bytes: &str, expected: Result<(usize, &str, bool), FramingError>) {
+    let bytewise: Vec<usize> = (0..bytes.len()).collect();
+    for cuts in [&[][..], &bytewise] {
+        let relayed = relay(length, bytes.as_bytes(), cuts);
+        let expected = expected.map(|(taken, data, done)| (taken, data.as_bytes().to_vec(), done));
+        assert_eq!(relayed, expected, "{bytes:?} cut at {cuts:?}");
+    }
+}
+
+#[test]
+fn a_body_takes_its_own_bytes_and_no_more() {
+    use BodyLength::{Chunked, Length, None, UntilClose};
+    for (length, bytes, expected) in [
+        (None, "GET", (0, "", true)),
+        (Length(0), "GET", (0, "", true)),
+        (Length(3), "abcGET", (3, "abc", true)),
+        (Length(3), "ab", (2, "ab", false)),
+        (UntilClose, "abc", (3, "abc", false)),
+        (Chunked, "3\r\nabc\r\n0\r\n\r\nGET", (13, "abc", true)),
+        (
+            Chunked,
+            "00003;a=\"b\"\r\nabc\r\nB\r\nabcdefghijk\r\n0\r\n\r\n",
+            (39, "abcabcdefghijk", true),
+        ),
+        (Chunked, "0\r\nA: b\r\nC:\r\n\r\n", (15, "", true)),
+        (Chunked, "3\r\nabc\r\n0\r\n", (11, "abc", false)),
+    ] {
+        check(length, bytes, Ok(expected));
+    }
+}
+
+#[test]
+fn a_chunk_that_two_readers_could_see_differently_is_refused() {
+    const NUMBER: &str = "a chunk size that is not a number";
+    const LINE: &str = "a chunk line that does not end with CRLF";
+    const END: &str = "a chunk that does not end with CRLF";
+    for (bytes, why) in [
+        ("\r\n", NUMBER),
+        ("g\r\n", NUMBER),
+        ("0x3\r\n", NUMBER),
+        ("+3\r\n", NUMBER),
+        (" 3\r\n", NUMBER),
+        ("3 \r\n", NUMBER),
+        ("3 ;a\r\n", NUMBER),
+        ("3\nabc", NUMBER),
+        ("3\rabc", LINE),
+        ("3;a\nabc", "a control character in a chunk extension"),
+        ("3\r\nabcd\r\n", END),
+        ("3\r\nabc\n0\r\n\r\n", END),
+        ("3\r\nabc\r0\r\n\r\n", END),
+        (
+            "00000000000000003\r\n",
+            "a chunk size of more than 16 digits",
+        ),
+        ("0\r\n A: b\r\n\r\n", "a malformed trailer name"),
+        ("0\r\nA : b\r\n\r\n", "a malformed trailer name"),
+        ("0\r\nA: b\n\r\n", "a control character in a trailer"),
+        (
+            "0\r\nA: b\rc\r\n\r\n",
+            "a trailer that does not end with CRLF",
+        ),
+        ("0\r\n\rG", "trailers that do not end with CRLF"),
+        ("0\r\n\n", "a malformed trailer name"),
+    ] {
+        check(
+            BodyLength::Chunked,
+            bytes,
+            Err(FramingError::Invalid { why }),
+        );
+    }
+}
+
+#[test]
+fn a_body_over_a_limit_is_refused_before_its_bytes() {
+    check(BodyLength::Length(65), "", Err(FramingError::TooLarge));
+    check(BodyLength::Chunked, "41\r\n", Err(FramingError::TooLarge));
+    check(
+        BodyLength::Chunked,
+        "ffffffffffffffff\r\n",
+        Err(FramingError::TooLarge),
+    );
+    check(
+        BodyLength::UntilClose,
+        &"a".repeat(65),
+        Err(FramingError::TooLarge),
+    );
+    let trailers = "0\r\nAaaaaa: bbbbbbb\r\n\r\n";
+    check(
+        BodyLength::Chunked,
+        trailers,
+        Err(FramingError::TrailersTooLarge),
+    );
+    let extensions = format!("3;{}\r\n", "a".repeat(257));
+    let why = "chunk extensions over 256 bytes";
+    check(
+        BodyLength::Chunked,
+        &extensions,
+        Err(FramingError::Invalid { why }),
+    );
+}
+
+#[test]
+fn a_close_ends_only_the_body_that_it_may_end() {
+    for (length, bytes, ends) in [
+        (BodyLength::None, "", true),
+        (BodyLength::UntilClose, "ab", true),
+        (BodyLength::Length(3), "abc", true),
+        (BodyLength::Length(3), "ab", false),
+        (BodyLength::Chunked, "0\r\n\r", false),
+    ] {
+        let mut body = Body::new(length, LIMITS).unwrap();
+        body.pass(bytes.as_bytes()).unwrap();
+        assert_eq!(body.end().is_ok(), ends, "{length:?} {bytes:?}");
+        assert_eq!(body.is_done(), ends, "{length:?} {bytes:?}");
+    }
+}
+
+#[test]
+fn the_remaining_bytes_are_known_of_a_length_alone() {
+    let mut body = Body::new(BodyLength::Length(5), LIMITS).unwrap();
+    body.pass(b"ab").unwrap();
+    assert_eq!(body.remaining(), Some(3));
+    let chunked = Body::new(BodyLength::Chunked, LIMITS).unwrap();
+    assert_eq!(chunked.remaining(), None);
+}
+
+/// A chunked body and its content.
+fn encoded() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+    prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..4).prop_map(|chunks| {
+        let mut bytes = Vec::new();
+        for chunk in &chunks {
+            bytes.extend(format!("{:x};e=1\r\n", chunk.len()).into_bytes());
+            bytes.extend(chunk);
+            bytes.extend(b"\r\n");
+        }
+        bytes.extend(b"0\r\nA: b\r\n\r\n");
+        (bytes, chunks.concat())
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_was_encoded_is_decoded_in_any_split(
+        (bytes, content) in encoded(),
+        rest in prop::collection::vec(any::<u8>(), 0..5),
+        mut cuts in prop::collection::vec(0..80_usize, 0..6),
+    ) {
+        let whole = [&bytes[..], &rest].concat();
+        cuts.retain(|cut| *cut <= whole.len());
+        cuts.sort_unstable();
+        let relayed = relay(BodyLength::Chunked, &whole, &cuts);
+        let expected = (content.len() <= 64).then_some((bytes.len(), content, true));
+        prop_assert_eq!(relayed, expected.ok_or(FramingError::TooLarge));
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_alike_in_any_split(
+        bytes in "[0-9a;\r\nA: ]{0,40}",
+        mut cuts in prop::collection::vec(0..40_usize, 0..6),
+    ) {
+        cuts.retain(|cut| *cut <= bytes.len());
+        cuts.sort_unstable();
+        let whole = relay(BodyLength::Chunked, bytes.as_bytes(), &[]);
+        prop_assert_eq!(relay(BodyLength::Chunked, bytes.as_bytes(), &cuts), whole);
+    }
+}

@@ -1,0 +1,269 @@
+use super::super::head::{FieldSpace, HeadLimits, HeadScan};
+use super::*;
+use proptest::prelude::*;
+
+const LIMITS: HeadLimits = HeadLimits {
+    bytes_max: 4096,
+    fields_max: 20,
+};
+
+const OWN: &str = "X-Forwarded-For: 192.0.2.1|X-Forwarded-Proto: http|X-Forwarded-Host: a|\
+                   X-Request-Id: 000000000000000000000000000000ff|Via: 1.1 me||";
+
+fn edits(set: &[(&str, &str)], remove: &[&str]) -> FieldEdits {
+    FieldEdits {
+        set: set
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect(),
+        remove: remove.iter().map(|name| (*name).into()).collect(),
+    }
+}
+
+/// What goes upstream for the head `from`; lines end with `|`.
+fn forwarded(from: &str, edits: &FieldEdits) -> String {
+    let head = from.replace('|', "\r\n");
+    let mut space = FieldSpace::new();
+    let request = Request::parse(head.as_bytes(), &LIMITS, &mut space).unwrap();
+    let mut out = Vec::new();
+    let hop = RequestHop {
+        client: "192.0.2.1",
+        via: "me",
+        request_id: 0xff,
+        edits,
+    };
+    write_request(&mut out, &request, &hop);
+    String::from_utf8(out).unwrap().replace("\r\n", "|")
+}
+
+#[track_caller]
+fn check_request(from: &str, to: &str) {
+    assert_eq!(forwarded(from, &FieldEdits::default()), to, "{from}");
+}
+
+fn hop(edits: &FieldEdits) -> ResponseHop<'_> {
+    ResponseHop {
+        via: "me",
+        connection: ClientConnection::KeepAlive,
+        client_minor: 1,
+        unchunk: false,
+        edits,
+        backend: None,
+    }
+}
+
+#[track_caller]
+fn check_response(from: &str, hop: &ResponseHop<'_>, to: &str) {
+    let head = from.replace('|', "\r\n");
+    let mut space = FieldSpace::new();
+    let response = Response::parse(head.as_bytes(), &LIMITS, &mut space, false).unwrap();
+    let mut out = Vec::new();
+    write_response(&mut out, &response, hop);
+    let written = String::from_utf8(out).unwrap().replace("\r\n", "|");
+    assert_eq!(written, to, "{from} {hop:?}");
+}
+
+#[test]
+fn other_fields_keep_their_order_case_and_bytes() {
+    check_request(
+        "GET /p?q HTTP/1.1|A: 1|hOST: a|a:2  |Connection: keep-alive|B:\t3||",
+        &format!("GET /p?q HTTP/1.1|A: 1|hOST: a|a:2  |B:\t3|{OWN}"),
+    );
+}
+
+#[test]
+fn hop_by_hop_fields_go_and_so_does_what_connection_names() {
+    check_request(
+        "GET / HTTP/1.1|Host: a|Connection: x, Y|Keep-Alive: 1|X: 1|y: 2|Z: 3|TE: trailers|\
+         Upgrade: h2c|Proxy-Connection: close|connection: z||",
+        &format!("GET / HTTP/1.1|Host: a|{OWN}"),
+    );
+}
+
+#[test]
+fn a_client_cannot_strip_what_frames_routes_or_says_who_asked() {
+    check_request(
+        "POST / HTTP/1.1|Host: a|Content-Length: 3|X-Request-Id: 7|Via: 1.0 b|X-Forwarded-For: c|\
+         Connection: host, content-length, x-request-id, via, x-forwarded-for, x-forwarded-proto||",
+        "POST / HTTP/1.1|Host: a|Content-Length: 3|X-Request-Id: 7|Via: 1.0 b|\
+         X-Forwarded-For: c, 192.0.2.1|X-Forwarded-Proto: http|X-Forwarded-Host: a|Via: 1.1 me||",
+    );
+}
+
+#[test]
+fn forwarding_fields_are_appended_to_or_left_alone() {
+    check_request(
+        "GET / HTTP/1.1|Host: a|X-Forwarded-For: b|x-forwarded-for: c, d|X-Forwarded-For:|\
+         X-Forwarded-Proto: https|X-Forwarded-Host: e|X-Request-Id: f||",
+        "GET / HTTP/1.1|Host: a|X-Forwarded-Proto: https|X-Forwarded-Host: e|X-Request-Id: f|\
+         X-Forwarded-For: b, c, d, 192.0.2.1|Via: 1.1 me||",
+    );
+}
+
+#[test]
+fn the_host_is_the_authority_that_was_asked_for() {
+    check_request(
+        "GET http://a/p HTTP/1.1|A: 1|Host: b||",
+        &format!("GET /p HTTP/1.1|Host: a|A: 1|{OWN}"),
+    );
+    check_request(
+        "GET http://a?q HTTP/1.1|Host: a||",
+        &format!("GET /?q HTTP/1.1|Host: a|{OWN}"),
+    );
+    check_request(
+        "GET / HTTP/1.0|Expect: 100-continue||",
+        "GET / HTTP/1.1|Host: |X-Forwarded-For: 192.0.2.1|X-Forwarded-Proto: http|\
+         X-Request-Id: 000000000000000000000000000000ff|Via: 1.0 me||",
+    );
+}
+
+#[test]
+fn a_chunked_body_stays_chunked_and_an_expectation_goes_on() {
+    check_request(
+        "|POST / HTTP/1.1|Host: a|transfer-encoding: CHUNKED|Expect: 100-continue||",
+        &format!("POST / HTTP/1.1|Host: a|Expect: 100-continue|Transfer-Encoding: chunked|{OWN}"),
+    );
+}
+
+#[test]
+fn edits_come_last_and_never_touch_the_framing() {
+    let edits = edits(
+        &[
+            ("X-A", "1"),
+            ("host", "b"),
+            ("via", "v"),
+            ("Content-Length", "9"),
+        ],
+        &[
+            "X-FORWARDED-FOR",
+            "x-forwarded-host",
+            "X-Request-Id",
+            "transfer-encoding",
+        ],
+    );
+    assert_eq!(
+        forwarded(
+            "PUT / HTTP/1.1|Host: a|Content-Length: 3|x-a: 2|X-A: 3|Via: 1.1 w||",
+            &edits
+        ),
+        "PUT / HTTP/1.1|Content-Length: 3|X-Forwarded-Proto: http|X-A: 1|host: b|via: v||"
+    );
+}
+
+#[test]
+fn a_response_says_what_becomes_of_the_connection() {
+    let none = FieldEdits::default();
+    let from = "HTTP/1.0 200 OK|Content-Length: 3|Connection: x|X: 1|Keep-Alive: 2|A: b||";
+    for (connection, client_minor, line) in [
+        (ClientConnection::KeepAlive, 1, ""),
+        (ClientConnection::KeepAlive, 0, "Connection: keep-alive|"),
+        (ClientConnection::Close, 1, "Connection: close|"),
+        (ClientConnection::Close, 0, "Connection: close|"),
+    ] {
+        let hop = ResponseHop {
+            connection,
+            client_minor,
+            ..hop(&none)
+        };
+        let to = format!("HTTP/1.1 200 OK|Content-Length: 3|A: b|Via: 1.0 me|{line}|");
+        check_response(from, &hop, &to);
+    }
+}
+
+#[test]
+fn a_response_is_framed_for_its_client() {
+    let none = FieldEdits::default();
+    let chunked = "HTTP/1.1 200 |Transfer-Encoding: chunked|A: b||";
+    check_response(
+        chunked,
+        &hop(&none),
+        "HTTP/1.1 200 |A: b|Transfer-Encoding: chunked|Via: 1.1 me||",
+    );
+    let unchunked = ResponseHop {
+        unchunk: true,
+        ..hop(&none)
+    };
+    check_response(chunked, &unchunked, "HTTP/1.1 200 |A: b|Via: 1.1 me||");
+    for (from, to) in [
+        (
+            "HTTP/1.1 204 No|Content-Length: 3||",
+            "HTTP/1.1 204 No|Via: 1.1 me||",
+        ),
+        (
+            "HTTP/1.1 304 Not|Content-Length: 3||",
+            "HTTP/1.1 304 Not|Content-Length: 3|Via: 1.1 me||",
+        ),
+        (
+            "HTTP/1.1 100 Go|Connection: close|Content-Length: 0||",
+            "HTTP/1.1 100 Go|Via: 1.1 me||",
+        ),
+    ] {
+        check_response(from, &hop(&none), to);
+    }
+}
+
+#[test]
+fn the_endpoint_is_named_by_us_alone() {
+    let edits = edits(&[("Server", "us")], &["x-powered-by"]);
+    let hop = ResponseHop {
+        backend: Some(("X-Backend", "127.0.0.1:1")),
+        ..hop(&edits)
+    };
+    check_response(
+        "HTTP/1.1 200 OK|x-backend: forged|Server: them|X-Powered-By: x|Content-Length: 0||",
+        &hop,
+        "HTTP/1.1 200 OK|Content-Length: 0|Via: 1.1 me|Server: us|X-Backend: 127.0.0.1:1||",
+    );
+}
+
+/// Lines that a client may send, hop-by-hop and framing ones among them.
+fn line() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "A: b",
+        "Connection: close",
+        "Connection: a, keep-alive",
+        "Connection: content-length, transfer-encoding, host",
+        "Keep-Alive: timeout=5",
+        "TE: trailers",
+        "Upgrade: websocket",
+        "Content-Length: 3",
+        "Transfer-Encoding: chunked",
+        "X-Forwarded-For: 192.0.2.9",
+        "Via: 1.0 other",
+        "Expect: 100-continue",
+    ])
+}
+
+proptest! {
+    #[test]
+    fn a_written_request_is_framed_alike_and_has_no_hop_by_hop_field(
+        lines in prop::collection::vec(line(), 0..8),
+        cut in 0..200_usize,
+    ) {
+        let head = format!("POST http://a/p HTTP/1.1\r\nHost: b\r\n{}\r\n", lines.join("\r\n"));
+        let head = head.trim_end().to_owned() + "\r\n\r\n";
+        let mut space = FieldSpace::new();
+        let Ok(request) = Request::parse(head.as_bytes(), &LIMITS, &mut space) else {
+            return Ok(());
+        };
+        let mut scan = HeadScan::request();
+        let part = &head.as_bytes()[..cut.min(head.len() - 1)];
+        prop_assert_eq!(scan.find_end(part, &LIMITS), Ok(None));
+        prop_assert_eq!(scan.find_end(head.as_bytes(), &LIMITS), Ok(Some(head.len())));
+
+        let edits = FieldEdits::default();
+        let hop = RequestHop { client: "::1", via: "me", request_id: 0, edits: &edits };
+        let mut out = Vec::new();
+        write_request(&mut out, &request, &hop);
+        let mut space = FieldSpace::new();
+        let written = Request::parse(&out, &LIMITS, &mut space).unwrap();
+        prop_assert_eq!(written.body, request.body);
+        prop_assert_eq!(written.host, b"a");
+        prop_assert!(written.passed_through("me") && !request.passed_through("me"));
+        for header in written.fields {
+            let field = Field::of(header.name);
+            let framed = matches!(field, Field::ContentLength | Field::TransferEncoding);
+            prop_assert!(framed || !field.is_framing(), "{}", header.name);
+        }
+    }
+}

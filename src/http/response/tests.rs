@@ -1,0 +1,151 @@
+use super::*;
+
+const LIMITS: HeadLimits = HeadLimits {
+    bytes_max: 4096,
+    fields_max: 5,
+};
+
+/// Parses the head whose lines these are and hands it to `look`.
+#[track_caller]
+fn check<T>(
+    lines: &[&str],
+    to_head: bool,
+    look: impl FnOnce(Result<Response<'_>, HeadError>) -> T,
+) -> T {
+    let head = lines.join("\r\n") + "\r\n\r\n";
+    let mut space = FieldSpace::new();
+    look(Response::parse(
+        head.as_bytes(),
+        &LIMITS,
+        &mut space,
+        to_head,
+    ))
+}
+
+#[test]
+fn a_body_is_framed_by_status_request_and_fields() {
+    use BodyLength::{Chunked, Length, None, UntilClose};
+    for (line, field, to_head, body, keep_alive) in [
+        (
+            "HTTP/1.1 200 OK",
+            "Content-Length: 3",
+            false,
+            Length(3),
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK",
+            "Transfer-Encoding: chunked",
+            false,
+            Chunked,
+            true,
+        ),
+        ("HTTP/1.1 200 OK", "A: b", false, UntilClose, false),
+        (
+            "HTTP/1.0 200 OK",
+            "Content-Length: 3",
+            false,
+            Length(3),
+            false,
+        ),
+        ("HTTP/1.1 200 OK", "Content-Length: 3", true, None, true),
+        ("HTTP/1.1 200 OK", "A: b", true, None, true),
+        (
+            "HTTP/1.1 304 Not Modified",
+            "Content-Length: 3",
+            false,
+            None,
+            true,
+        ),
+        ("HTTP/1.1 204 No Content", "A: b", false, None, true),
+        (
+            "HTTP/1.1 204 No Content",
+            "Content-Length: 3",
+            false,
+            None,
+            false,
+        ),
+        (
+            "HTTP/1.1 204 No Content",
+            "Transfer-Encoding: chunked",
+            false,
+            None,
+            false,
+        ),
+        ("HTTP/1.1 100 Continue", "A: b", false, None, true),
+        (
+            "HTTP/1.1 205 Reset",
+            "Content-Length: 0",
+            false,
+            Length(0),
+            true,
+        ),
+    ] {
+        check(&[line, field], to_head, |response| {
+            let response = response.unwrap();
+            assert_eq!(response.body, body, "{line} {field}");
+            assert_eq!(response.keep_alive, keep_alive, "{line} {field}");
+            assert_eq!(response.interim, response.status < 200, "{line}");
+        });
+    }
+}
+
+#[test]
+fn a_reason_is_passed_as_it_came() {
+    for (line, reason) in [
+        ("HTTP/1.1 200 OK", "OK"),
+        ("HTTP/1.1 200 ", ""),
+        ("HTTP/1.1 200", ""),
+        ("HTTP/1.1 404 Pas trouv\u{e9}", "Pas trouv\u{e9}"),
+    ] {
+        check(&[line], false, |response| {
+            assert_eq!(response.unwrap().reason, reason.as_bytes(), "{line}");
+        });
+    }
+}
+
+#[test]
+fn what_frames_ambiguously_or_answers_nothing_is_refused() {
+    const STATUS: &str = "a malformed status line";
+    const ANSWER: &str = "a status that answers no request of ours";
+    for (lines, why) in [
+        (&["HTTP/1.1 101 Switching Protocols"][..], ANSWER),
+        (&["HTTP/1.1 099 Low"], ANSWER),
+        (&["HTTP/1.1  200 OK"], STATUS),
+        (&["HTTP/1.1 20 OK"], STATUS),
+        (&["HTTP/1.1 2000"], STATUS),
+        (&["HTTP/1.1 200 O\u{1}K"], STATUS),
+        (
+            &[
+                "HTTP/1.1 200 OK",
+                "Content-Length: 3",
+                "Transfer-Encoding: chunked",
+            ],
+            "Content-Length beside Transfer-Encoding",
+        ),
+        (
+            &["HTTP/1.1 200 OK", "Content-Length: 3", "Content-Length: 4"],
+            "Content-Length twice",
+        ),
+        (
+            &["HTTP/1.0 200 OK", "Transfer-Encoding: chunked"],
+            "Transfer-Encoding in HTTP/1.0",
+        ),
+    ] {
+        let error = check(lines, false, |response| response.err());
+        assert_eq!(error, Some(invalid(why)), "{lines:?}");
+    }
+    for (lines, error) in [
+        (&["HTTP/2.0 200 OK"][..], HeadError::Version),
+        (
+            &["HTTP/1.1 200 OK", "Transfer-Encoding: gzip, chunked"],
+            HeadError::TransferCoding,
+        ),
+    ] {
+        assert_eq!(
+            check(lines, false, |response| response.err()),
+            Some(error),
+            "{lines:?}"
+        );
+    }
+}
