@@ -1,8 +1,6 @@
 //! ringmain's own answers: status, Proxy-Status, a one-line text body, and one fault under its
 //! label.
 
-use std::time::Duration;
-
 use crate::support::{Driver, Message, Origin, Proxy, Served, Setup, on_both_drivers};
 
 on_both_drivers! {
@@ -16,7 +14,7 @@ on_both_drivers! {
     an_endpoint_that_does_not_accept_is_a_504
     an_endpoint_that_never_answers_is_a_504
     a_request_that_came_back_is_a_502
-    a_client_over_the_limit_waits_for_its_turn
+    a_client_over_the_limit_is_shed
 }
 
 #[track_caller]
@@ -247,8 +245,7 @@ fn a_request_that_came_back_is_a_502(driver: Driver) {
     proxy.counts_one_fault("proxy_loop_detected");
 }
 
-/// As in HAProxy, a client over the limit stays in the kernel's queue until another leaves.
-fn a_client_over_the_limit_waits_for_its_turn(driver: Driver) {
+fn a_client_over_the_limit_is_shed(driver: Driver) {
     let origin = Served::saying("a");
     let proxy = Setup::new(driver)
         .listener("[listener.limits]\nconnections_max = 2")
@@ -260,10 +257,11 @@ fn a_client_over_the_limit_waits_for_its_turn(driver: Driver) {
     assert_eq!(first.get("a.test", "/").status(), 200);
     assert_eq!(second.get("a.test", "/").status(), 200);
     let mut third = proxy.client();
-    third.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    proxy.log_line("connections_max is reached");
-    assert!(third.is_quiet_for(Duration::from_millis(250)));
-    assert_eq!(second.get("a.test", "/").status(), 200);
+    third.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    check(&third.answer(), 503, "connection_limit_reached");
+    third.ends();
+    proxy.counts_one_fault("connection_limit_reached");
     drop(first);
-    assert_eq!(third.answer().status(), 200);
+    proxy.report_where(|report| report.connections <= 1);
+    assert_eq!(proxy.client().get("a.test", "/").status(), 200);
 }
