@@ -1,4 +1,5 @@
-//! What must hold for any bytes: each check is a fuzz target, and `tests/corpus.rs` replays its corpus.
+//! What must hold for any bytes: each check is a fuzz target, and `tests/corpus.rs` replays its
+//! corpus.
 
 use ringmain::http::framing::{Body, BodyLength, BodyLimits, FramingError};
 use ringmain::http::head::{FieldSpace, HeadError, HeadLimits, HeadScan, Request, Response};
@@ -27,8 +28,8 @@ pub(crate) fn head(bytes: &[u8]) {
     assert_eq!(whole, decide(HeadScan::response(), bytes, 1, response));
 }
 
-/// What becomes of the head in `bytes`, read in pieces of `piece`: its length and framing. That a head
-/// is invalid is a decision; by which of its rules that was noticed first is not.
+/// What becomes of the head in `bytes`, read in pieces of `piece`: its length and framing. That a
+/// head is invalid is a decision; by which of its rules that was noticed first is not.
 fn decide(
     mut scan: HeadScan,
     bytes: &[u8],
@@ -115,8 +116,8 @@ fn response(head: &[u8]) -> Result<BodyLength, HeadError> {
     Ok(response.body)
 }
 
-/// A message of a head and a body relays the same bytes in any split. The first line ends the head's
-/// part: it says `none`, `close`, `chunked` or a length.
+/// A body is relayed the same in any split. The first line of the input says how it is framed:
+/// `none`, `close`, `chunked` or a length.
 pub(crate) fn framing(bytes: &[u8]) {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
         return;

@@ -1,4 +1,5 @@
-//! The dummy backend as a process: what it answers over real sockets, and how it misbehaves when it is asked to.
+//! The dummy backend as a process: what it answers over real sockets, and how it misbehaves when it
+//! is asked to.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -154,7 +155,11 @@ fn every_path_says_which_address_answered() {
 fn requests_in_one_segment_are_answered_in_order() {
     let backend = Backend::start(&[]);
     let mut client = backend.connect();
-    client.send("GET /bytes/3 HTTP/1.1\r\n\r\nPOST /reflect HTTP/1.1\r\nContent-Length: 2\r\n\r\nhiGET / HTTP/1.1\r\n\r\n");
+    client.send(
+        "GET /bytes/3 HTTP/1.1\r\n\r\n\
+         POST /reflect HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi\
+         GET / HTTP/1.1\r\n\r\n",
+    );
     assert_eq!(client.answer(), (200, "rrr".to_owned()));
     assert_eq!(client.answer(), (200, "hi".to_owned()));
     assert_eq!(client.answer(), (200, format!("{}\n", backend.address)));
@@ -197,11 +202,16 @@ fn reflect_gives_the_body_back_as_it_came() {
 fn echo_tells_what_was_asked() {
     let backend = Backend::start(&[]);
     let mut client = backend.connect();
-    client.send("PUT /echo?a=b HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nX-A: \"2\"\r\nContent-Length: 3\r\n\r\na\tb");
+    client.send(
+        "PUT /echo?a=b HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nX-A: \"2\"\r\n\
+         Content-Length: 3\r\n\r\na\tb",
+    );
     let (status, content) = client.answer();
     assert_eq!(status, 200);
-    let expected = "{\"method\":\"PUT\",\"path\":\"/echo?a=b\",\"fields\":[[\"host\",\"h\"],[\"x-a\",\"1\"],\
-                    [\"x-a\",\"\\\"2\\\"\"],[\"content-length\",\"3\"]],\"body\":\"a\\tb\",\"timestamp\":\"";
+    let expected = concat!(
+        r#"{"method":"PUT","path":"/echo?a=b","fields":[["host","h"],["x-a","1"],"#,
+        r#"["x-a","\"2\""],["content-length","3"]],"body":"a\tb","timestamp":""#,
+    );
     assert!(content.starts_with(expected), "{content}");
     assert!(content.ends_with("Z\"}\n"), "{content}");
 }
@@ -454,7 +464,16 @@ fn wrong_usage_is_2_and_an_address_in_use_is_1() {
     let (address, _taken) = taken.expect("a bound socket has an address");
     drop(backend);
     for (arguments, code, said) in [
-        (vec!["backend"], 2, "--config"),
+        (
+            vec!["backend", "--config", "a", "--listen", "127.0.0.1:0"],
+            2,
+            "--config",
+        ),
+        (
+            vec!["backend", "--config", "/no/such/file"],
+            2,
+            "/no/such/file",
+        ),
         (vec!["backend", "--listen", "nowhere"], 2, "nowhere"),
         (
             vec!["backend", "--listen", address.as_str()],

@@ -77,3 +77,19 @@ fn nofile() -> Option<u64> {
         number => number.parse().ok(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_how_many_descriptors_there_may_be() {
+        assert!(nofile().is_some_and(|limit| 0 < limit));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_an_error() {
+        let path = PathBuf::from("/nonexistent/config.toml");
+        assert!(checked(&CheckArgs { config: Some(path) }).is_err());
+    }
+}

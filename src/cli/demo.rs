@@ -1,4 +1,5 @@
-//! `ringmain demo`: the proxy and three dummy backends in one process, to see it work before a file is written.
+//! `ringmain demo`: the proxy and three dummy backends in one process, to see it work before a file
+//! is written.
 
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -10,7 +11,7 @@ use clap::Args as ClapArgs;
 use crate::boot;
 use crate::config::{self, Config};
 
-use super::backend::{self, Service};
+use super::backend::{self, Conduct};
 use super::{Failure, print, run};
 
 /// How many backends the proxy chooses from.
@@ -45,12 +46,12 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 /// Starts the backends, each on a free port and a thread of its own.
 fn start_backends() -> Result<Vec<SocketAddr>, Failure> {
-    let service = Arc::new(Service::quiet());
+    let conduct = Arc::new(Conduct::quiet());
     let mut addresses = Vec::with_capacity(BACKENDS);
     for _ in 0..BACKENDS {
-        let listeners = vec![backend::bind((Ipv4Addr::LOCALHOST, 0).into())?];
+        let listeners = vec![backend::bind((Ipv4Addr::LOCALHOST, 0).into(), false)?];
         addresses.extend(backend::local_addresses(&listeners)?);
-        backend::start(listeners, Arc::clone(&service))?;
+        backend::start(listeners, Arc::clone(&conduct))?;
     }
     Ok(addresses)
 }

@@ -1,7 +1,7 @@
 //! `ringmain doctor`: what this machine lets ringmain do, and what to type where that is little.
 //!
-//! Each check reads one thing and judges it by a pure function. `fail` means that ringmain can't run here, `warn` that it
-//! will, and worse than it could.
+//! Each check reads one thing and judges it by a pure function. `fail` means that ringmain can't
+//! run here, `warn` that it will, and worse than it could.
 
 mod ring;
 
@@ -15,7 +15,8 @@ use clap::builder::styling::AnsiColor;
 
 use super::Failure;
 
-/// Descriptors below which not even a test runs: logs, listeners, a ring a shard, and a few connections.
+/// Descriptors below which not even a test runs: logs, listeners, a ring a shard, and a few
+/// connections.
 const FILES_MIN: u64 = 64;
 
 /// Descriptors that a busy proxy should have: two for each exchange.
@@ -112,7 +113,7 @@ fn examine() -> Vec<Finding> {
         &limits,
     ));
     findings.push(files(soft_limit(&limits, "Max open files")));
-    findings.push(cpus());
+    findings.push(cpus(&read("/proc/self/status")));
     findings.push(somaxconn(&read("/proc/sys/net/core/somaxconn")));
     findings.push(ports(&read("/proc/sys/net/ipv4/ip_local_port_range")));
     findings.push(tw_reuse(&read("/proc/sys/net/ipv4/tcp_tw_reuse")));
@@ -127,7 +128,8 @@ fn read(path: &str) -> String {
         .to_owned()
 }
 
-/// The soft limit in the row of proc(5)'s `limits` that begins with `row`: `Max open files  SOFT  HARD  files`.
+/// The soft limit in the row of proc(5)'s `limits` that begins with `row`: `Max open files  SOFT
+/// HARD  files`.
 fn soft_limit(limits: &str, row: &str) -> Option<u64> {
     let values = limits.lines().find_map(|line| line.strip_prefix(row))?;
     match values.split_whitespace().next()? {
@@ -155,31 +157,36 @@ fn files(limit: Option<u64>) -> Finding {
 }
 
 /// The CPUs of the affinity mask, and how many of them the cgroup's quota leaves.
-fn cpus() -> Finding {
-    const SUBJECT: &str = "CPUs";
-    let mask = core_affinity::get_core_ids().unwrap_or_default();
-    match thread::available_parallelism() {
-        Ok(usable) => cpus_of(
-            &mask.iter().map(|core| core.id).collect::<Vec<_>>(),
-            usable.get(),
-        ),
-        Err(error) => Finding::warn(SUBJECT, error.to_string(), "nproc; [runtime] shards = 1"),
+fn cpus(status: &str) -> Finding {
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    match (mask, thread::available_parallelism()) {
+        (Some(mask), Ok(usable)) => cpus_of(mask.trim(), usable.get()),
+        _ => unknown("CPUs", "the affinity mask", "nproc; [runtime] shards = 1"),
     }
 }
 
-fn cpus_of(mask: &[usize], usable: usize) -> Finding {
+/// `mask` is a list as cpuset(7) writes it: `0-3,8`.
+fn cpus_of(mask: &str, usable: usize) -> Finding {
     const SUBJECT: &str = "CPUs";
-    let list: Vec<_> = mask.iter().map(ToString::to_string).collect();
-    let text = format!(
-        "{usable} shards by default; affinity mask {}",
-        list.join(",")
-    );
-    if usable < mask.len() {
-        let text = format!("{text}; a cgroup quota leaves {usable} of {}", mask.len());
+    let text = format!("{usable} shards by default; affinity mask {mask}");
+    let allowed = mask.split(',').map(cpus_in).sum();
+    if usable < allowed {
+        let text = format!("{text}; a cgroup quota leaves {usable} of {allowed}");
         let advice = "cat /sys/fs/cgroup/cpu.max    (shards are not pinned under a quota)";
         return Finding::warn(SUBJECT, text, advice);
     }
     Finding::ok(SUBJECT, text)
+}
+
+/// How many CPUs a part of the list names: `8` one, `0-3` four.
+fn cpus_in(part: &str) -> usize {
+    let (first, last) = part.split_once('-').unwrap_or((part, part));
+    match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(first), Ok(last)) => (last + 1).saturating_sub(first),
+        _ => 0,
+    }
 }
 
 fn somaxconn(value: &str) -> Finding {
@@ -270,11 +277,17 @@ mod tests {
     #[test]
     fn a_quota_below_the_mask_is_told() {
         check(
-            &cpus_of(&[0, 1], 2),
+            &cpus_of("0-1", 2),
             Grade::Ok,
-            "2 shards by default; affinity mask 0,1",
+            "2 shards by default; affinity mask 0-1",
         );
-        check(&cpus_of(&[0, 1, 2, 3], 2), Grade::Warn, "leaves 2 of 4");
+        check(&cpus_of("0-2,8", 2), Grade::Warn, "leaves 2 of 4");
+        check(
+            &cpus("Name:\tringmain\nCpus_allowed_list:\t0\n"),
+            Grade::Ok,
+            "mask 0",
+        );
+        check(&cpus(""), Grade::Warn, "can't be read");
     }
 
     #[test]

@@ -39,7 +39,8 @@ impl Failure {
         }
     }
 
-    /// Every error of the configuration: exit code 2. Their text comes with labels, places and colours of its own.
+    /// Every error of the configuration: exit code 2. Their text comes with labels, places and
+    /// colours of its own.
     pub(crate) fn of_configuration(errors: &ConfigErrors) -> Self {
         Self {
             framed: true,

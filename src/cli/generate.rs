@@ -58,6 +58,7 @@ fn manual_page() -> std::io::Result<Vec<u8>> {
         man.render_synopsis_section(&mut page)?;
         man.render_description_section(&mut page)?;
         man.render_options_section(&mut page)?;
+        man.render_extra_section(&mut page)?;
     }
     Ok(page)
 }

@@ -1,31 +1,48 @@
 //! Waits for the operator to end a tool: SIGINT (Ctrl-C) or SIGTERM.
 
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
 
-/// Returns when the process is asked to end.
-pub(super) fn wait() -> Result<(), Failure> {
-    wait_for_signal().map_err(|error| Failure::from_error(&error))
+/// From its making on, neither signal kills the process.
+#[derive(Debug)]
+pub(super) struct Interrupt {
+    runtime: Runtime,
+    signals: [Signal; 2],
 }
 
-fn wait_for_signal() -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        std::future::poll_fn(|context| {
-            let interrupted = interrupt.poll_recv(context).is_ready();
-            match interrupted || terminate.poll_recv(context).is_ready() {
-                true => std::task::Poll::Ready(()),
-                false => std::task::Poll::Pending,
+impl Interrupt {
+    /// Takes both signals over. A tool does this before it says that it is there: what is typed
+    /// after that must find it ready.
+    pub(super) fn new() -> Result<Self, Failure> {
+        Self::take_over().map_err(|error| Failure::from_error(&error))
+    }
+
+    fn take_over() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let context = runtime.enter();
+        let signals = [
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        ];
+        drop(context);
+        Ok(Self { runtime, signals })
+    }
+
+    /// Returns when one of them has come.
+    pub(super) fn wait(mut self) {
+        self.runtime.block_on(poll_fn(|context| {
+            let mut came = false;
+            // Each is asked, so that each wakes us.
+            for signal in &mut self.signals {
+                came |= signal.poll_recv(context).is_ready();
             }
-        })
-        .await;
-        Ok(())
-    })
+            if came { Poll::Ready(()) } else { Poll::Pending }
+        }));
+    }
 }

@@ -1,7 +1,8 @@
 //! The command line: one file a subcommand, and here the words, the exit codes and what they share.
 //!
-//! Everything that a command has to say goes to standard output, everything that went wrong to standard error. Exit codes:
-//! 0 fine, 1 failed at run time, 2 wrong usage or bad configuration (clap's own usage errors are 2 too).
+//! Everything that a command has to say goes to standard output, everything that went wrong to
+//! standard error. Exit codes: 0 fine, 1 failed at run time, 2 wrong usage or bad configuration
+//! (clap's own usage errors are 2 too).
 
 mod backend;
 pub mod check;
@@ -69,7 +70,8 @@ pub fn main() -> ExitCode {
     outcome.unwrap_or_else(|failure| failure.report())
 }
 
-/// Writes to standard output and flushes. That nobody reads any more (`ringmain man | head`) is no failure.
+/// Writes to standard output and flushes. That nobody reads any more (`ringmain man | head`) is no
+/// failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout

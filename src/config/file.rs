@@ -17,7 +17,8 @@ use super::errors::Finding;
 use super::findings::{Findings, Kind, Reference, Unknown, join};
 use super::unsupported;
 use super::value::{
-    Read, Wrong, choice, duration, integer, literal, mismatch, number, scalar, size, text,
+    Read, Wrong, choice, duration, integer, list, literal, mismatch, number, pairs, scalar, size,
+    text,
 };
 
 /// A table of the document, or an absent one, whose keys all take their defaults.
@@ -146,59 +147,18 @@ impl<'f, 't> Table<'f, 't> {
         default: &str,
         read: impl Read<T>,
     ) -> Vec<T> {
-        self.value(
-            key,
-            default,
-            |value: &Spanned<DeValue<'_>>, wrong: &mut Vec<Wrong>| {
-                let Some(elements) = value.get_ref().as_array() else {
-                    wrong.push(Wrong::new(value, mismatch("a list", value.get_ref())));
-                    return None;
-                };
-                Some(
-                    elements
-                        .iter()
-                        .filter_map(|element| read(element, wrong))
-                        .collect(),
-                )
-            },
-        )
+        self.value(key, default, list(read))
     }
 
-    /// Names and what `read` makes of them, in the order of the file.
+    /// Names and what `read` makes of them, in the order of the file. `same` says whether two names are one.
     pub(super) fn pairs<T: PartialEq>(
         &mut self,
         key: &'static str,
         name: impl Fn(&str) -> Result<String, String>,
+        same: fn(&str, &str) -> bool,
         read: impl Read<T>,
     ) -> Vec<(String, T)> {
-        self.value(
-            key,
-            "{ }",
-            |value: &Spanned<DeValue<'_>>, wrong: &mut Vec<Wrong>| {
-                let Some(entries) = value.get_ref().as_table() else {
-                    wrong.push(Wrong::new(value, mismatch("a table", value.get_ref())));
-                    return None;
-                };
-                let mut entries: Vec<_> = entries.iter().collect();
-                entries.sort_by_key(|(key, _)| key.span().start);
-                let mut pairs: Vec<(String, T)> = Vec::new();
-                for (key, value) in entries {
-                    let read = read(value, wrong);
-                    match name(key.get_ref()) {
-                        Ok(name)
-                            if pairs
-                                .iter()
-                                .any(|(other, _)| other.eq_ignore_ascii_case(&name)) =>
-                        {
-                            wrong.push(Wrong::new(key, format!("{name:?} is here twice")));
-                        }
-                        Ok(name) => pairs.extend(read.map(|read| (name, read))),
-                        Err(message) => wrong.push(Wrong::new(key, message)),
-                    }
-                }
-                Some(pairs)
-            },
-        )
+        self.value(key, "{ }", pairs(name, same, read))
     }
 
     /// The value of `key`, read by `read`, which also reads its default.
@@ -213,18 +173,31 @@ impl<'f, 't> Table<'f, 't> {
         let Some(value) = entry else { return standard };
         let mut wrong = Vec::new();
         let found = read(value, &mut wrong);
-        let path = join(&self.path, key);
-        if let (true, Some(found), Some(also)) =
-            (wrong.is_empty(), &found, unsupported::values(&path))
+        if let (true, Some(found)) = (wrong.is_empty(), &found)
             && *found != standard
-            && also.iter().all(|also| literal(also, &read) != *found)
         {
-            let accepted: Vec<&str> = [default].into_iter().chain(also.iter().copied()).collect();
-            let message = format!("not supported yet; accepted: {}", accepted.join(", "));
-            wrong.push(Wrong::new(value, message));
+            wrong.extend(self.refusal(key, default, value, |also| literal(also, &read) == *found));
         }
         self.blame(key, wrong);
         found.unwrap_or(standard)
+    }
+
+    /// What is wrong with a value that is not the default, where the key's feature is not built yet and the value is none of the
+    /// literals that are taken all the same.
+    fn refusal(
+        &self,
+        key: &str,
+        default: &str,
+        value: &Spanned<DeValue<'_>>,
+        is_value: impl Fn(&str) -> bool,
+    ) -> Option<Wrong> {
+        let also = unsupported::values(&join(&self.path, key))?;
+        if also.iter().any(|also| is_value(also)) {
+            return None;
+        }
+        let accepted: Vec<&str> = [default].into_iter().chain(also.iter().copied()).collect();
+        let message = format!("not supported yet; accepted: {}", accepted.join(", "));
+        Some(Wrong::new(value, message))
     }
 
     /// The value of a key that has no default; `stand_in` where it is missing or wrong. `what` says what is missing.
@@ -339,8 +312,12 @@ impl<'f, 't> Table<'f, 't> {
         self.descend(key, value.span(), entries, read)
     }
 
-    /// Records that `name`, the value of `key`, is taken from here on; a finding where it already was.
+    /// Records that `name`, the value of `key`, is taken from here on; a finding where it already was. An empty one stands in for
+    /// what was missing or wrong.
     pub(super) fn define(&mut self, kind: Kind, key: &'static str, name: &str) {
+        if name.is_empty() {
+            return;
+        }
         let span = self.place(key);
         self.define_at(kind, key, name, span);
     }

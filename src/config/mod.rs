@@ -17,6 +17,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -252,9 +253,22 @@ impl Config {
         });
         let limits = std::iter::once(process).chain(listeners);
         let small = limits.filter(|(_, limit)| (1..shards).contains(limit));
-        small
-            .map(|(key, limit)| too_few(&key, limit, shards))
-            .collect()
+        let small = small.map(|(key, limit)| too_few(&key, limit, shards));
+        small.chain(self.unreachable()).collect()
+    }
+
+    /// Services that no request can come to.
+    fn unreachable(&self) -> impl Iterator<Item = String> {
+        let listeners = self.listeners.iter().map(|listener| &listener.service);
+        let named: HashSet<&String> = listeners
+            .chain(self.routes.iter().map(|route| &route.service))
+            .collect();
+        let services = self.services.iter();
+        let lost = services
+            .filter(move |service| service.domains.is_empty() && !named.contains(&service.name));
+        lost.map(|Service { name, .. }| {
+            format!("service {name:?} has no domains, and no route or listener names it")
+        })
     }
 }
 

@@ -18,13 +18,19 @@ pub struct Route {
 }
 
 pub(super) fn route(table: &mut Table<'_, '_>) -> Route {
-    table.pairs("fields", words::field_name, text(words::field_value));
+    table.pairs(
+        "fields",
+        words::field_name,
+        str::eq_ignore_ascii_case,
+        text(words::field_value),
+    );
     table.pairs(
         "query",
         |name| Ok(name.to_owned()),
+        |a, b| a == b,
         text(words::field_value),
     );
-    let weights = table.pairs("weights", words::name, integer_in(0..=1_000));
+    let weights = table.pairs("weights", words::name, |a, b| a == b, integer_in(0..=1_000));
     let service = table.text("service", "", words::name_or_empty);
     if !service.is_empty() {
         table.refer("service", &service);

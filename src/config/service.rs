@@ -198,9 +198,9 @@ fn retry(table: &mut Table<'_, '_>) -> Retry {
 
 fn fields(table: &mut Table<'_, '_>) -> Fields {
     let fields = Fields {
-        request_set: table.pairs("request_set", words::field_name, text(words::field_value)),
+        request_set: field_values(table, "request_set"),
         request_remove: table.list("request_remove", "[]", text(words::removable_field_name)),
-        response_set: table.pairs("response_set", words::field_name, text(words::field_value)),
+        response_set: field_values(table, "response_set"),
         response_remove: table.list("response_remove", "[]", text(words::removable_field_name)),
     };
     for (key, set, remove) in [
@@ -226,4 +226,10 @@ fn fields(table: &mut Table<'_, '_>) -> Fields {
         }
     }
     fields
+}
+
+fn field_values(table: &mut Table<'_, '_>, key: &'static str) -> Vec<(String, String)> {
+    // RFC 9110 section 5.1: names of fields ignore case.
+    let same = str::eq_ignore_ascii_case;
+    table.pairs(key, words::field_name, same, text(words::field_value))
 }

@@ -1,6 +1,6 @@
-//! Bad input with the exact words of its errors, and the reference file against the code.
+//! Bad input with the exact words of its errors.
 
-use proptest::prelude::*;
+mod reference;
 
 use super::*;
 
@@ -10,8 +10,6 @@ const AROUND: &str = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"
 
 /// Where [`AROUND`] ends.
 const AROUND_LINES: usize = 6;
-
-const REFERENCE: &str = include_str!("../../config.toml");
 
 /// Line, column, key and message of every error.
 type Expected<'a> = (usize, usize, &'a str, &'a str);
@@ -229,6 +227,18 @@ fn names_are_unique_and_refer_to_something() {
             "listener.service",
             "no service \"s\"; there is none at all",
         )],
+    );
+}
+
+#[test]
+fn names_that_are_missing_are_not_taken_twice() {
+    const MISSING: &str = "is missing: a name, as in \"my-service\"";
+    check_after(
+        "[[service]]\nbackends = [\"127.0.0.1:1\"]\n[[service]]\nbackends = [\"127.0.0.1:2\"]\n",
+        &[
+            (1, 1, "service.name", MISSING),
+            (3, 1, "service.name", MISSING),
+        ],
     );
 }
 
@@ -583,100 +593,6 @@ fn a_feature_that_is_not_built_yet_takes_its_default_and_off_values_only() {
 }
 
 #[test]
-fn what_is_refused_for_now_is_known() {
-    let keys = keys();
-    for path in unsupported::paths() {
-        let inside = format!("{path}.");
-        let known = |key: &KnownKey| key.path == path || key.path.starts_with(&inside);
-        assert!(keys.iter().any(known), "{path}");
-    }
-}
-
-#[test]
-fn the_reference_works_as_it_is() {
-    let config = accepted(REFERENCE);
-    assert_eq!(config.warnings(1_024), [""; 0]);
-    let addresses = config.services()[0]
-        .backends
-        .iter()
-        .map(|backend| backend.address.to_string());
-    let expected = ["127.0.0.1:9090", "127.0.0.1:9091", "127.0.0.1:9092"];
-    assert_eq!(addresses.collect::<Vec<_>>(), expected);
-}
-
-#[test]
-fn the_reference_shows_every_key_with_its_default() {
-    // What an operator has to choose; the file shows an example.
-    const EXAMPLES: [&str; 2] = ["service.domains", "route.service"];
-    let text = uncommented(REFERENCE);
-    let document: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}"));
-    for KnownKey { path, default } in keys() {
-        let mut shown = Vec::new();
-        collect(&toml::Value::Table(document.clone()), &path, &mut shown);
-        assert!(!shown.is_empty(), "{path} is missing");
-        let Some(default) = default.filter(|_| !EXAMPLES.contains(&path.as_str())) else {
-            continue;
-        };
-        let default: toml::Table = format!("x = {default}").parse().expect("a default is TOML");
-        for shown in shown {
-            assert_eq!(shown, default["x"], "{path}");
-        }
-    }
-}
-
-#[test]
-fn the_reference_shows_no_key_that_does_not_exist() {
-    let text = uncommented(REFERENCE);
-    let errors = parse("config.toml", &text).expect_err("it has a probe");
-    for error in errors.iter() {
-        assert!(
-            error.message.starts_with("not supported yet"),
-            "{}: {}",
-            error.key,
-            error.message
-        );
-    }
-}
-
-/// `text` with the commented keys and tables in force.
-fn uncommented(text: &str) -> String {
-    let mut lines = String::new();
-    for line in text.lines() {
-        let inside = line.trim_start().strip_prefix("# ").unwrap_or(line);
-        let key = inside.split_once(" = ").is_some_and(|(key, _)| {
-            key.bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-        });
-        let in_force = key || inside.starts_with(['[', '{']);
-        lines.push_str(if in_force { inside } else { line });
-        lines.push('\n');
-    }
-    lines
-}
-
-/// Every value at `path`, in whichever elements of lists it stands.
-fn collect(value: &toml::Value, path: &str, found: &mut Vec<toml::Value>) {
-    if path.is_empty() {
-        found.push(value.clone());
-        return;
-    }
-    let (key, rest) = path.split_once('.').unwrap_or((path, ""));
-    match value {
-        toml::Value::Array(elements) => {
-            elements
-                .iter()
-                .for_each(|element| collect(element, path, found));
-        }
-        toml::Value::Table(table) => {
-            if let Some(value) = table.get(key) {
-                collect(value, rest, found);
-            }
-        }
-        _ => {}
-    }
-}
-
-#[test]
 fn one_listener_and_its_backends_need_no_file() {
     let backends = ["http://127.0.0.1:9090/", "[::1]:9091"].map(String::from);
     let config = Config::single("127.0.0.1:8080", &backends, Some("round_robin")).expect("fine");
@@ -755,29 +671,27 @@ fn a_file_that_is_not_there_says_what_to_type() {
 
 #[test]
 fn limits_below_the_number_of_shards_are_warned_of() {
-    let text = format!("[runtime]\nconnections_max = 3\n{AROUND}");
+    let text = format!(
+        "[runtime]\nconnections_max = 3\n{AROUND}domains = [\"a\"]\n[[listener]]\nname = \"b\"\n\
+         address = \"127.0.0.1:1\"\nlimits = {{ connections_max = 2 }}\n"
+    );
     let config = accepted(&text);
-    assert_eq!(config.warnings(3), [""; 0]);
-    let expected = "runtime.connections_max: 3 is below the number of shards, 4; each shard allows \
-                    1, so 4 in all";
-    assert_eq!(config.warnings(4), [expected]);
+    assert_eq!(config.warnings(2), [""; 0]);
+    let expected = [
+        "runtime.connections_max: 3 is below the number of shards, 4; each shard allows 1, so 4 in \
+         all",
+        "listener.limits.connections_max of \"b\": 2 is below the number of shards, 4; each shard \
+         allows 1, so 4 in all",
+    ];
+    assert_eq!(config.warnings(4), expected);
 }
 
-proptest! {
-    #[test]
-    fn no_text_makes_the_parser_panic(text in "(?s).*") {
-        let _ = parse("x", &text).map_err(|errors| format!("{errors} {errors:#} {errors:?}"));
-    }
-
-    /// A broken reference goes deeper than what chance writes.
-    #[test]
-    fn no_damage_to_the_reference_makes_the_parser_panic(
-        at in 0..REFERENCE.len(),
-        length in 0_usize..40,
-        damage in "[\\[\\]{}=\",.a-z0-9\n -]{0,8}",
-    ) {
-        let end = (at + length).min(REFERENCE.len());
-        let text = format!("{}{damage}{}", &REFERENCE[..at], &REFERENCE[end..]);
-        let _ = parse("x", &text).map_err(|errors| errors.to_string());
-    }
+#[test]
+fn a_service_that_no_request_can_come_to_is_warned_of() {
+    let lost = "service \"s\" has no domains, and no route or listener names it";
+    assert_eq!(accepted(AROUND).warnings(1), [lost]);
+    let routed = format!("{AROUND}[[route]]\nservice = \"s\"\n");
+    assert_eq!(accepted(&routed).warnings(1), [""; 0]);
+    let served = AROUND.replacen("8080\"", "8080\"\nservice = \"s\"", 1);
+    assert_eq!(accepted(&served).warnings(1), [""; 0]);
 }

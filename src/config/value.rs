@@ -56,11 +56,53 @@ pub(super) fn placed<T>(read: impl Read<T>) -> impl Read<Spanned<T>> {
     }
 }
 
+/// The reader of a list whose elements `read` reads; wrong ones are left out.
+pub(super) fn list<T>(read: impl Read<T>) -> impl Read<Vec<T>> {
+    move |value: &Spanned<DeValue<'_>>, wrong: &mut Vec<Wrong>| {
+        let Some(elements) = value.get_ref().as_array() else {
+            wrong.push(Wrong::new(value, mismatch("a list", value.get_ref())));
+            return None;
+        };
+        let found = elements.iter().filter_map(|element| read(element, wrong));
+        Some(found.collect())
+    }
+}
+
+/// The reader of a table of free names that `name` accepts and may fold; wrong ones are left out. `same` says whether two are one.
+pub(super) fn pairs<T>(
+    name: impl Fn(&str) -> Result<String, String>,
+    same: fn(&str, &str) -> bool,
+    read: impl Read<T>,
+) -> impl Read<Vec<(String, T)>> {
+    move |value: &Spanned<DeValue<'_>>, wrong: &mut Vec<Wrong>| {
+        let Some(entries) = value.get_ref().as_table() else {
+            wrong.push(Wrong::new(value, mismatch("a table", value.get_ref())));
+            return None;
+        };
+        let mut entries: Vec<_> = entries.iter().collect();
+        // The table is sorted by name; the operator's order is that of the places.
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let mut pairs: Vec<(String, T)> = Vec::new();
+        for (key, value) in entries {
+            let read = read(value, wrong);
+            match name(key.get_ref()) {
+                Ok(name) if pairs.iter().any(|(other, _)| same(other, &name)) => {
+                    wrong.push(Wrong::new(key, format!("{name:?} is here twice")));
+                }
+                Ok(name) => pairs.extend(read.map(|read| (name, read))),
+                Err(message) => wrong.push(Wrong::new(key, message)),
+            }
+        }
+        Some(pairs)
+    }
+}
+
 /// The reader of a whole number within `range`.
 pub(super) fn integer_in(range: RangeInclusive<u32>) -> impl Read<u32> {
     scalar(move |value| integer(value, &range))
 }
 
+/// A duration within `range`.
 pub(super) fn duration(
     value: &DeValue<'_>,
     range: &RangeInclusive<Duration>,
@@ -72,6 +114,7 @@ pub(super) fn duration(
     within(duration, range, units::format_duration)
 }
 
+/// A size within `range`, in bytes.
 pub(super) fn size(value: &DeValue<'_>, range: &RangeInclusive<u64>) -> Result<u64, String> {
     let size = match value {
         DeValue::Integer(_) => whole(value)?,
@@ -81,6 +124,7 @@ pub(super) fn size(value: &DeValue<'_>, range: &RangeInclusive<u64>) -> Result<u
     within(size, range, units::format_size)
 }
 
+/// A whole number within `range`.
 pub(super) fn integer(value: &DeValue<'_>, range: &RangeInclusive<u32>) -> Result<u32, String> {
     let (least, most) = (u64::from(*range.start()), u64::from(*range.end()));
     let integer = within(whole(value)?, &(least..=most), |integer| {
@@ -89,6 +133,7 @@ pub(super) fn integer(value: &DeValue<'_>, range: &RangeInclusive<u32>) -> Resul
     Ok(u32::try_from(integer).expect("it is within a range of u32"))
 }
 
+/// A number within `range`.
 pub(super) fn number(value: &DeValue<'_>, range: &RangeInclusive<f64>) -> Result<f64, String> {
     let text = match value {
         DeValue::Float(float) => float.as_str(),
@@ -115,6 +160,7 @@ fn whole(value: &DeValue<'_>) -> Result<u64, String> {
     })
 }
 
+/// One of `words`; `refused` are known, and not supported yet.
 pub(super) fn choice<T: Copy>(
     value: &DeValue<'_>,
     words: &[(&str, T)],

@@ -1,8 +1,9 @@
 //! The process log: which records are written, in which format, and where to.
 //!
-//! Records come through the `log` crate, so that a call below the level costs one relaxed load of its maximum. The filter
-//! is `env_logger`'s; its writer is not used, because it takes the lock of stderr on the thread that logs, and a shard
-//! never waits for a log line (invariant 1). Instead a record becomes one line of bytes on the thread that makes it:
+//! Records come through the `log` crate, so that a call below the level costs one relaxed load of
+//! its maximum. The filter is `env_logger`'s; its writer is not used, because it takes the lock of
+//! stderr on the thread that logs, and a shard never waits for a log line (invariant 1). Instead a
+//! record becomes one line of bytes on the thread that makes it:
 //!
 //! ```text
 //!   shard thread   -> its own bounded ring --+
@@ -10,8 +11,8 @@
 //!   other threads  -> the outputs, under one lock, at once ----->
 //! ```
 //!
-//! A full ring drops the record and counts it; the writer says how many were lost. Records of one thread keep their order;
-//! between threads the stamps tell it.
+//! A full ring drops the record and counts it; the writer says how many were lost. Records of one
+//! thread keep their order; between threads the stamps tell it.
 
 pub mod format;
 mod writer;
@@ -30,7 +31,8 @@ use writer::{ShardRing, Writer};
 /// What to log and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// A level or a filter such as `warn,ringmain=debug`, as `[log] level` takes it; `config/` has checked it.
+    /// A level or a filter such as `warn,ringmain=debug`, as `[log] level` takes it; `config/` has
+    /// checked it.
     pub filter: String,
     /// The shape of a line.
     pub format: LogFormat,
@@ -115,8 +117,9 @@ pub fn install(settings: &LogSettings) -> Result<LogHandle, LogError> {
     Ok(LogHandle { writer })
 }
 
-/// Gives the calling thread a ring of its own. A shard's thread calls it once, before its first exchange: this is the only
-/// moment at which it may wait for the writer. Without a log it does nothing.
+/// Gives the calling thread a ring of its own. A shard's thread calls it once, before its first
+/// exchange: this is the only moment at which it may wait for the writer. Without a log it does
+/// nothing.
 pub fn register_shard_thread() {
     let Some(writer) = WRITER.get() else { return };
     let ring = writer.register();
@@ -152,7 +155,8 @@ impl Log for Logger {
         if !self.filter.matches(record) {
             return;
         }
-        // The line is complete before the ring is borrowed: a value whose Display logs must not find it taken.
+        // The line is complete before the ring is borrowed: a value whose Display logs must not
+        // find it taken.
         let mut line = Vec::with_capacity(256);
         format::write_record(&mut line, self.format, jiff::Timestamp::now(), record);
         let left = RING.try_with(|slot| match slot.borrow_mut().as_mut() {
@@ -170,5 +174,57 @@ impl Log for Logger {
 
     fn flush(&self) {
         self.writer.drain();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, process, thread};
+
+    use super::*;
+
+    #[test]
+    fn records_of_shards_and_others_reach_the_file_by_the_flush() {
+        let path = env::temp_dir().join(format!("ringmain-{}-install", process::id()));
+        let settings = LogSettings {
+            filter: "off,ringmain::control::log=debug".to_owned(),
+            format: LogFormat::Text,
+            to: vec![Target::File(path.clone())],
+        };
+        let handle = install(&settings).expect("this process has no log yet");
+        log::info!(listener = "web"; "from control");
+        log::info!(target: "elsewhere", "filtered");
+        log::trace!("below the level");
+        let shard = thread::spawn(|| {
+            register_shard_thread();
+            log::debug!(host = "a b"; "from a shard");
+            // A value whose Display logs finds the ring free.
+            log::info!(value:% = Talkative; "nested");
+        });
+        shard.join().expect("the shard's thread ends");
+        handle.flush();
+        let text = fs::read_to_string(&path).expect("the writer made the file");
+        fs::remove_file(&path).expect("the file is ours");
+        let lines: Vec<_> = text.lines().filter_map(|line| line.get(25..)).collect();
+        assert_eq!(
+            lines,
+            [
+                "INFO  from control listener=web",
+                "DEBUG from a shard host=\"a b\"",
+                "INFO  within",
+                "INFO  nested value=said",
+            ]
+        );
+        assert!(matches!(install(&settings), Err(LogError::Installed)));
+        let _ = fs::remove_file(&path);
+    }
+
+    struct Talkative;
+
+    impl std::fmt::Display for Talkative {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            log::info!("within");
+            f.write_str("said")
+        }
     }
 }

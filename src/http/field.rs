@@ -29,32 +29,27 @@ pub(super) enum Field {
 impl Field {
     /// The field that `name` spells, in any case (RFC 9110 section 5.1).
     ///
-    /// The length leaves at most two candidates and the first letter one, so that a name that is not
-    /// ours costs one comparison of a byte or two.
+    /// The length leaves at most two candidates, and their length is known to the compiler: each
+    /// comparison is one or two of words.
     #[inline]
     pub(super) fn of(name: &str) -> Self {
-        let initial = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
-        let (field, spelling) = match (name.len(), initial) {
-            (2, b't') => (Self::Te, "te"),
-            (3, b'v') => (Self::Via, "via"),
-            (4, b'h') => (Self::Host, "host"),
-            (6, b'e') => (Self::Expect, "expect"),
-            (7, b'u') => (Self::Upgrade, "upgrade"),
-            (10, b'c') => (Self::Connection, "connection"),
-            (10, b'k') => (Self::KeepAlive, "keep-alive"),
-            (12, b'x') => (Self::RequestId, "x-request-id"),
-            (14, b'c') => (Self::ContentLength, "content-length"),
-            (15, b'x') => (Self::ForwardedFor, "x-forwarded-for"),
-            (16, b'p') => (Self::ProxyConnection, "proxy-connection"),
-            (16, b'x') => (Self::ForwardedHost, "x-forwarded-host"),
-            (17, b't') => (Self::TransferEncoding, "transfer-encoding"),
-            (17, b'x') => (Self::ForwardedProto, "x-forwarded-proto"),
-            _ => return Self::Other,
-        };
-        if name.eq_ignore_ascii_case(spelling) {
-            field
-        } else {
-            Self::Other
+        let name = name.as_bytes();
+        match name.len() {
+            2 if spells(name, b"te") => Self::Te,
+            3 if spells(name, b"via") => Self::Via,
+            4 if spells(name, b"host") => Self::Host,
+            6 if spells(name, b"expect") => Self::Expect,
+            7 if spells(name, b"upgrade") => Self::Upgrade,
+            10 if spells(name, b"connection") => Self::Connection,
+            10 if spells(name, b"keep-alive") => Self::KeepAlive,
+            12 if spells(name, b"x-request-id") => Self::RequestId,
+            14 if spells(name, b"content-length") => Self::ContentLength,
+            15 if spells(name, b"x-forwarded-for") => Self::ForwardedFor,
+            16 if spells(name, b"proxy-connection") => Self::ProxyConnection,
+            16 if spells(name, b"x-forwarded-host") => Self::ForwardedHost,
+            17 if spells(name, b"transfer-encoding") => Self::TransferEncoding,
+            17 if spells(name, b"x-forwarded-proto") => Self::ForwardedProto,
+            _ => Self::Other,
         }
     }
 
@@ -72,6 +67,27 @@ impl Field {
                 | Self::Upgrade
         )
     }
+}
+
+/// True exactly when the token `name`, of `N` bytes, is `spelling`, which has nothing but
+/// lower-case letters and `-`: of all token bytes only those and their capitals become them with
+/// bit 0x20 set.
+#[inline]
+fn spells<const N: usize>(name: &[u8], spelling: &[u8; N]) -> bool {
+    let differ = |at: usize| word(name, at) ^ word(spelling, at);
+    match N {
+        8..=16 => differ(0) | differ(N - 8) == 0,
+        17..=24 => differ(0) | differ(8) | differ(N - 8) == 0,
+        _ => name.eq_ignore_ascii_case(spelling),
+    }
+}
+
+/// The eight bytes at `at`, bit 0x20 set in each.
+#[inline]
+fn word(bytes: &[u8], at: usize) -> u64 {
+    const LOWER_CASE: u64 = u64::from_ne_bytes([0x20; 8]);
+    let eight = bytes[at..].first_chunk().copied().unwrap_or_default();
+    u64::from_ne_bytes(eight) | LOWER_CASE
 }
 
 /// Which fields stand in a head.
@@ -146,6 +162,8 @@ impl<'a> Learned<'a> {
                 transfer_coding(value)?;
                 self.chunked = true;
             }
+            // What nearly every client and endpoint sends.
+            Field::Connection if value == b"keep-alive" => self.keep_alive = true,
             Field::Connection => self.read_options(value),
             Field::Expect => self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
             _ => {}
@@ -186,8 +204,8 @@ pub(super) fn nominated(fields: &[Header<'_>], name: &str) -> bool {
         .any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// Where the line of the field at `index` begins in `head`; behind the last one, where the empty line
-/// does. A line lasts to the next one's begin: httparse takes nothing in between.
+/// Where the line of the field at `index` begins in `head`; behind the last one, where the empty
+/// line does. A line lasts to the next one's begin: httparse takes nothing in between.
 #[inline]
 pub(super) fn line_begin(head: &[u8], fields: &[Header<'_>], index: usize) -> usize {
     match fields.get(index) {
@@ -209,6 +227,17 @@ pub(super) fn check_line_ends(head: &[u8], fields: &[Header<'_>]) -> Result<(), 
     } else {
         Err(invalid("a line that ends without CR"))
     }
+}
+
+/// What httparse refuses. A bare LF comes first whatever else is wrong, as it does where the bytes
+/// come one by one and [`super::head::HeadScan`] finds it before the head is whole.
+#[cold]
+pub(super) fn refusal(error: httparse::Error, head: &[u8]) -> HeadError {
+    let mut lines = head.split_inclusive(|byte| *byte == b'\n');
+    if lines.any(|line| !line.ends_with(b"\r\n")) {
+        return invalid("a line that ends without CR");
+    }
+    error.into()
 }
 
 pub(super) const fn invalid(why: &'static str) -> HeadError {

@@ -228,6 +228,7 @@ impl<'a> Rules<'a> {
     }
 
     /// True exactly when the operator replaces or removes the field.
+    #[inline]
     fn edited(&self, name: &str) -> bool {
         self.edits.is_some_and(|edits| edits.touch(name))
             || self
@@ -235,7 +236,7 @@ impl<'a> Rules<'a> {
                 .is_some_and(|replaced| replaced.eq_ignore_ascii_case(name))
     }
 
-    #[inline]
+    #[inline(always)]
     fn drops(&self, field: Field, name: &str) -> bool {
         match field {
             // RFC 9110 section 7.6.1. Transfer-Encoding is written anew; Proxy-Authenticate and
@@ -288,7 +289,9 @@ fn write_via(out: &mut Vec<u8>, minor: u8, via: &str, rules: &Rules<'_>) {
     }
 }
 
-#[inline]
+/// Always inlined: names are known where they are written, and a copy of known length is a few
+/// stores.
+#[inline(always)]
 fn write_field(out: &mut Vec<u8>, name: &str, value: &[&[u8]]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");

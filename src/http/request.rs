@@ -3,7 +3,7 @@
 use httparse::{Header, Status};
 
 use super::exchange::RequestFacts;
-use super::field::{Field, Learned, check_line_ends, elements, invalid};
+use super::field::{Field, Learned, check_line_ends, elements, invalid, refusal};
 use super::framing::BodyLength;
 use super::head::{FieldSpace, HeadError, HeadLimits};
 use super::scan::is_token_byte;
@@ -142,7 +142,7 @@ impl<'a> Line<'a> {
         let mut request = httparse::Request::new(&mut []);
         let status = request
             .parse_with_uninit_headers(head, space.within(limits))
-            .map_err(|error| refusal(error, head))?;
+            .map_err(|error| line_refusal(error, head))?;
         let httparse::Request {
             method: Some(method),
             path: Some(target),
@@ -166,18 +166,19 @@ impl<'a> Line<'a> {
 }
 
 /// A version that is not ours is told apart from what is no version.
-fn refusal(error: httparse::Error, head: &[u8]) -> HeadError {
+#[cold]
+fn line_refusal(error: httparse::Error, head: &[u8]) -> HeadError {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or(head);
     let mut words = line.split(|byte| *byte == b' ').skip(2);
-    match (error, words.next(), words.next()) {
+    match (refusal(error, head), words.next(), words.next()) {
         // RFC 9112 section 2.3: HTTP-name "/" DIGIT "." DIGIT.
         (
-            httparse::Error::Version,
+            HeadError::Version,
             Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']),
             None,
         ) => HeadError::Version,
-        (httparse::Error::Version, _, _) => invalid("a malformed version"),
-        _ => error.into(),
+        (HeadError::Version, _, _) => invalid("a malformed version"),
+        (refused, _, _) => refused,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use httparse::{Header, Status};
 
-use super::field::{Learned, check_line_ends, invalid};
+use super::field::{Learned, check_line_ends, invalid, refusal};
 use super::framing::BodyLength;
 use super::head::{FieldSpace, HeadError, HeadLimits};
 
@@ -44,11 +44,9 @@ impl<'a> Response<'a> {
             return Err(invalid("a first byte that begins no status line"));
         }
         let mut response = httparse::Response::new(&mut []);
-        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-            &mut response,
-            head,
-            space.within(limits),
-        )?;
+        let parsed = httparse::ParserConfig::default()
+            .parse_response_with_uninit_headers(&mut response, head, space.within(limits))
+            .map_err(|error| refusal(error, head))?;
         let (Some(status), Some(minor)) = (response.code, response.version) else {
             return Err(invalid("a head that ends too early"));
         };
@@ -93,8 +91,8 @@ const fn is_bodiless(status: u16) -> bool {
     status < 200 || status == 204 || status == 304
 }
 
-/// True exactly when a response that has no body says that it has one: the endpoint may well send it,
-/// and the next exchange would take it for its answer.
+/// True exactly when a response that has no body says that it has one: the endpoint may well send
+/// it, and the next exchange would take it for its answer.
 fn announces_stray_bytes(status: u16, framed: BodyLength) -> bool {
     status == 204 && matches!(framed, BodyLength::Length(1..) | BodyLength::Chunked)
 }

@@ -1,8 +1,8 @@
 //! Finds where a head ends, however the bytes come in.
 //!
 //! Lines end with CRLF and nothing else. RFC 9112 section 2.2 lets a recipient take a bare LF for a
-//! line's end; two readers of which one does and one does not see two different messages, so we refuse
-//! it. Each byte is looked at once.
+//! line's end; two readers of which one does and one does not see two different messages, so we
+//! refuse it. No byte is looked at more than twice, however many reads bring them.
 
 use super::field::invalid;
 use super::head::{HeadError, HeadLimits};
@@ -52,13 +52,13 @@ impl HeadScan {
     /// more bytes are needed.
     ///
     /// `bytes` is everything read so far of this message, from its first byte on. The length
-    /// includes the one empty line that is tolerated before a request; [`super::head::Request::parse`]
-    /// expects it there.
+    /// includes the one empty line that is tolerated before a request;
+    /// [`super::head::Request::parse`] expects it there.
     ///
     /// # Errors
     ///
-    /// What can be refused before the head is whole: a first byte that begins no message, a line that
-    /// does not end with CRLF, a head over `limits.bytes_max`.
+    /// What can be refused before the head is whole: a first byte that begins no message, a line
+    /// that does not end with CRLF, a head over `limits.bytes_max`.
     #[inline]
     pub fn find_end(
         &mut self,
@@ -139,11 +139,11 @@ fn find_empty_line(bytes: &[u8]) -> Option<usize> {
     const BLOCK: usize = 32;
     let mut at = 0;
     while let Some(block) = bytes[at..].first_chunk::<{ BLOCK + 2 }>() {
-        let mut hit = 0;
-        for place in 0..BLOCK {
-            hit |= u8::from(block[place] == b'\n') & u8::from(block[place + 2] == b'\n');
+        let mut hits = [0; BLOCK];
+        for (place, hit) in hits.iter_mut().enumerate() {
+            *hit = u8::from(block[place] == b'\n') & u8::from(block[place + 2] == b'\n');
         }
-        if hit != 0 {
+        if hits != [0; BLOCK] {
             break;
         }
         at += BLOCK;

@@ -190,6 +190,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_idle_client_is_small() {
+        // The task that every idle client has; its exchange runs in a slot.
+        fn size<F>(_task: fn(Client) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size_of::<Client>() <= 200, "{}", size_of::<Client>());
+        assert!(size(client) <= 600, "{}", size(client));
+    }
+
+    #[test]
     fn addresses_are_written_as_their_own_display_has_them() {
         let long = "1111:2222:3333:4444:5555:6666:7777:8888";
         for (address, expected) in [

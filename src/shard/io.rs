@@ -260,29 +260,30 @@ pub(crate) async fn sleep(duration: Duration) {
 
 /// Starts a task that nobody waits for; `caught` is called when it panics.
 pub(crate) fn spawn(task: impl Future<Output = ()> + 'static, caught: impl FnOnce() + 'static) {
+    // The box keeps the task at its own size: as an argument of an async function it would be held twice.
+    let task = Caught(Box::pin(task));
     // Dropping the handle detaches the task.
     drop(monoio::spawn(async move {
-        if caught_unwind(task).await.is_err() {
+        if task.await.is_err() {
             caught();
         }
     }));
 }
 
-/// Runs a future to its end or its panic.
-///
-/// # Errors
-/// When it panicked. What it owned is dropped by then.
-pub(crate) async fn caught_unwind<T>(task: impl Future<Output = T>) -> Result<T, Panicked> {
-    let mut task = pin!(task);
-    let polled = poll_fn(|context| {
+/// A future whose panic is its output. What it owned is dropped by then.
+#[derive(Debug)]
+pub(crate) struct Caught<F>(pub(crate) Pin<Box<F>>);
+
+impl<F: Future> Future for Caught<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // A task shares only `Cell`s and `RefCell`s with the others, and holds no borrow across an await.
-        match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))) {
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Ok(Poll::Pending) => Poll::Pending,
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Ok),
             Err(_payload) => Poll::Ready(Err(Panicked)),
         }
-    });
-    polled.await
+    }
 }
 
 /// A task panicked; the panic hook has said why.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Shard;
 use super::client::{Client, client};
-use super::io::{Listening, Stream, caught_unwind, either, sleep};
+use super::io::{Caught, Listening, Stream, either, sleep};
 use crate::door::Notice;
 
 /// Clients let in by one wake, so that a flood of them does not keep the shard from the others.
@@ -33,7 +33,7 @@ enum Wake {
 
 /// Accepts on one socket until the plan stops accepting; a panic starts it again in place.
 pub(super) async fn listen(shard: Rc<Shard>, listener: usize, socket: Listening) {
-    while caught_unwind(accept_loop(&shard, listener, &socket))
+    while Caught(Box::pin(accept_loop(&shard, listener, &socket)))
         .await
         .is_err()
     {

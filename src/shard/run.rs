@@ -11,7 +11,7 @@ use super::buffer::Stock;
 use super::clock::Clock;
 use super::deadline::{Late, Wheel};
 use super::driver::{AnyRuntime, DriverChoice, DriverKind};
-use super::io::{Bell, Listening, caught_unwind, sleep, spawn};
+use super::io::{Bell, Caught, Listening, sleep, spawn};
 use super::pool::Pool;
 use super::slots::Slots;
 use super::{Current, Shard, listen};
@@ -119,7 +119,7 @@ impl Shard {
             self.start(async move { listen::listen(shard, listener, listening).await });
         }
         self.adopted();
-        while caught_unwind(self.tick()).await.is_err() {
+        while Caught(Box::pin(self.tick())).await.is_err() {
             self.panicked();
         }
         self.pool.clear();

@@ -46,7 +46,8 @@ pub(super) enum After {
 }
 
 impl<'a> Answer<'a> {
-    /// The answer to `head` from the backend that calls itself `name` (its address and a line feed).
+    /// The answer to `head` from the backend that calls itself `name` (its address and a line
+    /// feed).
     pub(super) fn to(head: &'a Head, body: Vec<u8>, name: &'a [u8], now: Timestamp) -> Self {
         let path = head.path();
         if let Some(rest) = path.strip_prefix("/bytes/") {
@@ -78,7 +79,8 @@ impl<'a> Answer<'a> {
         Self::text(status, name)
     }
 
-    /// The last one of a connection whose request was refused; none where nobody is left to read it.
+    /// The last one of a connection whose request was refused; none where nobody is left to read
+    /// it.
     pub(super) fn refusing(refusal: Refusal) -> Option<Self> {
         match refusal {
             Refusal::Malformed => Some(Self::text(400, b"this is not a request\n")),

@@ -1,7 +1,8 @@
-//! `ringmain backend`: dummy backends that say which address answered, for trying, testing and benching the proxy.
+//! `ringmain backend`: dummy backends that say which address answered, for trying, testing and
+//! benching the proxy.
 //!
-//! Every address is bound before any is announced; each thread has its own listening socket on each address
-//! (SO_REUSEPORT) and its own runtime. One file an idea:
+//! Every address is bound before any is announced; each of several threads has its own listening
+//! socket on each address (SO_REUSEPORT), and every thread its own runtime. One file an idea:
 //!
 //! - `misbehaviour`: how it fails when it is asked to;
 //! - `answers`: from a request to what is answered, without I/O;
@@ -17,14 +18,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::{io, thread};
+use std::{env, io, thread};
 
 use clap::Args as ClapArgs;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::{self, Config};
 
-use super::{Failure, interrupt, print};
+use super::interrupt::Interrupt;
+use super::{Failure, print};
 use misbehaviour::Misbehaviour;
 
 /// Connections that wait for us to accept them; the kernel cuts it to `net.core.somaxconn`.
@@ -42,19 +44,16 @@ const BACKLOG: i32 = 4096;
     GET  /bytes/N     N bytes with a Content-Length\n  GET  /chunked/N   N bytes in chunks\n\n\
     Environment:\n  SKIP_SOME_REQUESTS=true  as --skip-some-requests")]
 pub(super) struct Args {
-    /// Listens on every backend address of this file.
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with = "listen",
-        required_unless_present = "listen"
-    )]
+    /// Listens on every backend address of this file [default, without --listen: as `ringmain
+    /// run`].
+    #[arg(long, value_name = "FILE", conflicts_with = "listen")]
     config: Option<PathBuf>,
     /// An address to listen on; port 0 is a free one. Again for each further address.
     #[arg(long, value_name = "ADDR")]
     listen: Vec<SocketAddr>,
     /// Threads, each with a runtime of its own.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
     /// Prints each request and the status that it got.
     #[arg(long)]
@@ -65,12 +64,12 @@ pub(super) struct Args {
 
 /// What every connection of every thread goes by.
 #[derive(Debug)]
-pub(super) struct Service {
+pub(super) struct Conduct {
     misbehaviour: Misbehaviour,
     log_requests: bool,
 }
 
-impl Service {
+impl Conduct {
     /// One that behaves well and says nothing.
     pub(super) fn quiet() -> Self {
         Self {
@@ -82,26 +81,27 @@ impl Service {
 
 /// Serves until it is interrupted.
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let addresses = match &args.config {
-        Some(file) => addresses_of(&load(file)?)?,
-        None => args.listen.clone(),
+    let addresses = match args.listen.is_empty() {
+        true => addresses_of(&load(args.config.as_deref())?)?,
+        false => args.listen.clone(),
     };
     let listeners = listen(&addresses, args.threads)?;
+    let interrupt = Interrupt::new()?;
     print(&announcement(&listeners[0])?)?;
-    let service = Arc::new(Service {
+    let conduct = Arc::new(Conduct {
         misbehaviour: args.misbehaviour.clone(),
         log_requests: args.log_requests,
     });
     for listeners in listeners {
-        start(listeners, Arc::clone(&service))?;
+        start(listeners, Arc::clone(&conduct))?;
     }
-    interrupt::wait()?;
+    interrupt.wait();
     Ok(ExitCode::SUCCESS)
 }
 
 /// Starts one thread that serves `listeners` for as long as the process lives.
-pub(super) fn start(listeners: Vec<TcpListener>, service: Arc<Service>) -> Result<(), Failure> {
-    let serve = move || server::serve(listeners, service);
+pub(super) fn start(listeners: Vec<TcpListener>, conduct: Arc<Conduct>) -> Result<(), Failure> {
+    let serve = move || server::serve(listeners, conduct);
     thread::Builder::new()
         .name("ringmain-dummy".to_owned())
         .spawn(serve)
@@ -109,8 +109,9 @@ pub(super) fn start(listeners: Vec<TcpListener>, service: Arc<Service>) -> Resul
         .map_err(|error| Failure::from_error(&error))
 }
 
-fn load(file: &Path) -> Result<Config, Failure> {
-    config::load(file).map_err(|errors| Failure::of_configuration(&errors))
+fn load(file: Option<&Path>) -> Result<Config, Failure> {
+    let file = config::find(file, |name| env::var(name).ok());
+    config::load(&file).map_err(|errors| Failure::of_configuration(&errors))
 }
 
 /// Every backend's address, each once, with a summary of the file on standard output.
@@ -131,10 +132,14 @@ fn addresses_of(config: &Config) -> Result<Vec<SocketAddr>, Failure> {
     Ok(addresses)
 }
 
-/// For each thread a socket on each address. The first thread's sockets settle the port where it was 0.
+/// For each thread a socket on each address. The first thread's sockets settle the port where it
+/// was 0.
 fn listen(addresses: &[SocketAddr], threads: u16) -> Result<Vec<Vec<TcpListener>>, Failure> {
     let bind_all = |addresses: &[SocketAddr]| -> Result<Vec<TcpListener>, Failure> {
-        addresses.iter().map(|address| bind(*address)).collect()
+        addresses
+            .iter()
+            .map(|address| bind(*address, 1 < threads))
+            .collect()
     };
     let first = bind_all(addresses)?;
     let settled = local_addresses(&first)?;
@@ -145,8 +150,9 @@ fn listen(addresses: &[SocketAddr], threads: u16) -> Result<Vec<Vec<TcpListener>
     Ok(listeners)
 }
 
-/// A listening socket on `address` that shares it with the other threads' (port 0: a free one).
-pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+/// A listening socket on `address` (port 0: a free one). A `shared` one lets others on the same
+/// address; without need it would hide that another process has it.
+pub(super) fn bind(address: SocketAddr, shared: bool) -> Result<TcpListener, Failure> {
     let bound = || -> io::Result<TcpListener> {
         let socket = Socket::new(
             Domain::for_address(address),
@@ -154,7 +160,7 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
             Some(Protocol::TCP),
         )?;
         socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
+        socket.set_reuse_port(shared)?;
         // Accepted sockets inherit it.
         socket.set_tcp_nodelay(true)?;
         socket.bind(&address.into())?;

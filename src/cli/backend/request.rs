@@ -1,10 +1,13 @@
-//! Requests of one connection, read by monoio-http's `RequestDecoder` behind the caps that it lacks.
+//! Requests of one connection, read by monoio-http's `RequestDecoder` behind the caps that it
+//! lacks.
 //!
-//! The decoder waits for a head of any length, panics on a field name of 64 KiB, reads the first `Content-Length` of
-//! several, and holds a whole body in memory. So the reader under it has an allowance: when so many bytes have come and the
-//! decoder still asks for more, the request is refused. Bodies over [`BODY_BYTES_MAX`] are refused before they are read; a
-//! field name that comes whole behind a large body can still make the decoder panic, which `server.rs` contains. The decoder's counterpart, `GenericEncoder`, is not used: it
-//! sends a body in answer to HEAD, knows no HTTP/1.0, and can't stream a body of a known length.
+//! The decoder waits for a head of any length, panics on a field name of 64 KiB, reads the first
+//! `Content-Length` of several, and holds a whole body in memory. So the reader under it has an
+//! allowance: when so many bytes have come and the decoder still asks for more, the request is
+//! refused. Bodies over [`BODY_BYTES_MAX`] are refused before they are read; a field name that
+//! comes whole behind a large body can still make the decoder panic, which `server.rs` contains.
+//! The decoder's counterpart, `GenericEncoder`, is not used: it sends a body in answer to HEAD,
+//! knows no HTTP/1.0, and can't stream a body of a known length.
 
 use std::cell::Cell;
 use std::io;
@@ -105,8 +108,9 @@ impl Requests {
         Ok(body)
     }
 
-    /// Reads what the client still sends and drops it, for a second at most. Closing with bytes unread would reset the
-    /// connection, and the client might never see the answer that it is owed.
+    /// Reads what the client still sends and drops it, for a second at most. Closing with bytes
+    /// unread would reset the connection, and the client might never see the answer that it is
+    /// owed.
     pub(super) async fn discard(self) {
         let Some(mut io) = self.source.io.take() else {
             return;
@@ -213,7 +217,8 @@ impl Head {
         }
     }
 
-    /// Refuses what the decoder lets pass: framing that two readers could take differently (RFC 9112 section 6.3).
+    /// Refuses what the decoder lets pass: framing that two readers could take differently (RFC
+    /// 9112 section 6.3).
     fn with_sound_framing(self) -> Result<Self, Refusal> {
         let fields = self.request.headers();
         let lengths = fields.get_all("content-length").iter().count();

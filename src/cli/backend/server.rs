@@ -1,6 +1,8 @@
-//! One thread of a dummy backend: its runtime, its accept loops, and a connection from its first request to its last.
+//! One thread of a dummy backend: its runtime, its accept loops, and a connection from its first
+//! request to its last.
 //!
-//! io_uring where a plain ring can be made, epoll otherwise. An answer leaves in one write, head and content together.
+//! io_uring where a plain ring can be made, epoll otherwise. An answer leaves in one write, head
+//! and content together.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -23,7 +25,7 @@ use rand::rngs::SysRng;
 use rand_xorshift::XorShiftRng;
 
 use super::super::{Failure, print};
-use super::Service;
+use super::Conduct;
 use super::answers::{After, Answer, Body};
 use super::misbehaviour::Verdict;
 use super::request::{Head, Refusal, Requests};
@@ -38,22 +40,22 @@ static FILLER: [u8; 64 * 1024] = filler();
 struct Here {
     /// The address and a line feed: what the answer says.
     name: Vec<u8>,
-    service: Arc<Service>,
+    conduct: Arc<Conduct>,
     rng: RefCell<XorShiftRng>,
     date: RefCell<Date>,
 }
 
 /// Serves `listeners` until the process ends, or ends it where no runtime can be made.
-pub(super) fn serve(listeners: Vec<TcpListener>, service: Arc<Service>) {
+pub(super) fn serve(listeners: Vec<TcpListener>, conduct: Arc<Conduct>) {
     let ring = RuntimeBuilder::<IoUringDriver>::new()
         .enable_timer()
         .build();
     let outcome = match ring {
-        Ok(mut runtime) => runtime.block_on(accept_all(listeners, service)),
+        Ok(mut runtime) => runtime.block_on(accept_all(listeners, conduct)),
         Err(_) => RuntimeBuilder::<LegacyDriver>::new()
             .enable_timer()
             .build()
-            .and_then(|mut runtime| runtime.block_on(accept_all(listeners, service))),
+            .and_then(|mut runtime| runtime.block_on(accept_all(listeners, conduct))),
     };
     if let Err(error) = outcome {
         // The exit code is the process's, not this thread's.
@@ -62,12 +64,13 @@ pub(super) fn serve(listeners: Vec<TcpListener>, service: Arc<Service>) {
     }
 }
 
-async fn accept_all(listeners: Vec<TcpListener>, service: Arc<Service>) -> io::Result<()> {
+async fn accept_all(listeners: Vec<TcpListener>, conduct: Arc<Conduct>) -> io::Result<()> {
     let mut loops = Vec::new();
     for listener in listeners {
-        // A ring waits on a blocking socket and gets EAGAIN from another; epoll the other way round.
+        // A ring waits on a blocking socket and gets EAGAIN from another; epoll the other way
+        // round.
         listener.set_nonblocking(monoio::utils::is_legacy())?;
-        let here = Rc::new(Here::new(listener.local_addr()?, Arc::clone(&service))?);
+        let here = Rc::new(Here::new(listener.local_addr()?, Arc::clone(&conduct))?);
         let listener = monoio::net::TcpListener::from_std(listener)?;
         loops.push(monoio::spawn(accept(listener, here)));
     }
@@ -113,14 +116,14 @@ async fn converse(stream: TcpStream, here: Rc<Here>) {
         };
         served += 1;
         let now = Timestamp::now();
-        let verdict = here.service.misbehaviour.judge(&mut *here.rng.borrow_mut());
+        let verdict = here.conduct.misbehaviour.judge(&mut *here.rng.borrow_mut());
         let answer = match verdict {
             Verdict::Skip => return here.log(&head, "no answer"),
             Verdict::AnswerWith(status) => Answer::named(status, &here.name),
             Verdict::Answer => Answer::to(&head, body, &here.name, now),
         };
         let after = after(&head, &answer);
-        if let Some(delay) = here.service.misbehaviour.delay_first_byte {
+        if let Some(delay) = here.conduct.misbehaviour.delay_first_byte {
             monoio::time::sleep(delay).await;
         }
         out.clear();
@@ -132,7 +135,7 @@ async fn converse(stream: TcpStream, here: Rc<Here>) {
             Ok(buffer) => out = buffer,
             Err(_) => return,
         }
-        if after == After::Closes || here.service.misbehaviour.closes_after(served) {
+        if after == After::Closes || here.conduct.misbehaviour.closes_after(served) {
             // The client has gone where this fails, and the connection ends in either case.
             let _ = write.shutdown().await;
             return;
@@ -180,7 +183,8 @@ async fn refuse(
 }
 
 fn after(head: &Head, answer: &Answer<'_>) -> After {
-    // Content of unknown length ends with the connection where there are no chunks (RFC 9112 section 6.3 rule 8).
+    // Content of unknown length ends with the connection where there are no chunks (RFC 9112
+    // section 6.3 rule 8).
     let until_close = matches!(answer.body, Body::ChunkedFiller(_)) && !head.is_http_1_1();
     match (head.keeps_alive() && !until_close, head.is_http_1_1()) {
         (true, true) => After::Lives,
@@ -197,7 +201,7 @@ async fn send(
     mut out: Vec<u8>,
     write: &mut OwnedWriteHalf<TcpStream>,
 ) -> io::Result<Vec<u8>> {
-    if let Some(delay) = here.service.misbehaviour.delay_body {
+    if let Some(delay) = here.conduct.misbehaviour.delay_body {
         out = write_out(write, out).await?;
         monoio::time::sleep(delay).await;
     }
@@ -272,18 +276,18 @@ const fn filler() -> [u8; 64 * 1024] {
 }
 
 impl Here {
-    fn new(address: SocketAddr, service: Arc<Service>) -> io::Result<Self> {
+    fn new(address: SocketAddr, conduct: Arc<Conduct>) -> io::Result<Self> {
         let rng = XorShiftRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
         Ok(Self {
             name: format!("{address}\n").into_bytes(),
-            service,
+            conduct,
             rng: RefCell::new(rng),
             date: RefCell::default(),
         })
     }
 
     fn log(&self, head: &Head, outcome: impl std::fmt::Display) {
-        if self.service.log_requests {
+        if self.conduct.log_requests {
             let name = String::from_utf8_lossy(&self.name);
             let line = format!(
                 "{} {} {} {outcome}\n",

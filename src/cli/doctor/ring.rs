@@ -1,7 +1,7 @@
 //! Whether io_uring works here, with which flags, and what to type if not.
 //!
-//! The rungs are those that a shard climbs down. Each is tried on a fresh thread, because a ring of SINGLE_ISSUER belongs
-//! to the thread that made it.
+//! The rungs are those that a shard climbs down. Each is tried on a fresh thread, because a ring of
+//! SINGLE_ISSUER belongs to the thread that made it.
 
 use std::io;
 use std::thread;
@@ -49,8 +49,8 @@ const LADDER: [Rung; 3] = [
     },
 ];
 
-/// Tries the ladder, and epoll below it. `disabled` is what the sysctl `kernel.io_uring_disabled` says, `limits` is
-/// proc(5)'s.
+/// Tries the ladder, and epoll below it. `disabled` is what the sysctl `kernel.io_uring_disabled`
+/// says, `limits` is proc(5)'s.
 pub(super) fn examine(disabled: &str, limits: &str) -> Vec<Finding> {
     let mut refused = None;
     for (depth, rung) in LADDER.iter().enumerate() {

@@ -1,8 +1,10 @@
-//! One log record becomes one line: text, JSON, or JSON in the Elastic Common Schema. Pure: the stamp is an argument.
+//! One log record becomes one line: text, JSON, or JSON in the Elastic Common Schema. Pure: the
+//! stamp is an argument.
 //!
-//! Whatever a value holds, it can neither end its line nor begin another key: a client chooses hosts and paths, and a forged
-//! line is an old way to hide (CWE-117). Controls and the characters that reorder a terminal's text are escaped
-//! everywhere, so that a log read with `cat` is safe too.
+//! Whatever a value holds, it can neither end its line nor begin another key: a client chooses
+//! hosts and paths, and a forged line is an old way to hide (CWE-117). Controls and the characters
+//! that reorder a terminal's text are escaped everywhere, so that a log read with `cat` is safe
+//! too.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -332,7 +334,8 @@ mod tests {
             LogFormat::Json,
             "bad",
             &[("host", "x\"}\n{\u{7f}\u{2028}".into())],
-            "{\"time\":\"2026-11-21T12:00:00.123Z\",\"level\":\"info\",\"target\":\"ringmain::boot\",\
+            "{\"time\":\"2026-11-21T12:00:00.123Z\",\"level\":\"info\",\
+             \"target\":\"ringmain::boot\",\
              \"message\":\"bad\",\"host\":\"x\\\"}\\n{\\u007f\\u2028\"}\n",
         );
     }
@@ -349,7 +352,8 @@ mod tests {
                 ("d", f64::NAN.into()),
                 ("e", true.into()),
             ],
-            "{\"time\":\"2026-11-21T12:00:00.123Z\",\"level\":\"info\",\"target\":\"ringmain::boot\",\
+            "{\"time\":\"2026-11-21T12:00:00.123Z\",\"level\":\"info\",\
+             \"target\":\"ringmain::boot\",\
              \"message\":\"m\",\"a\":1,\"b\":-1,\"c\":0.5,\"d\":null,\"e\":true}\n",
         );
     }

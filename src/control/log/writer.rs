@@ -1,8 +1,8 @@
 //! Owns the log's outputs and the consuming ends of the shards' rings.
 //!
-//! One lock covers both, and no shard ever takes it after its registration. The writer's thread drains all rings and parks;
-//! each push unparks it. An unpark that comes before the park makes the park return at once, so that no record waits
-//! for the next one.
+//! One lock covers both, and no shard ever takes it after its registration. The writer's thread
+//! drains all rings and parks; each push unparks it. An unpark that comes before the park makes the
+//! park return at once, so that no record waits for the next one.
 
 #![expect(
     clippy::disallowed_types,
@@ -160,7 +160,8 @@ impl Inner {
             batch,
         } = self;
         for ring in rings.iter_mut() {
-            // Bounded by what is there now: a shard that logs without end must not keep the others waiting.
+            // Bounded by what is there now: a shard that logs without end must not keep the others
+            // waiting.
             for _ in 0..ring.lines.slots() {
                 let Ok(line) = ring.lines.pop() else { break };
                 batch.extend_from_slice(&line);
@@ -224,7 +225,8 @@ impl Output {
         }
     }
 
-    /// Writes `lines`. There is nowhere left to report that a log can't be written, so that an error is let go.
+    /// Writes `lines`. There is nowhere left to report that a log can't be written, so that an
+    /// error is let go.
     fn write(&mut self, lines: &[u8]) {
         let _ = match self {
             Self::Stderr => io::stderr().lock().write_all(lines),
