@@ -38,6 +38,8 @@ fn check_refused(proxy: &Proxy, request: &[u8], status: u16, label: &str) {
     let mut client = proxy.client();
     client.try_send(request);
     let answer = client.answer();
+    let begin = &request[..request.len().min(80)];
+    assert_eq!(answer.status(), status, "{}", begin.escape_ascii());
     check(&answer, status, "http_request_error");
     let connection = answer.head.field("Connection");
     assert_eq!(connection.as_deref(), Some("close"), "{answer:?}");
@@ -247,7 +249,7 @@ fn a_client_over_the_limit_is_shed(driver: Driver) {
     let origin = Served::saying("a");
     let proxy = Setup::new(driver)
         .listener("[listener.limits]\nconnections_max = 2")
-        .expects_line("connections_max")
+        .expects_line("connections_max is reached")
         .service("a", &[origin.address()], "")
         .start();
     let mut first = proxy.client();

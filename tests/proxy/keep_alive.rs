@@ -9,6 +9,7 @@ on_both_drivers! {
     an_idle_connection_is_closed_at_its_age
     a_connection_that_the_origin_closed_never_becomes_a_502
     a_request_that_meets_a_closing_connection_is_replayed_once
+    an_origin_that_closes_all_its_connections_at_once_never_becomes_a_502
     a_post_is_not_replayed
     bytes_that_nobody_asked_for_end_a_pooled_connection
     a_client_that_asks_for_close_gets_it
@@ -138,6 +139,37 @@ fn a_request_that_meets_a_closing_connection_is_replayed_once(driver: Driver) {
     second.request();
     second.send(ok("b"));
     assert_eq!(client.answer().text(), "b");
+    assert!(proxy.report().faults().is_empty());
+}
+
+/// As when it restarts under load: every pooled connection is stale, and was used a moment ago.
+fn an_origin_that_closes_all_its_connections_at_once_never_becomes_a_502(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut clients: Vec<_> = (0..6).map(|_| proxy.client()).collect();
+    let mut upstreams = Vec::new();
+    for client in &mut clients {
+        client.send(GET);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstreams.push(upstream);
+    }
+    for upstream in &mut upstreams {
+        upstream.send(ok("before"));
+    }
+    for client in &mut clients {
+        client.answer();
+    }
+    drop(upstreams);
+    for client in &mut clients {
+        client.send(GET);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send(ok("after"));
+        assert_eq!(client.answer().text(), "after");
+    }
     assert!(proxy.report().faults().is_empty());
 }
 

@@ -62,9 +62,7 @@ fn a_drain_finishes_what_runs_and_exits_0(driver: Driver) {
         client.send("56789");
         upstream.take(5);
         upstream.send(ok("whole"));
-        let answer = client.answer();
-        assert_eq!(answer.text(), "whole");
-        assert_eq!(answer.head.field("Connection").as_deref(), Some("close"));
+        assert_eq!(client.answer().text(), "whole");
         client.ends();
         assert_eq!(proxy.exit_code(), Some(0));
     }
@@ -82,10 +80,14 @@ fn a_drain_closes_quiet_clients_and_accepts_nobody(driver: Driver) {
     let address = proxy.address();
     proxy.signal("TERM");
     proxy.log_line("drain");
-    busy.send(GET);
-    let answer = busy.answer();
-    assert_eq!(answer.status(), 200, "one more answer");
-    assert_eq!(answer.head.field("Connection").as_deref(), Some("close"));
+    // The shard adopts the plan of the drain at its next tick; from then on each client gets one
+    // more answer.
+    let mut goodbye = || {
+        let answer = busy.get("a.test", "/");
+        assert_eq!(answer.status(), 200);
+        answer.head.field("Connection").as_deref() == Some("close")
+    };
+    assert!((0..100_000).any(|_| goodbye()), "one answer says close");
     busy.ends();
     quiet.ends();
     assert_eq!(proxy.exit_code(), Some(0));
