@@ -425,10 +425,13 @@ fn body_limits(listener: &Listener) -> BodyLimits {
 
 /// The smallest class of buffer with room for `bytes`.
 const fn class(bytes: usize) -> usize {
-    match bytes {
-        0..=TINY => TINY,
-        ..=SMALL => SMALL,
-        ..=MEDIUM => MEDIUM,
-        _ => LARGE,
+    if bytes <= TINY {
+        TINY
+    } else if bytes <= SMALL {
+        SMALL
+    } else if bytes <= MEDIUM {
+        MEDIUM
+    } else {
+        LARGE
     }
 }
