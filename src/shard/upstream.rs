@@ -82,9 +82,17 @@ impl Tries {
     fn pick(&self, exchange: &Exchange<'_>) -> Option<usize> {
         let failed = &self.failed[..self.count];
         let mut generator = exchange.shard.generator.borrow_mut();
-        exchange.picker().pick(&mut generator, |endpoint| {
-            !failed.contains(&(endpoint as u32))
-        })
+        let mut picker = exchange.picker();
+        picker
+            .pick(&mut generator, |endpoint| {
+                !failed.contains(&(endpoint as u32))
+            })
+            .or_else(|| {
+                let again = self.last == Fault::ConnectionTerminated;
+                again
+                    .then(|| picker.pick(&mut generator, |_| true))
+                    .flatten()
+            })
     }
 }
 
