@@ -1,7 +1,7 @@
 //! From a configuration to a running proxy and to its end; the only module that names both planes.
 //!
-//! Boot owns the listening sockets. Each shard gets duplicates of its own, so that a shard that dies takes none along, and what is
-//! queued on them waits for its successor.
+//! Boot owns the listening sockets. Each shard gets duplicates of its own, so that a shard that
+//! dies takes none along, and what is queued on them waits for its successor.
 
 use std::io;
 use std::net::SocketAddr;
@@ -209,7 +209,8 @@ fn shard_count(configured: u32) -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The CPUs to pin the shards to, one each, within the affinity mask; none where that would do harm.
+/// The CPUs to pin the shards to, one each, within the affinity mask; none where that would do
+/// harm.
 fn cpus(pin: config::Pin, shards: usize) -> Vec<CoreId> {
     // Within the mask of the process (sched_getaffinity).
     let mask = core_affinity::get_core_ids().unwrap_or_default();
@@ -235,13 +236,15 @@ const fn driver(configured: config::Driver) -> DriverChoice {
     }
 }
 
-/// Our name in Via where the operator gave none: only one's own name is a loop, so no two processes share it.
+/// Our name in Via where the operator gave none: only one's own name is a loop, so no two processes
+/// share it.
 fn draw_name() -> String {
     let id = balance::draw_id(&mut balance::generator());
     format!("ringmain-{:04x}", id as u16)
 }
 
-/// Binds every listener once per shard. On port 0 the kernel picks one for the first, and the others follow.
+/// Binds every listener once per shard. On port 0 the kernel picks one for the first, and the
+/// others follow.
 fn bind_all(config: &Config, shards: usize) -> Result<Sockets, BootError> {
     let mut sockets = Sockets {
         bound: Vec::new(),
@@ -265,7 +268,8 @@ fn bind_all(config: &Config, shards: usize) -> Result<Sockets, BootError> {
     Ok(sockets)
 }
 
-/// SO_REUSEPORT would let a second process of the same user share the port unseen; so the address is first bound without it.
+/// SO_REUSEPORT would let a second process of the same user share the port unseen; so the address
+/// is first bound without it.
 fn bind_first(address: SocketAddr) -> io::Result<OwnedFd> {
     if address.port() != 0 {
         fd::probe_bind(address)?;

@@ -1,8 +1,9 @@
 //! Why an exchange failed: the one table that turns a cause into side, status, label and word.
 //!
-//! Words are the error types of RFC 9209 section 2.3 (`Proxy-Status: ringmain; error=WORD`). Several causes may share a word
-//! (every 4xx of our own is `http_request_error` there, as the RFC has it); labels are unique, and are what counters and
-//! the report are keyed by. Where one cause has an RFC word for itself, its label is that word.
+//! Words are the error types of RFC 9209 section 2.3 (`Proxy-Status: ringmain; error=WORD`).
+//! Several causes may share a word (every 4xx of our own is `http_request_error` there, as the RFC
+//! has it); labels are unique, and are what counters and the report are keyed by. Where one cause
+//! has an RFC word for itself, its label is that word.
 
 /// Who is to blame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,8 +29,8 @@ impl Side {
 
 /// The cause of one failed exchange.
 ///
-/// In the order of an exchange's life: the request arrives, is routed, an endpoint is connected, answers, and the client takes
-/// the answer.
+/// In the order of an exchange's life: the request arrives, is routed, an endpoint is connected,
+/// answers, and the client takes the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Fault {
@@ -57,7 +58,8 @@ pub enum Fault {
     DestinationUnavailable,
     /// A limit of ours was reached; answered with 503.
     ConnectionLimitReached,
-    /// The endpoint refused the connection; nothing was sent, so any request may be tried elsewhere.
+    /// The endpoint refused the connection; nothing was sent, so any request may be tried
+    /// elsewhere.
     ConnectionRefused,
     /// The endpoint did not accept the connection in time; nothing was sent.
     ConnectionTimeout,
@@ -140,8 +142,9 @@ impl Fault {
         self.row().side
     }
 
-    /// True exactly when another try may succeed without the request having been processed twice: at once for causes before
-    /// anything was sent ([`Fault::nothing_sent`]), else for idempotent methods only (RFC 9110 section 9.2.2).
+    /// True exactly when another try may succeed without the request having been processed twice:
+    /// at once for causes before anything was sent ([`Fault::nothing_sent`]), else for idempotent
+    /// methods only (RFC 9110 section 9.2.2).
     pub const fn retryable(self) -> bool {
         self.row().retryable
     }
@@ -154,7 +157,8 @@ impl Fault {
         )
     }
 
-    /// The status of the answer, where one can still be given; 499 where the client is gone and none is sent.
+    /// The status of the answer, where one can still be given; 499 where the client is gone and
+    /// none is sent.
     pub const fn status(self) -> u16 {
         self.row().status
     }

@@ -1,8 +1,8 @@
 //! The edge to the kernel: the few calls that need raw descriptors or `unsafe`.
 //!
-//! What a safe crate offers on an owned socket (`socket2`) is used where the owner is at hand. Here stands what acts on a
-//! descriptor whose owner lives elsewhere: a deadline cuts a connection that a task is reading, a pool looks at a socket inside a
-//! stream of the runtime.
+//! What a safe crate offers on an owned socket (`socket2`) is used where the owner is at hand. Here
+//! stands what acts on a descriptor whose owner lives elsewhere: a deadline cuts a connection that
+//! a task is reading, a pool looks at a socket inside a stream of the runtime.
 
 #![expect(unsafe_code, reason = "this is the edge to the kernel")]
 
@@ -25,27 +25,28 @@ pub enum Cut {
     Both,
 }
 
-/// Ends directions of the connection `fd` (shutdown(2)); pending operations on it complete. A connection that has already ended is
-/// left alone: there is nothing to be told about it.
+/// Ends directions of the connection `fd` (shutdown(2)); pending operations on it complete. A
+/// connection that has already ended is left alone: there is nothing to be told about it.
 pub fn cut(fd: RawFd, directions: Cut) {
     let how = match directions {
         Cut::Reading => libc::SHUT_RD,
         Cut::Writing => libc::SHUT_WR,
         Cut::Both => libc::SHUT_RDWR,
     };
-    // SAFETY: shutdown(2) touches no memory of ours. That `fd` still names the caller's connection is the caller's rule: a
-    // deadline's entry dies before its stream does (shard/deadline.rs).
+    // SAFETY: shutdown(2) touches no memory of ours. That `fd` still names the caller's connection
+    // is the caller's rule: a deadline's entry dies before its stream does (shard/deadline.rs).
     let _ = unsafe { libc::shutdown(fd, how) };
 }
 
-/// Makes the close of the connection `fd` a reset: the other side must not take what it has read for the whole (RFC 9112
-/// section 8).
+/// Makes the close of the connection `fd` a reset: the other side must not take what it has read
+/// for the whole (RFC 9112 section 8).
 pub fn reset_at_close(fd: RawFd) {
     let linger = libc::linger {
         l_onoff: 1,
         l_linger: 0,
     };
-    // SAFETY: the option's value is a `linger` that lives across the call, with its own size beside it.
+    // SAFETY: the option's value is a `linger` that lives across the call, with its own size beside
+    // it.
     let _ = unsafe {
         libc::setsockopt(
             fd,
@@ -59,12 +60,13 @@ pub fn reset_at_close(fd: RawFd) {
 
 /// Closes the descriptors of a shard that died with its runtime.
 pub fn close_orphan(fd: RawFd) {
-    // SAFETY: the shard's thread has unwound and its runtime is forgotten, so nobody else will use or close `fd`.
+    // SAFETY: the shard's thread has unwound and its runtime is forgotten, so nobody else will use
+    // or close `fd`.
     let _ = unsafe { libc::close(fd) };
 }
 
-/// True exactly when nothing can be read from the idle connection `fd`: no byte, no end, no error. One system call
-/// (recv(2) with MSG_PEEK).
+/// True exactly when nothing can be read from the idle connection `fd`: no byte, no end, no error.
+/// One system call (recv(2) with MSG_PEEK).
 pub fn is_quiet(fd: RawFd) -> bool {
     let mut byte = MaybeUninit::<u8>::uninit();
     // SAFETY: the kernel writes at most one byte to `byte`, which lives across the call.
@@ -79,8 +81,8 @@ pub fn is_quiet(fd: RawFd) -> bool {
     received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
 }
 
-/// A listening socket: close-on-exec, not blocking, SO_REUSEPORT (so that each shard has its own) and TCP_NODELAY, which the
-/// accepted sockets inherit.
+/// A listening socket: close-on-exec, not blocking, SO_REUSEPORT (so that each shard has its own)
+/// and TCP_NODELAY, which the accepted sockets inherit.
 ///
 /// # Errors
 /// What socket(2), bind(2) or listen(2) say.
@@ -103,7 +105,8 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Finds out whether `address` is free: with SO_REUSEPORT alone, a second process of the same user would share the port unseen.
+/// Finds out whether `address` is free: with SO_REUSEPORT alone, a second process of the same user
+/// would share the port unseen.
 ///
 /// # Errors
 /// What socket(2) or bind(2) say, `EADDRINUSE` where somebody listens there.
@@ -153,7 +156,8 @@ pub fn accept(listener: RawFd, nonblocking: bool) -> io::Result<Option<(TcpStrea
     Ok(Some((socket.into(), address)))
 }
 
-/// accept(2): network errors that are already pending on the new connection are reported here; they are the client's.
+/// accept(2): network errors that are already pending on the new connection are reported here; they
+/// are the client's.
 fn is_nobody(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -215,7 +219,8 @@ impl Glance {
     }
 }
 
-/// Prepares a connected upstream socket: no Nagle delay, and keep-alive probes so that an endpoint that vanished is noticed.
+/// Prepares a connected upstream socket: no Nagle delay, and keep-alive probes so that an endpoint
+/// that vanished is noticed.
 ///
 /// # Errors
 /// What setsockopt(2) says.

@@ -1,7 +1,7 @@
 //! ringmain: a load-balancing reverse proxy for Linux on io_uring, one shard per core.
 //!
-//! The house is described in `docs/ARCHITECTURE.md`; `tests/tidy.rs` holds its law. Modules in reading order: what runs at
-//! the top, what it stands on below.
+//! The house is described in `docs/ARCHITECTURE.md`; `tests/tidy.rs` holds its law. Modules in
+//! reading order: what runs at the top, what it stands on below.
 
 pub mod boot;
 pub mod cli;

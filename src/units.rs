@@ -1,15 +1,17 @@
 //! Durations and sizes as an operator writes them: a number and its unit.
 //!
-//! Durations are sums of whole numbers with the units ms, s, m, h and d, each unit at most once and the larger ones first
-//! (`250ms`, `1m30s`, `30d`). Sizes are one whole number with an optional unit: B, KiB, MiB, GiB (powers of 1024) or kB, MB,
-//! GB (powers of 1000). Pure: what is formatted here parses to the same value again.
+//! Durations are sums of whole numbers with the units ms, s, m, h and d, each unit at most once and
+//! the larger ones first (`250ms`, `1m30s`, `30d`). Sizes are one whole number with an optional
+//! unit: B, KiB, MiB, GiB (powers of 1024) or kB, MB, GB (powers of 1000). Pure: what is formatted
+//! here parses to the same value again.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a text is not a duration or a size. Each message says what is allowed; show it to the operator.
+/// Why a text is not a duration or a size. Each message says what is allowed; show it to the
+/// operator.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum UnitsError {
     /// The text is not made of whole numbers with units of time.
@@ -44,7 +46,8 @@ const DURATION_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-/// Units of bytes; the binary ones first and the largest of them first, which is the order that [`format_size`] tries.
+/// Units of bytes; the binary ones first and the largest of them first, which is the order that
+/// [`format_size`] tries.
 const SIZE_UNITS: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -58,7 +61,8 @@ const SIZE_UNITS: [(&str, u64); 7] = [
 /// The duration that `text` writes, in whole milliseconds: `250ms`, `5s`, `1m30s`, `30d`.
 ///
 /// # Errors
-/// When `text` is not a sum of whole numbers with falling units, or is longer than 64 bits of milliseconds.
+/// When `text` is not a sum of whole numbers with falling units, or is longer than 64 bits of
+/// milliseconds.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitsError> {
     if text.is_empty() {
         return Err(UnitsError::Duration(text.into()));
@@ -117,7 +121,8 @@ pub fn format_duration(duration: Duration) -> String {
     text
 }
 
-/// `bytes` as [`parse_size`] reads it, in the largest binary unit that divides it: `16KiB`, `1000B`.
+/// `bytes` as [`parse_size`] reads it, in the largest binary unit that divides it: `16KiB`,
+/// `1000B`.
 pub fn format_size(bytes: u64) -> String {
     let divides = |&&(_, factor): &&(&str, u64)| factor <= bytes && bytes.is_multiple_of(factor);
     match SIZE_UNITS.iter().find(divides) {

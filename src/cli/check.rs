@@ -18,7 +18,8 @@ use crate::plan::Life;
 /// What RLIMIT_NOFILE is taken for where the kernel does not say.
 const NOFILE_FALLBACK: u64 = 1_024;
 
-/// Check a configuration: print every error with its place and what is allowed, or the compiled plan
+/// Check a configuration: print every error with its place and what is allowed, or the compiled
+/// plan
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  ringmain check --config config.toml")]
 pub struct CheckArgs {

@@ -1,7 +1,7 @@
 //! What is wrong with a configuration: every error of a file, each at its place.
 //!
-//! `{}` renders them plain, `{:#}` with colours; print the latter through `anstream`, which strips them where there is no terminal
-//! or where NO_COLOR asks for it.
+//! `{}` renders them plain, `{:#}` with colours; print the latter through `anstream`, which strips
+//! them where there is no terminal or where NO_COLOR asks for it.
 
 use std::fmt;
 use std::ops::Range;

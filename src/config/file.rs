@@ -1,10 +1,13 @@
-//! The TOML of a configuration: the only reader of it, which goes on after an error so that all of a file's come at once.
+//! The TOML of a configuration: the only reader of it, which goes on after an error so that all of
+//! a file's come at once.
 //!
-//! serde stops at its first error, so the document is walked here by hand: a section's reader asks its [`Table`] for each key with
-//! a default and a range, gets a usable value in any case, and what was wrong collects in [`Findings`]. Invariants:
+//! serde stops at its first error, so the document is walked here by hand: a section's reader asks
+//! its [`Table`] for each key with a default and a range, gets a usable value in any case, and what
+//! was wrong collects in [`Findings`]. Invariants:
 //!
 //! 1. A key that nobody asked for is unknown, and an error.
-//! 2. After a finding the default (or a stand-in) takes the value's place; no `Config` is made of it.
+//! 2. After a finding the default (or a stand-in) takes the value's place; no `Config` is made of
+//!    it.
 //! 3. A default lies in its own range: it is read by the same code as what stands in the file.
 
 use std::ops::{Range, RangeInclusive};
@@ -38,7 +41,8 @@ pub(super) fn document<'t, T>(
 ) -> Option<T> {
     let (document, errors) = DeTable::parse_recoverable(findings.text());
     if !errors.is_empty() {
-        // What the rest of the file means is not known until it is TOML; guesses would bury the slip.
+        // What the rest of the file means is not known until it is TOML; guesses would bury the
+        // slip.
         for error in errors {
             findings.report(Finding {
                 span: error.span().unwrap_or(0..0),
@@ -150,7 +154,8 @@ impl<'f, 't> Table<'f, 't> {
         self.value(key, default, list(read))
     }
 
-    /// Names and what `read` makes of them, in the order of the file. `same` says whether two names are one.
+    /// Names and what `read` makes of them, in the order of the file. `same` says whether two names
+    /// are one.
     pub(super) fn pairs<T: PartialEq>(
         &mut self,
         key: &'static str,
@@ -182,8 +187,8 @@ impl<'f, 't> Table<'f, 't> {
         found.unwrap_or(standard)
     }
 
-    /// What is wrong with a value that is not the default, where the key's feature is not built yet and the value is none of the
-    /// literals that are taken all the same.
+    /// What is wrong with a value that is not the default, where the key's feature is not built yet
+    /// and the value is none of the literals that are taken all the same.
     fn refusal(
         &self,
         key: &str,
@@ -200,7 +205,8 @@ impl<'f, 't> Table<'f, 't> {
         Some(Wrong::new(value, message))
     }
 
-    /// The value of a key that has no default; `stand_in` where it is missing or wrong. `what` says what is missing.
+    /// The value of a key that has no default; `stand_in` where it is missing or wrong. `what` says
+    /// what is missing.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
@@ -234,7 +240,8 @@ impl<'f, 't> Table<'f, 't> {
         }
     }
 
-    /// The table `key` that has a meaning by being there; refused where its feature is not built yet.
+    /// The table `key` that has a meaning by being there; refused where its feature is not built
+    /// yet.
     pub(super) fn table_if_present<T>(
         &mut self,
         key: &'static str,
@@ -264,7 +271,8 @@ impl<'f, 't> Table<'f, 't> {
             .collect()
     }
 
-    /// The elements of the list `key`: none where it is absent, and `None`, with a finding, where it is no list.
+    /// The elements of the list `key`: none where it is absent, and `None`, with a finding, where
+    /// it is no list.
     pub(super) fn elements(&mut self, key: &'static str) -> Option<&'f [Spanned<DeValue<'t>>]> {
         let value = self.ask(key, None);
         self.array(key, value)
@@ -312,8 +320,8 @@ impl<'f, 't> Table<'f, 't> {
         self.descend(key, value.span(), entries, read)
     }
 
-    /// Records that `name`, the value of `key`, is taken from here on; a finding where it already was. An empty one stands in for
-    /// what was missing or wrong.
+    /// Records that `name`, the value of `key`, is taken from here on; a finding where it already
+    /// was. An empty one stands in for what was missing or wrong.
     pub(super) fn define(&mut self, kind: Kind, key: &'static str, name: &str) {
         if name.is_empty() {
             return;

@@ -1,7 +1,7 @@
 //! What the readers of a configuration found, over the whole document: errors, names, keys.
 //!
-//! Names may be used before they are defined, and a key is known to be misplaced once all keys are known; both are looked up at the
-//! end. Pure.
+//! Names may be used before they are defined, and a key is known to be misplaced once all keys are
+//! known; both are looked up at the end. Pure.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

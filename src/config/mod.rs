@@ -1,7 +1,8 @@
 //! What the operator wrote, checked: a [`Config`] cannot exist invalid.
 //!
-//! `file.rs` alone reads TOML; each section's file holds its type and its keys with their defaults and ranges, all of which
-//! `config.toml` at the repository's root shows. `unsupported.rs` lists what is refused because its feature is not built yet.
+//! `file.rs` alone reads TOML; each section's file holds its type and its keys with their defaults
+//! and ranges, all of which `config.toml` at the repository's root shows. `unsupported.rs` lists
+//! what is refused because its feature is not built yet.
 
 mod errors;
 mod file;
@@ -39,7 +40,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The most bytes that a configuration file may have; 10,000 services with 20 backends each take less.
+/// The most bytes that a configuration file may have; 10,000 services with 20 backends each take
+/// less.
 pub const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Where a configuration is looked for when neither the command line nor the environment names it.
@@ -47,7 +49,8 @@ const PLACES: [&str; 2] = ["config.toml", "/etc/ringmain/config.toml"];
 
 /// A configuration that breaks no rule.
 ///
-/// Only [`parse`], [`load`] and [`Config::single`] make one. What names refer to exists: `expect` may rely on it.
+/// Only [`parse`], [`load`] and [`Config::single`] make one. What names refer to exists: `expect`
+/// may rely on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     runtime: Runtime,
@@ -75,7 +78,8 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigErrors> {
 /// The configuration in the file at `path`.
 ///
 /// # Errors
-/// When the file cannot be read, is over [`FILE_BYTES_MAX`] or not UTF-8; else every error of its text.
+/// When the file cannot be read, is over [`FILE_BYTES_MAX`] or not UTF-8; else every error of its
+/// text.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let name = path.display().to_string();
     let text = read_file(path).map_err(|error| {
@@ -95,7 +99,8 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     parse(&name, &text)
 }
 
-/// The file to load: `explicit`, else what RINGMAIN_CONFIG names, else `./config.toml`, else `/etc/ringmain/config.toml`.
+/// The file to load: `explicit`, else what RINGMAIN_CONFIG names, else `./config.toml`, else
+/// `/etc/ringmain/config.toml`.
 ///
 /// The file need not exist: [`load`] says so. `environment` looks a variable up.
 pub fn find(explicit: Option<&Path>, environment: impl Fn(&str) -> Option<String>) -> PathBuf {
@@ -115,7 +120,8 @@ pub fn find(explicit: Option<&Path>, environment: impl Fn(&str) -> Option<String
 
 /// Every key that a configuration may hold, with its default.
 pub fn keys() -> Vec<KnownKey> {
-    // One of each repeated table, so that its keys are asked for; what is wrong with them does not matter.
+    // One of each repeated table, so that its keys are asked for; what is wrong with them does not
+    // matter.
     const ONE_OF_EACH: &str = "[[listener]]\n[[service]]\nbackends = [{ }]\n[[route]]\n";
     let mut findings = Findings::that_note_keys(ONE_OF_EACH);
     document(&mut findings, read).expect("it is TOML");
@@ -153,8 +159,9 @@ fn read_file(path: &Path) -> io::Result<String> {
 }
 
 impl Config {
-    /// One listener and one service that takes all requests, as `ringmain run --listen ADDR --backend URL` asks for. A backend is
-    /// `http://IP:PORT` or `IP:PORT`; `policy` as in `[[service]]`.
+    /// One listener and one service that takes all requests, as `ringmain run --listen ADDR
+    /// --backend URL` asks for. A backend is `http://IP:PORT` or `IP:PORT`; `policy` as in
+    /// `[[service]]`.
     ///
     /// # Errors
     /// As [`parse`] has them, in a text made of the arguments.
@@ -179,8 +186,8 @@ impl Config {
         parse("command line", &text)
     }
 
-    /// This configuration, with LOG_LEVEL (or RUST_LOG) and LOG_FORMAT in place of what the file says. `environment` looks a
-    /// variable up; empty ones count as absent.
+    /// This configuration, with LOG_LEVEL (or RUST_LOG) and LOG_FORMAT in place of what the file
+    /// says. `environment` looks a variable up; empty ones count as absent.
     ///
     /// # Errors
     /// When a variable holds what its key does not take.

@@ -1,7 +1,8 @@
-//! The keys, words and tables of features that are not built yet: the one list of what is refused until then.
+//! The keys, words and tables of features that are not built yet: the one list of what is refused
+//! until then.
 //!
-//! They are read, typed and bounded like all others, so that a file which sets them to their default or off value means the same
-//! before and after. Whoever builds a feature deletes its rows.
+//! They are read, typed and bounded like all others, so that a file which sets them to their
+//! default or off value means the same before and after. Whoever builds a feature deletes its rows.
 
 /// A row of the list.
 enum Row {
@@ -35,7 +36,8 @@ const ROWS: &[Row] = &[
     Row::Key("service.backends.drain", &[]),
     Row::Key("service.backends.srv", &[]),
     Row::Key("service.slow_start", &[]),
-    // `false` is not an off value: it makes a service answer 503 where it would be answered otherwise.
+    // `false` is not an off value: it makes a service answer 503 where it would be answered
+    // otherwise.
     Row::Key("service.fail_open", &[]),
     Row::Key("service.send_proxy_protocol", &[]),
     Row::Key("service.timeouts.continue", &[]),
@@ -66,7 +68,8 @@ const ROWS: &[Row] = &[
     Row::Key("route.weights", &[]),
 ];
 
-/// The values beside its default that the key at `path` takes; `None` where it takes all of its range.
+/// The values beside its default that the key at `path` takes; `None` where it takes all of its
+/// range.
 pub(super) fn values(path: &str) -> Option<&'static [&'static str]> {
     ROWS.iter().find_map(|row| match row {
         Row::Key(key, also) if *key == path => Some(*also),

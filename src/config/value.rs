@@ -1,4 +1,5 @@
-//! Single values of a configuration: their types, their ranges, and what is said about one that is wrong.
+//! Single values of a configuration: their types, their ranges, and what is said about one that is
+//! wrong.
 //!
 //! Messages say what was found, then what is allowed. Pure.
 
@@ -68,7 +69,8 @@ pub(super) fn list<T>(read: impl Read<T>) -> impl Read<Vec<T>> {
     }
 }
 
-/// The reader of a table of free names that `name` accepts and may fold; wrong ones are left out. `same` says whether two are one.
+/// The reader of a table of free names that `name` accepts and may fold; wrong ones are left out.
+/// `same` says whether two are one.
 pub(super) fn pairs<T>(
     name: impl Fn(&str) -> Result<String, String>,
     same: fn(&str, &str) -> bool,

@@ -1,14 +1,15 @@
 //! Which texts a configuration may hold: names, domains, paths, methods, fields, log filters.
 //!
-//! Each function takes what the operator wrote, gives back what is kept (folded where case does not matter), or says what is
-//! allowed. Pure.
+//! Each function takes what the operator wrote, gives back what is kept (folded where case does not
+//! matter), or says what is allowed. Pure.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::findings::nearest;
 
-/// Fields that say how a message is framed or that belong to one connection (RFC 9110 section 7.6.1): ringmain writes them itself.
-/// To set one of them would let two readers frame a message differently.
+/// Fields that say how a message is framed or that belong to one connection (RFC 9110 section
+/// 7.6.1): ringmain writes them itself. To set one of them would let two readers frame a message
+/// differently.
 const FRAMING_FIELDS: [&str; 9] = [
     "connection",
     "content-length",
@@ -84,7 +85,8 @@ pub(super) fn backend_address(text: &str) -> Result<SocketAddr, String> {
     Err(format!("{text:?} is not an address; {ALLOWED}"))
 }
 
-/// A domain in lower case: a host name, a wildcard for all names below one, or an IP address as it stands in a Host field.
+/// A domain in lower case: a host name, a wildcard for all names below one, or an IP address as it
+/// stands in a Host field.
 pub(super) fn domain(text: &str) -> Result<String, String> {
     let folded = text.to_ascii_lowercase();
     let address = folded
@@ -116,7 +118,8 @@ pub(super) fn domain_or_empty(text: &str) -> Result<String, String> {
     }
 }
 
-/// RFC 1123 section 2.1, and the underscore, which container networks use; at most 253 bytes (RFC 1035 section 2.3.4).
+/// RFC 1123 section 2.1, and the underscore, which container networks use; at most 253 bytes (RFC
+/// 1035 section 2.3.4).
 fn host_name(text: &str) -> bool {
     let label = |label: &str| {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -194,7 +197,8 @@ pub(super) fn field_name(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-/// The name of a field that may be removed: a request without Host is no request (RFC 9112 section 3.2).
+/// The name of a field that may be removed: a request without Host is no request (RFC 9112 section
+/// 3.2).
 pub(super) fn removable_field_name(text: &str) -> Result<String, String> {
     if text.eq_ignore_ascii_case("host") {
         return Err(format!("{text:?} may be set, but not removed"));

@@ -1,7 +1,8 @@
 //! From what the operator wrote to what shards run: `compile(&Config, &Live) -> Plan`.
 //!
-//! Pure: no I/O, no clock, no chance; the same arguments give the same plan. Cannot fail: a [`Config`] breaks no rule, so that every
-//! name in it resolves. Limits of the process are split over the shards here, and no shard gets less than 1.
+//! Pure: no I/O, no clock, no chance; the same arguments give the same plan. Cannot fail: a
+//! [`Config`] breaks no rule, so that every name in it resolves. Limits of the process are split
+//! over the shards here, and no shard gets less than 1.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -116,7 +117,8 @@ fn connections_max(config: &Config, live: &Live) -> u32 {
     }
 }
 
-/// A shard's part of a limit of the process: their sum is not above it, unless that would leave a shard none.
+/// A shard's part of a limit of the process: their sum is not above it, unless that would leave a
+/// shard none.
 fn share(limit: u32, shards: u32) -> u32 {
     (limit / shards.max(1)).max(1)
 }

@@ -1,6 +1,8 @@
-//! The life of the process as control sees it: plans are live, signals are answered, shards are watched, the drain ends it.
+//! The life of the process as control sees it: plans are live, signals are answered, shards are
+//! watched, the drain ends it.
 //!
-//! One loop. Nothing here is on the path of an exchange; the shards go on whatever this thread does.
+//! One loop. Nothing here is on the path of an exchange; the shards go on whatever this thread
+//! does.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -19,7 +21,8 @@ use crate::tally::report::Process;
 
 /// How often control looks at what the shards have said.
 const TICK: Duration = Duration::from_millis(50);
-/// The first wait before a shard that died is started again; doubled up to [`RESTART_MAX`] while it goes on dying.
+/// The first wait before a shard that died is started again; doubled up to [`RESTART_MAX`] while it
+/// goes on dying.
 const RESTART: Duration = Duration::from_millis(10);
 const RESTART_MAX: Duration = Duration::from_secs(5);
 /// A shard that has lived so long has recovered.
@@ -32,7 +35,8 @@ pub trait Supervisor {
     /// # Errors
     /// When there is no thread to be had.
     fn restart(&mut self, shard: usize, door: Subscriber) -> io::Result<()>;
-    /// Closes boot's listening sockets: the shards let go of theirs as they adopt a plan that drains.
+    /// Closes boot's listening sockets: the shards let go of theirs as they adopt a plan that
+    /// drains.
     fn release_sockets(&mut self);
     /// Every shard runs its first plan.
     fn ready(&mut self);

@@ -1,7 +1,7 @@
 //! Heads of requests and responses: borrowed slices over the read buffer.
 //!
-//! A head is first delimited ([`HeadScan`]), then read whole ([`Request`], [`Response`]). Tokens are
-//! httparse's work; what it lets pass and RFC 9112 does not is refused here, without a knob.
+//! A head is first delimited ([`HeadScan`]), then read whole ([`Request`], [`Response`]). Tokens
+//! are httparse's work; what it lets pass and RFC 9112 does not is refused here, without a knob.
 
 use std::fmt;
 use std::mem::MaybeUninit;

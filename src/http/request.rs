@@ -13,8 +13,8 @@ use super::scan::is_token_byte;
 pub struct Request<'a> {
     /// The method, in the client's case (RFC 9110 section 9.1: it is case-sensitive).
     pub method: &'a [u8],
-    /// The target as it is sent upstream: the origin form, or `*`. Begins with `?` where an absolute
-    /// form had a query behind an empty path; the `/` is written before it.
+    /// The target as it is sent upstream: the origin form, or `*`. Begins with `?` where an
+    /// absolute form had a query behind an empty path; the `/` is written before it.
     pub target: &'a [u8],
     /// The target up to its query; at least one byte.
     pub path: &'a [u8],

@@ -33,7 +33,8 @@ pub enum Protocol {
 /// Bounds on what clients send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerLimits {
-    /// Connections of this listener that each shard may hold; `u32::MAX` where the operator set none.
+    /// Connections of this listener that each shard may hold; `u32::MAX` where the operator set
+    /// none.
     pub shard_connections_max: u32,
     /// Bytes of a head, its last empty line included.
     pub head_bytes_max: usize,

@@ -1,8 +1,9 @@
 //! What the shards run: one immutable, whole, numbered plan.
 //!
-//! A plan is compiled by control, carried through the door and never changed afterwards. Services and listeners are `Arc`s, so that
-//! those which a reload leaves alone are the same objects in both generations. Everything a shard needs per exchange is computed
-//! here once: timeouts are in ticks, names are bytes, hosts are in lower case.
+//! A plan is compiled by control, carried through the door and never changed afterwards. Services
+//! and listeners are `Arc`s, so that those which a reload leaves alone are the same objects in both
+//! generations. Everything a shard needs per exchange is computed here once: timeouts are in ticks,
+//! names are bytes, hosts are in lower case.
 
 pub mod endpoint;
 pub mod listener;
@@ -62,7 +63,8 @@ impl Plan {
 pub enum Life {
     /// Listeners accept, clients are kept alive.
     Serving,
-    /// Nothing is accepted, each client gets one more answer with `Connection: close`, quiet ones are closed.
+    /// Nothing is accepted, each client gets one more answer with `Connection: close`, quiet ones
+    /// are closed.
     Draining,
     /// `drain_timeout` has passed: every connection is closed now.
     Ended,

@@ -1,7 +1,8 @@
 //! From host, path and method to a service.
 //!
-//! `[[route]]` entries are tried in the order of the file; then the services' domains: the exact host, then the wildcards, longest
-//! first. Hosts are compared without case and port: the caller passes the host as it came, [`Routes::find`] folds it.
+//! `[[route]]` entries are tried in the order of the file; then the services' domains: the exact
+//! host, then the wildcards, longest first. Hosts are compared without case and port: the caller
+//! passes the host as it came, [`Routes::find`] folds it.
 
 use std::collections::HashMap;
 
@@ -24,7 +25,8 @@ pub struct Route {
     pub domain: DomainMatch,
     /// What the path must be.
     pub path: PathMatch,
-    /// Methods, in their exact spelling (RFC 9110 section 9.1: they are case-sensitive); empty is any.
+    /// Methods, in their exact spelling (RFC 9110 section 9.1: they are case-sensitive); empty is
+    /// any.
     pub methods: Box<[Box<str>]>,
     /// Where matching requests go.
     pub service: ServiceIndex,
@@ -37,7 +39,8 @@ pub enum DomainMatch {
     Any,
     /// This one.
     Exact(Box<str>),
-    /// Anything that ends in this suffix, which begins with a dot: `*.example.com` is `.example.com`.
+    /// Anything that ends in this suffix, which begins with a dot: `*.example.com` is
+    /// `.example.com`.
     Suffix(Box<str>),
 }
 
@@ -52,12 +55,13 @@ pub enum PathMatch {
     Prefix(Box<str>),
 }
 
-/// The longest host that can match: a DNS name is at most 253 bytes (RFC 1035 section 2.3.4), a bracketed IPv6 address less.
+/// The longest host that can match: a DNS name is at most 253 bytes (RFC 1035 section 2.3.4), a
+/// bracketed IPv6 address less.
 pub const HOST_BYTES_MAX: usize = 255;
 
 impl Routes {
-    /// Builds the table. `domains` are the services' domains in lower case, exact (`a.b`) or wildcard (`*.b`); of two equal
-    /// ones the first wins (the configuration refuses them).
+    /// Builds the table. `domains` are the services' domains in lower case, exact (`a.b`) or
+    /// wildcard (`*.b`); of two equal ones the first wins (the configuration refuses them).
     pub fn new(
         routes: Vec<Route>,
         domains: impl IntoIterator<Item = (String, ServiceIndex)>,
@@ -82,7 +86,8 @@ impl Routes {
         }
     }
 
-    /// The service for a request, `host` as the client wrote it (case, port and brackets included), `path` without the query.
+    /// The service for a request, `host` as the client wrote it (case, port and brackets included),
+    /// `path` without the query.
     pub fn find(&self, host: &[u8], path: &[u8], method: &[u8]) -> Option<ServiceIndex> {
         let mut folded = [0; HOST_BYTES_MAX];
         let host = fold(host, &mut folded)?;
@@ -130,7 +135,8 @@ fn ends_in(host: &[u8], suffix: &[u8]) -> bool {
     suffix.len() < host.len() && host.ends_with(suffix)
 }
 
-/// `host` in lower case, without its port and a trailing dot; `None` when it is longer than any that could match.
+/// `host` in lower case, without its port and a trailing dot; `None` when it is longer than any
+/// that could match.
 fn fold<'a>(host: &[u8], folded: &'a mut [u8; HOST_BYTES_MAX]) -> Option<&'a [u8]> {
     let host = without_port(host);
     let host = host.strip_suffix(b".").unwrap_or(host);
@@ -140,7 +146,8 @@ fn fold<'a>(host: &[u8], folded: &'a mut [u8; HOST_BYTES_MAX]) -> Option<&'a [u8
     Some(folded)
 }
 
-/// RFC 3986 section 3.2: the port follows the last colon, unless that stands inside the brackets of an IPv6 address.
+/// RFC 3986 section 3.2: the port follows the last colon, unless that stands inside the brackets of
+/// an IPv6 address.
 fn without_port(host: &[u8]) -> &[u8] {
     match memchr::memrchr(b':', host) {
         Some(colon) if memchr::memchr(b']', &host[colon..]).is_none() => &host[..colon],

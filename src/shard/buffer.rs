@@ -5,7 +5,8 @@
 //!   | consumed  | what a write sends | what is also here | what a read may fill |
 //! ```
 //!
-//! A buffer is moved into the operation that uses it and comes back with its completion, so that nobody can touch it meanwhile.
+//! A buffer is moved into the operation that uses it and comes back with its completion, so that
+//! nobody can touch it meanwhile.
 
 #![expect(
     unsafe_code,
@@ -18,7 +19,8 @@ use monoio::buf::{IoBuf, IoBufMut};
 
 /// The class that a rewritten request usually fits, which is kept until its answer comes.
 pub(crate) const TINY: usize = 1024;
-/// The class of buffer that a client's head is read into. It grows up to the listener's `head_bytes_max`.
+/// The class of buffer that a client's head is read into. It grows up to the listener's
+/// `head_bytes_max`.
 pub(crate) const SMALL: usize = 4 * 1024;
 /// The class that responses are read into.
 pub(crate) const MEDIUM: usize = 16 * 1024;
@@ -121,7 +123,8 @@ impl Buffer {
         self.consume(self.unsent());
     }
 
-    /// After a write: the first `count` bytes are sent. They stay, so that the same bytes can be sent once more.
+    /// After a write: the first `count` bytes are sent. They stay, so that the same bytes can be
+    /// sent once more.
     pub(crate) fn sent(&mut self, count: usize) {
         self.begin += count;
         debug_assert!(self.begin <= self.send_end);
@@ -133,8 +136,8 @@ impl Buffer {
         self.send_all();
     }
 
-    /// Makes room behind what is filled: moves it to the front, and grows up to `capacity_max` bytes in all where that is not enough.
-    /// False when there is no room to be had.
+    /// Makes room behind what is filled: moves it to the front, and grows up to `capacity_max`
+    /// bytes in all where that is not enough. False when there is no room to be had.
     pub(crate) fn make_room(&mut self, capacity_max: usize) -> bool {
         if self.bytes.len() < self.bytes.capacity() {
             return true;
@@ -150,15 +153,17 @@ impl Buffer {
         if capacity_max <= self.bytes.capacity() {
             return false;
         }
-        // A head over the class is rare: this allocates, and the stock does not keep what has grown.
+        // A head over the class is rare: this allocates, and the stock does not keep what has
+        // grown.
         let target = (self.bytes.capacity() * 2).min(capacity_max);
         self.bytes.reserve_exact(target - self.bytes.len());
         true
     }
 }
 
-// SAFETY: `bytes` keeps its address while the buffer is owned by an operation, for nothing but the operation can reach it. The
-// pointer is to the first byte not yet sent, and `bytes_init` bytes from there are initialised, for `send_end <= bytes.len()`.
+// SAFETY: `bytes` keeps its address while the buffer is owned by an operation, for nothing but the
+// operation can reach it. The pointer is to the first byte not yet sent, and `bytes_init` bytes
+// from there are initialised, for `send_end <= bytes.len()`.
 unsafe impl IoBuf for Buffer {
     fn read_ptr(&self) -> *const u8 {
         self.bytes[self.begin..].as_ptr()
@@ -169,8 +174,9 @@ unsafe impl IoBuf for Buffer {
     }
 }
 
-// SAFETY: as above; the pointer is to the first byte after what is initialised, with `bytes_total` bytes of capacity from there,
-// and `set_init` is called with how many of those a completed read has written.
+// SAFETY: as above; the pointer is to the first byte after what is initialised, with `bytes_total`
+// bytes of capacity from there, and `set_init` is called with how many of those a completed read
+// has written.
 unsafe impl IoBufMut for Buffer {
     fn write_ptr(&mut self) -> *mut u8 {
         self.bytes.spare_capacity_mut().as_mut_ptr().cast()
@@ -182,16 +188,19 @@ unsafe impl IoBufMut for Buffer {
 
     unsafe fn set_init(&mut self, count: usize) {
         debug_assert!(count <= self.bytes.capacity() - self.bytes.len());
-        // SAFETY: the caller's read has written `count` bytes from `write_ptr` on, within the capacity.
+        // SAFETY: the caller's read has written `count` bytes from `write_ptr` on, within the
+        // capacity.
         unsafe { self.bytes.set_len(self.bytes.len() + count) };
     }
 }
 
 /// A shard's unused buffers, by class.
 ///
-/// A buffer is taken when there are bytes to put into it and put back when they are gone: while a peer is awaited as few as can be are
-/// held, and the last one put back, whose lines are still in the cache, is the next one taken. (With every buffer held through the
-/// whole exchange, 1,000 exchanges at once cost 1.3 times the user time; bench/README.md.) In the steady state every exchange finds its buffers here and puts them back, so that it allocates nothing.
+/// A buffer is taken when there are bytes to put into it and put back when they are gone: while a
+/// peer is awaited as few as can be are held, and the last one put back, whose lines are still in
+/// the cache, is the next one taken. (With every buffer held through the whole exchange, 1,000
+/// exchanges at once cost 1.3 times the user time; bench/README.md.) In the steady state every
+/// exchange finds its buffers here and puts them back, so that it allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Stock {
     tiny: Shelf,

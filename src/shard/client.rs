@@ -1,7 +1,8 @@
 //! A client's connection, from accept to close.
 //!
-//! Between two requests it is a small task that waits for readability and holds no buffer: about a kilobyte, the kernel's part aside. While it
-//! has something to say, its conversation runs in a slot of the shard ([`slots`](super::slots)).
+//! Between two requests it is a small task that waits for readability and holds no buffer: about a
+//! kilobyte, the kernel's part aside. While it has something to say, its conversation runs in a
+//! slot of the shard ([`slots`](super::slots)).
 
 use std::cell::Cell;
 use std::fmt::Write;
@@ -24,7 +25,8 @@ pub(super) struct Client {
     pub(super) listener: usize,
     /// Its address as text, for `X-Forwarded-For`.
     pub(super) address: AddressText,
-    /// False exactly while a head's deadline runs: the first one's from accept, a later one's from its first byte.
+    /// False exactly while a head's deadline runs: the first one's from accept, a later one's from
+    /// its first byte.
     pub(super) greeted: bool,
     /// What it counts as, while it is open.
     _presence: Presence,
@@ -67,7 +69,8 @@ impl Client {
     }
 }
 
-/// Serves one client to its end. It is boxed so that handing it to a conversation and back copies a pointer.
+/// Serves one client to its end. It is boxed so that handing it to a conversation and back copies a
+/// pointer.
 pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
     let timeouts = shard.current.borrow().plan().listeners[client.listener].timeouts;
     client.stream.reading().arm(timeouts.head, Late::Head);

@@ -1,6 +1,7 @@
 //! The shard's time: whole ticks since its start, read once a tick.
 //!
-//! An exchange reads no clock. Deadlines are counted in ticks (100 ms), which is as coarse as any timeout of the configuration.
+//! An exchange reads no clock. Deadlines are counted in ticks (100 ms), which is as coarse as any
+//! timeout of the configuration.
 
 use std::cell::Cell;
 use std::time::Instant;

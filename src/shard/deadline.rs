@@ -1,13 +1,16 @@
 //! Deadlines without timers: a coarse wheel that cuts connections whose peer took too long.
 //!
-//! No exchange starts a timer. A direction of a connection has a [`Watch`]; arming it writes a tick and a cause into the wheel's entry. When
-//! the shard's tick finds an entry due, it records the cause there and calls shutdown(2) on the connection: the pending operation
-//! ends by itself, its task asks the watch what happened.
+//! No exchange starts a timer. A direction of a connection has a [`Watch`]; arming it writes a tick
+//! and a cause into the wheel's entry. When the shard's tick finds an entry due, it records the
+//! cause there and calls shutdown(2) on the connection: the pending operation ends by itself, its
+//! task asks the watch what happened.
 //!
-//! Moving a deadline later, which every exchange does, is two stores: the entry stays where it is parked, and the tick parks it anew when
-//! it comes by and finds the deadline in the future. Only a deadline earlier than the parked one relinks.
+//! Moving a deadline later, which every exchange does, is two stores: the entry stays where it is
+//! parked, and the tick parks it anew when it comes by and finds the deadline in the future. Only a
+//! deadline earlier than the parked one relinks.
 //!
-//! Invariant: an entry's descriptor is open. A watch dies before the stream whose descriptor it names, and takes its entry along.
+//! Invariant: an entry's descriptor is open. A watch dies before the stream whose descriptor it
+//! names, and takes its entry along.
 
 use std::cell::RefCell;
 use std::os::fd::RawFd;
@@ -51,7 +54,8 @@ impl Late {
     }
 }
 
-/// The slots of the wheel: 102.4 seconds of ticks. A later deadline is parked in the farthest slot and again from there.
+/// The slots of the wheel: 102.4 seconds of ticks. A later deadline is parked in the farthest slot
+/// and again from there.
 const SLOTS: u32 = 1024;
 const NONE: u32 = u32::MAX;
 
@@ -124,7 +128,8 @@ impl Wheel {
         self.inner.borrow_mut().advance(now);
     }
 
-    /// Brings the deadline of every connection that is late with `late` down to `ticks` from now, where it is later.
+    /// Brings the deadline of every connection that is late with `late` down to `ticks` from now,
+    /// where it is later.
     pub(crate) fn hasten(&self, late: Late, ticks: Ticks) {
         let mut inner = self.inner.borrow_mut();
         let deadline = inner.now.saturating_add(ticks.0 + 1);
@@ -304,8 +309,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// From now on the connection is cut when `ticks` have passed without another call, for being late with `late`. No ticks: no
-    /// deadline.
+    /// From now on the connection is cut when `ticks` have passed without another call, for being
+    /// late with `late`. No ticks: no deadline.
     pub(crate) fn arm(&self, ticks: Ticks, late: Late) {
         self.wheel.inner.borrow_mut().arm(self.entry, ticks, late);
     }

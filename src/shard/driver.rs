@@ -1,8 +1,9 @@
 //! Which driver a shard runs on: the ring with the best flags that this kernel allows, or epoll.
 //!
-//! The ladder: SINGLE_ISSUER with DEFER_TASKRUN, COOP_TASKRUN and SUBMIT_ALL; COOP_TASKRUN; a plain ring; epoll. Any errno means "not
-//! available here" (seccomp answers EPERM or ENOSYS, an old kernel EINVAL, a memlock limit ENOMEM), so any steps down. The ring is
-//! built on the shard's own thread, which SINGLE_ISSUER demands.
+//! The ladder: SINGLE_ISSUER with DEFER_TASKRUN, COOP_TASKRUN and SUBMIT_ALL; COOP_TASKRUN; a plain
+//! ring; epoll. Any errno means "not available here" (seccomp answers EPERM or ENOSYS, an old
+//! kernel EINVAL, a memlock limit ENOMEM), so any steps down. The ring is built on the shard's own
+//! thread, which SINGLE_ISSUER demands.
 
 use std::fmt;
 use std::future::Future;

@@ -1,8 +1,9 @@
 //! All of the shard's input and output: the only module that knows the runtime's streams.
 //!
-//! What monoio's edges ask of us is obeyed here (version 0.2.4): a read that will be continued is never dropped (its bytes may be
-//! lost), deadlines cut the connection instead ([`deadline`](super::deadline)); tasks are spawned through a catch, for the runtime
-//! does not; listeners are awaited and then accepted from by hand.
+//! What monoio's edges ask of us is obeyed here (version 0.2.4): a read that will be continued is
+//! never dropped (its bytes may be lost), deadlines cut the connection instead
+//! ([`deadline`](super::deadline)); tasks are spawned through a catch, for the runtime does not;
+//! listeners are awaited and then accepted from by hand.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -26,7 +27,8 @@ use crate::plan::Ticks;
 /// A connection, to a client or to an endpoint, with a deadline for each direction.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    // The watches are declared, and so dropped, before the stream: an entry of the wheel dies before its descriptor is closed.
+    // The watches are declared, and so dropped, before the stream: an entry of the wheel dies
+    // before its descriptor is closed.
     reading: Watch,
     writing: Watch,
     fd: RawFd,
@@ -110,7 +112,8 @@ impl Stream {
         self.tcp.as_ref().expect(WHOLE).readable(false).await
     }
 
-    /// As [`Stream::readable`], but it may end early (on epoll, where knowing for sure would be a system call).
+    /// As [`Stream::readable`], but it may end early (on epoll, where knowing for sure would be a
+    /// system call).
     pub(crate) async fn may_be_readable(&self) -> io::Result<()> {
         self.tcp.as_ref().expect(WHOLE).readable(true).await
     }
@@ -189,7 +192,8 @@ impl<T: AsyncReadRent> Incoming<'_, T> {
 }
 
 impl<T: AsyncWriteRent> Outgoing<'_, T> {
-    /// Writes what `buffer` is set to send; each write that the peer takes anything of starts the deadline anew.
+    /// Writes what `buffer` is set to send; each write that the peer takes anything of starts the
+    /// deadline anew.
     pub(crate) async fn write(
         &mut self,
         mut buffer: Buffer,
@@ -225,8 +229,8 @@ impl<T: AsyncWriteRent> Outgoing<'_, T> {
 /// A listening socket of this shard.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    // The runtime's stream is used for its readiness alone: its listener has none, and its accept leaks what it has accepted
-    // when dropped.
+    // The runtime's stream is used for its readiness alone: its listener has none, and its accept
+    // leaks what it has accepted when dropped.
     tcp: TcpStream,
 }
 
@@ -265,7 +269,8 @@ pub(crate) async fn sleep(duration: Duration) {
 
 /// Starts a task that nobody waits for; `caught` is called when it panics.
 pub(crate) fn spawn(task: impl Future<Output = ()> + 'static, caught: impl FnOnce() + 'static) {
-    // The box keeps the task at its own size: as an argument of an async function it would be held twice.
+    // The box keeps the task at its own size: as an argument of an async function it would be held
+    // twice.
     let task = Caught(Box::pin(task));
     // Dropping the handle detaches the task.
     drop(monoio::spawn(async move {
@@ -283,7 +288,8 @@ impl<F: Future> Future for Caught<F> {
     type Output = Result<F::Output, Panicked>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // A task shares only `Cell`s and `RefCell`s with the others, and holds no borrow across an await.
+        // A task shares only `Cell`s and `RefCell`s with the others, and holds no borrow across an
+        // await.
         match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context))) {
             Ok(polled) => polled.map(Ok),
             Err(_payload) => Poll::Ready(Err(Panicked)),

@@ -21,7 +21,8 @@ use crate::http::reply::{Reply, write_reply};
 
 /// Clients let in by one wake, so that a flood of them does not keep the shard from the others.
 const WAKE_MAX: usize = 64;
-/// The first wait after accept failed for want of descriptors or memory; doubled up to [`BACKOFF_MAX`].
+/// The first wait after accept failed for want of descriptors or memory; doubled up to
+/// [`BACKOFF_MAX`].
 const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 

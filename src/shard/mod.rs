@@ -1,8 +1,11 @@
-//! One thread, one core, one ring: everything that a connection needs, and nothing that another thread could wait for.
+//! One thread, one core, one ring: everything that a connection needs, and nothing that another
+//! thread could wait for.
 //!
-//! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts, `client` lives between two requests,
-//! `serve` is one exchange top to bottom, `upstream` finds a connection to an endpoint, `relay` moves bodies. Below them the shard's own
-//! parts: `pool`, `deadline`, `buffer`, `slots`, `clock`; at the edge `io` and `driver`, the only modules that know the runtime.
+//! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts,
+//! `client` lives between two requests, `serve` is one exchange top to bottom, `upstream` finds a
+//! connection to an endpoint, `relay` moves bodies. Below them the shard's own parts: `pool`,
+//! `deadline`, `buffer`, `slots`, `clock`; at the edge `io` and `driver`, the only modules that
+//! know the runtime.
 
 mod client;
 mod listen;

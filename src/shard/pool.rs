@@ -1,7 +1,8 @@
 //! Idle upstream connections of one shard: per endpoint, last in first out, capped, aged.
 //!
-//! The last one in is the one whose endpoint is least likely to have closed it. What lies at the bottom grows old there and is swept away; the
-//! sweep also finds the connections that their endpoint has closed, so that none waits half-closed until it is next taken.
+//! The last one in is the one whose endpoint is least likely to have closed it. What lies at the
+//! bottom grows old there and is swept away; the sweep also finds the connections that their
+//! endpoint has closed, so that none waits half-closed until it is next taken.
 
 use std::cell::RefCell;
 
@@ -43,8 +44,9 @@ pub(crate) struct Taken {
 }
 
 impl Pool {
-    /// Takes the connection to `endpoint` that was used last. One that was idle for longer than a tick, or any if `look` says so, is looked
-    /// at first (a system call): it may have been closed, or have bytes that nobody asked for.
+    /// Takes the connection to `endpoint` that was used last. One that was idle for longer than a
+    /// tick, or any if `look` says so, is looked at first (a system call): it may have been closed,
+    /// or have bytes that nobody asked for.
     pub(crate) fn take(&self, endpoint: &Endpoint, now: u32, look: bool) -> Taken {
         let mut slots = self.slots.borrow_mut();
         let mut stale = 0;
@@ -67,8 +69,8 @@ impl Pool {
         Taken { link: None, stale }
     }
 
-    /// Keeps a connection whose exchange has ended cleanly. False when the endpoint has as many as it may, and the connection is
-    /// closed.
+    /// Keeps a connection whose exchange has ended cleanly. False when the endpoint has as many as
+    /// it may, and the connection is closed.
     pub(crate) fn put(
         &self,
         endpoint: &Endpoint,
@@ -94,7 +96,8 @@ impl Pool {
         true
     }
 
-    /// Closes what is too old or was closed by its endpoint; called about once a second. Returns how many are gone.
+    /// Closes what is too old or was closed by its endpoint; called about once a second. Returns
+    /// how many are gone.
     pub(crate) fn sweep(&self, now: u32) -> u64 {
         let mut gone = 0;
         for idle in self.slots.borrow_mut().iter_mut() {

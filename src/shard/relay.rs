@@ -1,8 +1,10 @@
-//! Delivering an answer: the request goes up, the response comes down, bodies in both directions at once.
+//! Delivering an answer: the request goes up, the response comes down, bodies in both directions at
+//! once.
 //!
-//! Each direction is a loop of one read and one write through one buffer, so that a slow reader holds its writer back and memory is
-//! bounded. Where the request is whole, only the way down is run. Otherwise both ways run in one task and tell each other how they
-//! ended through [`Duplex`]; neither is dropped halfway, the connections are cut instead and both run out.
+//! Each direction is a loop of one read and one write through one buffer, so that a slow reader
+//! holds its writer back and memory is bounded. Where the request is whole, only the way down is
+//! run. Otherwise both ways run in one task and tell each other how they ended through [`Duplex`];
+//! neither is dropped halfway, the connections are cut instead and both run out.
 
 use std::cell::Cell;
 use std::mem;
@@ -94,7 +96,8 @@ struct Boxes {
 /// How the two directions of one exchange tell each other what happened.
 #[derive(Debug, Default)]
 struct Duplex {
-    /// A fault that the way up found; it also cuts the upstream connection, so that the way down notices.
+    /// A fault that the way up found; it also cuts the upstream connection, so that the way down
+    /// notices.
     fault: Cell<Option<Fault>>,
     /// The request is whole and all of it went to the endpoint.
     uploaded: Cell<bool>,
@@ -143,7 +146,8 @@ pub(super) async fn one_way(
     deliver(exchange, &mut from, &mut to, &duplex).await
 }
 
-/// Sends a request while its body still comes, and delivers its answer, which may come before that body has ended.
+/// Sends a request while its body still comes, and delivers its answer, which may come before that
+/// body has ended.
 pub(super) async fn both_ways(
     exchange: &Exchange<'_>,
     link: &mut Link,
@@ -175,7 +179,8 @@ pub(super) async fn both_ways(
         }
         duplex.over.set(true);
         if !duplex.uploaded.get() {
-            // Early answer: the way up ends here and what the client still sends is read away for a while (RFC 9112 section 9.6).
+            // Early answer: the way up ends here and what the client still sends is read away for a
+            // while (RFC 9112 section 9.6).
             fd::cut(link.stream.fd(), Cut::Both);
             if !delivered.is_ok_and(|delivered| delivered.after == After::KeepAlive) {
                 fd::cut(client.stream.fd(), Cut::Writing);
@@ -197,8 +202,8 @@ pub(super) async fn both_ways(
     })
 }
 
-/// Sends what the order holds and then relays the rest of the request's body. Once the answer is over, or the endpoint takes no more, it only
-/// reads the rest away.
+/// Sends what the order holds and then relays the rest of the request's body. Once the answer is
+/// over, or the endpoint takes no more, it only reads the rest away.
 async fn upload<R: AsyncReadRent, W: AsyncWriteRent>(
     exchange: &Exchange<'_>,
     from: &mut Incoming<'_, R>,
@@ -239,8 +244,8 @@ async fn upload<R: AsyncReadRent, W: AsyncWriteRent>(
     read_away(from, inbox).await;
 }
 
-/// Sends what `buffer` is set to send to the endpoint. False when it takes no more; a reset may still be preceded by an answer, so that is for
-/// the way down to judge.
+/// Sends what `buffer` is set to send to the endpoint. False when it takes no more; a reset may
+/// still be preceded by an answer, so that is for the way down to judge.
 async fn send_up<W: AsyncWriteRent>(
     exchange: &Exchange<'_>,
     to: &mut Outgoing<'_, W>,
@@ -399,7 +404,8 @@ async fn receive_answer<R: AsyncReadRent>(
     }
 }
 
-/// Understands the response head of `length` bytes at the front of the inbox, takes it out, and writes it anew into the outbox.
+/// Understands the response head of `length` bytes at the front of the inbox, takes it out, and
+/// writes it anew into the outbox.
 fn understand(exchange: &Exchange<'_>, boxes: &mut Boxes, length: usize) -> Result<Answer, Fault> {
     let Exchange {
         current,
@@ -452,7 +458,8 @@ fn understand(exchange: &Exchange<'_>, boxes: &mut Boxes, length: usize) -> Resu
     Ok(answer)
 }
 
-/// Sends the rewritten head, in one write with what is already here of the body, and relays the rest.
+/// Sends the rewritten head, in one write with what is already here of the body, and relays the
+/// rest.
 async fn relay_body<R: AsyncReadRent, W: AsyncWriteRent>(
     exchange: &Exchange<'_>,
     from: &mut Incoming<'_, R>,
@@ -603,7 +610,8 @@ fn upstream_write_fault(expired: Option<Late>) -> Fault {
     }
 }
 
-/// The cause behind an end or an error where bytes of a response were awaited; `begun` when some had come.
+/// The cause behind an end or an error where bytes of a response were awaited; `begun` when some
+/// had come.
 fn upstream_read_fault(expired: Option<Late>, begun: bool) -> Fault {
     match expired {
         Some(Late::Response) => Fault::ResponseTimeout,

@@ -45,8 +45,8 @@ pub enum ShardError {
     NoPlan,
 }
 
-/// How long a client may be quiet during a drain before it is closed: two seconds, so that no request that is already on
-/// its way meets a closed connection.
+/// How long a client may be quiet during a drain before it is closed: two seconds, so that no
+/// request that is already on its way meets a closed connection.
 const QUIET: Ticks = Ticks(20);
 /// Once in so many ticks what is slow to change is looked at: idle connections, warnings.
 const SECOND: u32 = 10;
@@ -59,8 +59,8 @@ const FAREWELL: u32 = 10;
 /// When it cannot start.
 ///
 /// # Panics
-/// When something other than a connection's task panicked. The shard's connections are closed by then; its runtime is
-/// forgotten, for one that unwinds may abort.
+/// When something other than a connection's task panicked. The shard's connections are closed by
+/// then; its runtime is forgotten, for one that unwinds may abort.
 pub fn run(setup: Setup) -> Result<(), ShardError> {
     let (mut runtime, info) = AnyRuntime::build(setup.driver).map_err(ShardError::Driver)?;
     let Setup {

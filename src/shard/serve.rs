@@ -1,10 +1,11 @@
 //! One exchange, top to bottom: the hot path on one screen.
 //!
-//! A request's head is read and understood, an endpoint is reached, the answer is delivered; where that fails, the fault is answered
-//! and counted, once. Everything that needs the borrowed head happens in [`order`], between two waits.
+//! A request's head is read and understood, an endpoint is reached, the answer is delivered; where
+//! that fails, the fault is answered and counted, once. Everything that needs the borrowed head
+//! happens in [`order`], between two waits.
 //!
-//! In the steady state (a kept-alive client, a pooled connection, no body) an exchange is four socket operations and allocates
-//! nothing.
+//! In the steady state (a kept-alive client, a pooled connection, no body) an exchange is four
+//! socket operations and allocates nothing.
 
 use std::cell::{Cell, RefMut};
 use std::mem;
@@ -63,9 +64,11 @@ struct Refusal {
     whole: bool,
 }
 
-/// How long a client that is answered before it has sent all may go on sending, so that the close does not reset away the answer.
+/// How long a client that is answered before it has sent all may go on sending, so that the close
+/// does not reset away the answer.
 pub(super) const LINGER: Ticks = Ticks(20);
-/// What the rewriting adds to a head at most, the operator's edits aside: a guess that only picks the class of a buffer.
+/// What the rewriting adds to a head at most, the operator's edits aside: a guess that only picks
+/// the class of a buffer.
 const REWRITE_BYTES: usize = 512;
 
 /// Serves one request; what is left in `inbox` belongs to the next one.
@@ -92,7 +95,8 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
     }
 }
 
-/// Waits for a whole request head in `inbox` and returns its length; `None` when the client left between two requests.
+/// Waits for a whole request head in `inbox` and returns its length; `None` when the client left
+/// between two requests.
 async fn receive_head(
     shard: &Shard,
     current: &Current,
@@ -138,8 +142,8 @@ fn without_head(client: &Client, inbox: &Buffer) -> Result<Option<usize>, Fault>
     }
 }
 
-/// Understands the head of `length` bytes at the front of `inbox`: its framing, its service, what is sent on. Takes what is here
-/// of this request out of `inbox`.
+/// Understands the head of `length` bytes at the front of `inbox`: its framing, its service, what
+/// is sent on. Takes what is here of this request out of `inbox`.
 fn order(
     shard: &Shard,
     current: &Current,
@@ -209,7 +213,8 @@ fn not_found(shard: &Shard, request: &Request<'_>) -> Fault {
     Fault::DestinationNotFound
 }
 
-/// The service that a request is for. Where the listener's parameter is present it stands for the Host, and nothing else does.
+/// The service that a request is for. Where the listener's parameter is present it stands for the
+/// Host, and nothing else does.
 fn route(current: &Current, listener: &Listener, request: &Request<'_>) -> Option<ServiceIndex> {
     let routes = &current.plan().routes;
     let parameter = listener.service_parameter.as_deref();
@@ -276,7 +281,8 @@ async fn settle(
         }
         Reach::Part | Reach::Gone => After::Close,
         Reach::Unmarked => {
-            // Only the close would end what has gone out: the client must not take it for all (RFC 9112 section 8).
+            // Only the close would end what has gone out: the client must not take it for all (RFC
+            // 9112 section 8).
             fd::reset_at_close(client.stream.fd());
             After::Close
         }
@@ -308,7 +314,8 @@ async fn refuse(current: &Current, shard: &Shard, client: &mut Client, refusal: 
     answer(shard, current, client, fault, facts, whole).await
 }
 
-/// Sends an answer of ringmain's own. The connection goes on where the request was `whole`, so that the next one's begin is known.
+/// Sends an answer of ringmain's own. The connection goes on where the request was `whole`, so that
+/// the next one's begin is known.
 async fn answer(
     shard: &Shard,
     current: &Current,
@@ -351,8 +358,8 @@ pub(super) fn reply(facts: Option<RequestFacts>, close: bool) -> Reply {
     }
 }
 
-/// Reads away what the client still sends, for a while: closing in its face would reset the connection, and the answer with it
-/// (RFC 9112 section 9.6).
+/// Reads away what the client still sends, for a while: closing in its face would reset the
+/// connection, and the answer with it (RFC 9112 section 9.6).
 async fn linger(shard: &Shard, client: &mut Client) {
     fd::cut(client.stream.fd(), Cut::Writing);
     client.stream.reading().arm(LINGER, Late::Linger);
@@ -396,7 +403,8 @@ impl Order {
 }
 
 impl Refusal {
-    /// A head that was not understood: what follows it on the connection is never read as a request.
+    /// A head that was not understood: what follows it on the connection is never read as a
+    /// request.
     const fn of_head(fault: Fault) -> Self {
         Self {
             fault,

@@ -1,9 +1,11 @@
-//! A stock of running conversations, so that a connection holds the room for an exchange only while it has one.
+//! A stock of running conversations, so that a connection holds the room for an exchange only while
+//! it has one.
 //!
-//! An exchange's state is some kilobytes. In the connection's own task it would be held by every idle client; in a box of its own it would
-//! be allocated, and copied into, for every exchange. So a slot holds a future that never ends: it waits for a client in its mailbox,
-//! converses with it, puts it back, and waits for the next one. Whoever has a client lends it to a slot and polls that until the client is
-//! back.
+//! An exchange's state is some kilobytes. In the connection's own task it would be held by every
+//! idle client; in a box of its own it would be allocated, and copied into, for every exchange. So
+//! a slot holds a future that never ends: it waits for a client in its mailbox, converses with it,
+//! puts it back, and waits for the next one. Whoever has a client lends it to a slot and polls that
+//! until the client is back.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};

@@ -40,8 +40,8 @@ impl Tries {
         }
     }
 
-    /// True when the exchange may go on after `broken` by sending its request once more: no byte of a response had come, and the
-    /// method allows it (RFC 9110 section 9.2.2). Then it is counted.
+    /// True when the exchange may go on after `broken` by sending its request once more: no byte of
+    /// a response had come, and the method allows it (RFC 9110 section 9.2.2). Then it is counted.
     pub(super) fn may_replay(
         &mut self,
         exchange: &Exchange<'_>,
@@ -165,7 +165,8 @@ async fn connect(exchange: &Exchange<'_>, endpoint: &Endpoint) -> io::Result<Lin
     })
 }
 
-/// The cause behind a failed connect. Errors that speak of no refusal and no lateness speak of the way there.
+/// The cause behind a failed connect. Errors that speak of no refusal and no lateness speak of the
+/// way there.
 fn connect_fault(error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {

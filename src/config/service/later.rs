@@ -1,6 +1,8 @@
-//! The keys of a service whose features are not built yet: typed and bounded like all others, and not kept.
+//! The keys of a service whose features are not built yet: typed and bounded like all others, and
+//! not kept.
 //!
-//! Whoever builds a feature moves its keys to a type beside `Service` and deletes their rows in `unsupported.rs`.
+//! Whoever builds a feature moves its keys to a type beside `Service` and deletes their rows in
+//! `unsupported.rs`.
 
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Where bodies end: framing by table, and bodies in any split.
+
 use proptest::prelude::*;
 
 use super::*;

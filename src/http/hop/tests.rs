@@ -1,3 +1,5 @@
+//! What one hop changes in a head, by wire bytes.
+
 use super::super::head::{FieldSpace, HeadLimits, HeadScan};
 use super::*;
 use proptest::prelude::*;

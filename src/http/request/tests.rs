@@ -1,3 +1,5 @@
+//! Request heads that are read and that are refused.
+
 use super::*;
 
 const LIMITS: HeadLimits = HeadLimits {

@@ -1,0 +1,194 @@
+//! In the steady state an exchange allocates nothing: counted on the shard's own thread.
+//!
+//! The proxy runs in this process, so that this binary's allocator is the shard's too.
+
+#![expect(
+    unsafe_code,
+    reason = "an allocator that counts is unsafe by its trait"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread;
+
+use ringmain::{boot, config};
+
+/// Counts what shard threads allocate while it is asked to.
+struct Counting;
+
+static COUNTING: AtomicBool = AtomicBool::new(false);
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Whether this thread is a shard's; `None` until it was looked up.
+    static IS_SHARD: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+fn is_shard() -> bool {
+    IS_SHARD.with(|known| {
+        known.get().unwrap_or_else(|| {
+            let mut name = [0_u8; 16];
+            // SAFETY: the kernel's thread names are at most 16 bytes, their zero included.
+            unsafe {
+                libc::pthread_getname_np(libc::pthread_self(), name.as_mut_ptr().cast(), name.len())
+            };
+            let is_shard = name.starts_with(b"shard-");
+            known.set(Some(is_shard));
+            is_shard
+        })
+    })
+}
+
+fn count() {
+    if COUNTING.load(Ordering::Relaxed) && is_shard() {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: everything is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Rounds of two exchanges a client, once to warm up and once counted.
+const ROUNDS: usize = 200;
+const CLIENTS: usize = 16;
+
+#[test]
+fn an_exchange_allocates_nothing_in_the_steady_state() {
+    for driver in ["io_uring", "epoll"] {
+        check(driver);
+    }
+}
+
+#[track_caller]
+fn check(driver: &str) {
+    let origin = origin();
+    let text = format!(
+        "[runtime]\nshards = 1\ndriver = \"{driver}\"\ndrain_timeout = \"0s\"\n\
+         [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\nservice = \"a\"\n\
+         [[service]]\nname = \"a\"\npolicy = \"round_robin\"\nbackends = [\"{origin}\"]\n\
+         backend_field = \"X-Backend\"\n\
+         [service.fields]\nrequest_set = {{ \"X-Set\" = \"1\" }}\n"
+    );
+    let config = config::parse("test", &text).expect("the configuration is valid");
+    let (tell, told) = mpsc::channel();
+    let proxy = thread::spawn(move || {
+        let ended = boot::run(&config, &mut |bound| {
+            tell.send(bound[0].1).expect("the test waits for it");
+        });
+        ended.expect("the proxy starts")
+    });
+    let address = told.recv().expect("the proxy gets ready");
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|_| TcpStream::connect(address).expect("it listens"))
+        .collect();
+    // All at once, so that the stock has seen the most that can be under way, and then for a while.
+    round(&mut clients, b"GET /together HTTP/1.1\r\nHost: a\r\n\r\n");
+    exchanges(&mut clients);
+    ALLOCATIONS.store(0, Ordering::Relaxed);
+    COUNTING.store(true, Ordering::Relaxed);
+    exchanges(&mut clients);
+    COUNTING.store(false, Ordering::Relaxed);
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed);
+    // SAFETY: a signal to this process, which the proxy's control has taken over.
+    unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
+    drop(clients);
+    proxy.join().expect("the proxy ends");
+    assert_eq!(
+        allocations,
+        0,
+        "{driver}: {} exchanges",
+        2 * ROUNDS * CLIENTS
+    );
+}
+
+fn exchanges(clients: &mut [TcpStream]) {
+    for _ in 0..ROUNDS {
+        round(
+            clients,
+            b"GET /a HTTP/1.1\r\nHost: a\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n",
+        );
+        round(
+            clients,
+            b"POST /b?q=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        );
+    }
+}
+
+/// Sends every client's request, then reads every answer.
+fn round(clients: &mut [TcpStream], request: &[u8]) {
+    let mut answer = [0; 4096];
+    for client in &mut *clients {
+        client.write_all(request).expect("the proxy reads");
+    }
+    for client in &mut *clients {
+        let mut length = 0;
+        while !answer[..length].ends_with(b"\r\n\r\nhi") {
+            let read = client
+                .read(&mut answer[length..])
+                .expect("the proxy answers");
+            assert_ne!(read, 0, "the connection is kept");
+            length += read;
+        }
+    }
+}
+
+/// An origin that answers with `hi`: `/together` when all clients' requests are here, the others at
+/// once.
+fn origin() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let together = Arc::new(Barrier::new(CLIENTS));
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let connection = connection.expect("it connects");
+            let together = Arc::clone(&together);
+            thread::spawn(move || answer(connection, &together));
+        }
+    });
+    address
+}
+
+fn answer(mut connection: TcpStream, together: &Barrier) {
+    let mut request = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        match connection.read(&mut part) {
+            Ok(0) | Err(_) => return,
+            Ok(count) => request.extend_from_slice(&part[..count]),
+        }
+        if request.ends_with(b"\r\n\r\n") || request.ends_with(b"hello") {
+            if request.starts_with(b"GET /together") {
+                together.wait();
+            }
+            request.clear();
+            let sent = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+            if sent.is_err() {
+                return;
+            }
+        }
+    }
+}
