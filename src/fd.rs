@@ -189,12 +189,19 @@ pub fn farewell(connection: &TcpStream, answer: &[u8]) {
 }
 
 /// Finds out which connections are gone; keeps its room from one time to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Glance {
     polled: Vec<libc::pollfd>,
 }
 
 impl Glance {
+    /// Room for `capacity` connections at first.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self {
+            polled: Vec::with_capacity(capacity),
+        }
+    }
+
     /// Those of `connections` that are gone: reset, or in error. An end of what the other side
     /// sends is no such thing. One system call (poll(2)) for all.
     pub fn gone(

@@ -58,6 +58,8 @@ impl Late {
 /// and again from there.
 const SLOTS: u32 = 1024;
 const NONE: u32 = u32::MAX;
+/// Clients that are usually looked at in one tick; more allocate, once.
+const GLANCE: usize = 1024;
 
 /// A shard's deadlines.
 #[derive(Debug)]
@@ -107,7 +109,7 @@ impl Wheel {
             slots,
             entries: Vec::new(),
             free: NONE,
-            glance: Glance::default(),
+            glance: Glance::with_capacity(GLANCE),
         };
         Rc::new(Self {
             inner: RefCell::new(inner),
