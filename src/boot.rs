@@ -28,6 +28,9 @@ pub use crate::control::run::End;
 /// Clients that may wait to be accepted, per socket; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// What is called once all shards serve, with every listener's name and bound address.
+pub type OnReady<'a> = dyn FnMut(&[(String, SocketAddr)]) + 'a;
+
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -54,15 +57,11 @@ pub enum BootError {
     Shard(String),
 }
 
-/// Runs the proxy on the calling thread until it has drained. `on_ready` gets every listener's name and bound address once all shards
-/// serve.
+/// Runs the proxy on the calling thread until it has drained. `on_ready` is called once.
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(
-    config: &Config,
-    on_ready: &mut dyn FnMut(&[(String, SocketAddr)]),
-) -> Result<End, BootError> {
+pub fn run(config: &Config, on_ready: &mut OnReady<'_>) -> Result<End, BootError> {
     let shards = shard_count(config.runtime().shards);
     let sockets = bind_all(config, shards)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -79,7 +78,7 @@ async fn serve(
     config: &Config,
     sockets: Sockets,
     shards: usize,
-    on_ready: &mut dyn FnMut(&[(String, SocketAddr)]),
+    on_ready: &mut OnReady<'_>,
 ) -> Result<End, BootError> {
     // Before the first shard runs, so that no signal finds the system's default.
     let signals = Signals::listen().map_err(|source| BootError::System {
@@ -130,7 +129,7 @@ struct Boot<'a> {
     driver: DriverChoice,
     threads: Vec<JoinHandle<()>>,
     ended: UnboundedSender<ShardEnd>,
-    on_ready: &'a mut dyn FnMut(&[(String, SocketAddr)]),
+    on_ready: &'a mut OnReady<'a>,
 }
 
 /// The listening sockets of the process.

@@ -280,7 +280,8 @@ impl Control {
 
     fn restart_dead(&mut self, supervisor: &mut dyn Supervisor) {
         for (shard, life) in self.shards.iter_mut().enumerate() {
-            if !life.restart_at.is_some_and(|at| at <= now()) {
+            let Some(at) = life.restart_at else { continue };
+            if now() < at {
                 continue;
             }
             life.restart_at = None;

@@ -8,10 +8,10 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use super::buffer::SMALL;
+use super::buffer::Buffer;
 use super::deadline::Late;
 use super::io::Stream;
-use super::slots::Running;
+use super::slots::Slots;
 use super::{Shard, serve};
 use crate::plan::Ticks;
 
@@ -67,9 +67,8 @@ impl Client {
     }
 }
 
-/// Serves one client to its end.
-pub(super) async fn client(mut client: Client) {
-    let shard = Rc::clone(&client._presence.shard);
+/// Serves one client to its end. It is boxed so that handing it to a conversation and back copies a pointer.
+pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
     let timeouts = shard.current.borrow().plan().listeners[client.listener].timeouts;
     client.stream.reading().arm(timeouts.head, Late::Head);
     loop {
@@ -77,40 +76,32 @@ pub(super) async fn client(mut client: Client) {
             return;
         }
         let after;
-        (client, after) = begin(&shard, client).await;
+        (client, after) = Slots::converse(&shard, client).await;
         if after == After::Close {
             return;
         }
         client
             .stream
             .reading()
-            .arm(rest(&shard, &client), Late::KeepAlive);
+            .arm(keep_alive(&shard, &client), Late::KeepAlive);
     }
 }
 
 /// How long a client may be idle now.
-fn rest(shard: &Shard, client: &Client) -> Ticks {
+fn keep_alive(shard: &Shard, client: &Client) -> Ticks {
     shard.current.borrow().plan().listeners[client.listener]
         .timeouts
         .keep_alive
 }
 
-/// Puts the conversation in a slot. Not async: the caller's own state must not have room for it.
-fn begin(
-    shard: &Rc<Shard>,
-    client: Client,
-) -> Running<impl Future<Output = (Client, After)> + use<>> {
-    shard.slots.run(converse(Rc::clone(shard), client))
-}
-
-/// Serves requests as long as bytes of the next one are already here.
-async fn converse(shard: Rc<Shard>, mut client: Client) -> (Client, After) {
-    let mut inbox = shard.stock.take(SMALL);
+/// Serves requests as long as bytes of the next one are already here. Runs in a slot.
+pub(super) async fn converse(shard: &Shard, client: &mut Client) -> After {
+    let mut inbox = Buffer::default();
     loop {
-        let after = serve::exchange(&shard, &mut client, &mut inbox).await;
+        let after = serve::exchange(shard, client, &mut inbox).await;
         if after == After::Close || inbox.is_empty() {
             shard.stock.put(inbox);
-            return (client, after);
+            return after;
         }
     }
 }
@@ -192,11 +183,11 @@ mod tests {
     #[test]
     fn an_idle_client_is_small() {
         // The task that every idle client has; its exchange runs in a slot.
-        fn size<F>(_task: fn(Client) -> F) -> usize {
+        fn size<F>(_task: fn(Rc<Shard>, Box<Client>) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size_of::<Client>() <= 200, "{}", size_of::<Client>());
-        assert!(size(client) <= 600, "{}", size(client));
+        assert!(size_of::<Client>() <= 256, "{}", size_of::<Client>());
+        assert!(size(client) <= 256, "{}", size(client));
     }
 
     #[test]

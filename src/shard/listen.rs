@@ -101,7 +101,7 @@ fn welcome(shard: &Rc<Shard>, listener: usize, tcp: std::net::TcpStream, address
     match Stream::from_accepted(tcp, &shard.wheel) {
         Ok(stream) => {
             let welcomed = Client::new(shard, stream, listener, address);
-            shard.start(client(welcomed));
+            shard.start(client(Rc::clone(shard), Box::new(welcomed)));
         }
         Err(error) => {
             shard.counters.accept_failures.add(1);

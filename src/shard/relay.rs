@@ -124,6 +124,8 @@ pub(super) async fn one_way(
         return Err(Broken::new(upstream_write_fault(up.watch().expired())));
     }
     link.stream.reading().arm(timeouts.response, Late::Response);
+    // No buffer is held for an answer that has not come yet. An error here is found again by the read.
+    let _readable = link.stream.may_be_readable().await;
     let duplex = Duplex::default();
     duplex.uploaded.set(true);
     let (mut from, mut to) = (link.stream.incoming(), client.stream.outgoing());
@@ -423,6 +425,9 @@ fn understand(exchange: &Exchange<'_>, boxes: &mut Boxes, length: usize) -> Resu
             .as_deref()
             .map(|field| (field, &*endpoint.name)),
     };
+    if boxes.outbox.capacity() == 0 {
+        boxes.outbox = exchange.shard.stock.take(MEDIUM);
+    }
     if !answer.interim {
         // Before the first byte goes out, so that a client that has its answer finds it counted.
         exchange

@@ -95,7 +95,7 @@ impl Shard {
             clock: Clock::start(),
             wheel: Wheel::new(),
             stock: Stock::new(),
-            slots: Slots::new(),
+            slots: Slots::default(),
             pool: Pool::default(),
             generator: RefCell::new(generator),
             current: RefCell::new(Rc::new(current)),
@@ -123,6 +123,7 @@ impl Shard {
             self.panicked();
         }
         self.pool.clear();
+        self.slots.clear();
         self.notify(Notice::Drained);
         Ok(())
     }

@@ -8,9 +8,8 @@
 
 use std::cell::{Cell, RefMut};
 use std::mem;
-use std::rc::Rc;
 
-use super::buffer::{Buffer, LARGE, MEDIUM, SMALL};
+use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
 use super::relay::{self, Broken, Reach};
@@ -70,7 +69,7 @@ pub(super) const LINGER: Ticks = Ticks(20);
 const REWRITE_BYTES: usize = 512;
 
 /// Serves one request; what is left in `inbox` belongs to the next one.
-pub(super) async fn exchange(shard: &Rc<Shard>, client: &mut Client, inbox: &mut Buffer) -> After {
+pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buffer) -> After {
     let current = shard.current();
     let head = match receive_head(shard, &current, client, inbox).await {
         Ok(Some(length)) => length,
@@ -81,6 +80,9 @@ pub(super) async fn exchange(shard: &Rc<Shard>, client: &mut Client, inbox: &mut
         Ok(order) => order,
         Err(refusal) => return refuse(&current, shard, client, refusal).await,
     };
+    if inbox.is_empty() {
+        shard.stock.put(mem::take(inbox));
+    }
     let exchange = Exchange::new(shard, &current, client.listener, &order);
     let forwarded = forward(&exchange, client, inbox, &mut order).await;
     shard.stock.put(mem::take(&mut order.outbox));
@@ -100,6 +102,9 @@ async fn receive_head(
     let listener = &current.plan().listeners[client.listener];
     let limits = head_limits(listener);
     let mut scan = HeadScan::request();
+    if inbox.capacity() == 0 {
+        *inbox = shard.stock.take(SMALL);
+    }
     loop {
         if !inbox.is_empty() {
             let end = scan.find_end(inbox.filled(), &limits);
@@ -420,9 +425,13 @@ fn body_limits(listener: &Listener) -> BodyLimits {
 
 /// The smallest class of buffer with room for `bytes`.
 const fn class(bytes: usize) -> usize {
-    match bytes {
-        0..=SMALL => SMALL,
-        0..=MEDIUM => MEDIUM,
-        _ => LARGE,
+    if bytes <= TINY {
+        TINY
+    } else if bytes <= SMALL {
+        SMALL
+    } else if bytes <= MEDIUM {
+        MEDIUM
+    } else {
+        LARGE
     }
 }

@@ -1,108 +1,114 @@
-//! A stock of boxed futures, so that a connection holds the room for an exchange only while it has one.
+//! A stock of running conversations, so that a connection holds the room for an exchange only while it has one.
 //!
 //! An exchange's state is some kilobytes. In the connection's own task it would be held by every idle client; in a box of its own it would
-//! be allocated for every exchange. So the boxes are kept here and used again: `Pin::set` puts the next future where the last one was.
+//! be allocated, and copied into, for every exchange. So a slot holds a future that never ends: it waits for a client in its mailbox,
+//! converses with it, puts it back, and waits for the next one. Whoever has a client lends it to a slot and polls that until the client is
+//! back.
 
-use std::any::Any;
-use std::cell::RefCell;
-use std::future::Future;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// The room for one future of type `F`.
-type Slot<F> = Pin<Box<Option<F>>>;
+use super::Shard;
+use super::client::{After, Client, converse};
 
-/// A shard's unused slots. All futures that run in them are of one type; the type cannot be named, hence `Any`.
-#[derive(Clone, Debug)]
-pub(crate) struct Slots {
-    kept: Rc<RefCell<Vec<Box<dyn Any>>>>,
+/// A shard's unused slots.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    kept: RefCell<Vec<Slot>>,
 }
 
 /// The most slots that are kept; more exchanges at once allocate.
 const KEPT_MAX: usize = 4096;
 
+/// Room for one conversation.
+struct Slot {
+    mailbox: Rc<Mailbox>,
+    conversation: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+/// Where a client is handed to a conversation and back. At most one of the two is there.
+#[derive(Default)]
+struct Mailbox {
+    lent: Cell<Option<Box<Client>>>,
+    returned: Cell<Option<(Box<Client>, After)>>,
+}
+
 impl Slots {
-    /// No slots yet.
-    pub(crate) fn new() -> Self {
-        Self {
-            kept: Rc::new(RefCell::new(Vec::with_capacity(KEPT_MAX))),
-        }
-    }
-
-    /// Runs `future` in a slot.
-    pub(crate) fn run<F: Future + 'static>(&self, future: F) -> Running<F> {
-        let kept = self.kept.borrow_mut().pop();
+    /// Lends `client` to a conversation, until it is idle or to be closed.
+    pub(super) fn converse(shard: &Rc<Shard>, client: Box<Client>) -> Conversing<'_> {
+        let kept = shard.slots.kept.borrow_mut().pop();
         // Only until the stock has seen the shard's usual load.
-        let fresh = || Box::new(Box::pin(None));
-        let mut slot: Box<Slot<F>> = kept
-            .and_then(|slot| slot.downcast().ok())
-            .unwrap_or_else(fresh);
-        Pin::as_mut(&mut slot).set(Some(future));
-        Running {
+        let slot = kept.unwrap_or_else(|| Slot::new(shard));
+        slot.mailbox.lent.set(Some(client));
+        Conversing {
             slot: Some(slot),
-            home: self.clone(),
+            home: &shard.slots,
+        }
+    }
+
+    /// Frees every slot: each holds its shard.
+    pub(super) fn clear(&self) {
+        self.kept.borrow_mut().clear();
+    }
+}
+
+impl Slot {
+    fn new(shard: &Rc<Shard>) -> Self {
+        let mailbox = Rc::new(Mailbox::default());
+        let conversation = Box::pin(converse_forever(Rc::clone(shard), Rc::clone(&mailbox)));
+        Self {
+            mailbox,
+            conversation,
         }
     }
 }
 
-/// A future in its slot.
-pub(crate) struct Running<F: Future + 'static> {
-    /// `None` exactly when the future has ended.
-    slot: Option<Box<Slot<F>>>,
-    home: Slots,
+async fn converse_forever(shard: Rc<Shard>, mailbox: Rc<Mailbox>) {
+    loop {
+        let mut client = poll_fn(|_| match mailbox.lent.take() {
+            Some(client) => Poll::Ready(client),
+            // Nobody polls a slot that has no client, so nobody needs to be woken.
+            None => Poll::Pending,
+        })
+        .await;
+        let after = converse(&shard, &mut client).await;
+        mailbox.returned.set(Some((client, after)));
+    }
 }
 
-impl<F: Future + 'static> Future for Running<F> {
-    type Output = F::Output;
+/// A client in a slot.
+#[derive(Debug)]
+pub(super) struct Conversing<'a> {
+    /// `None` exactly when the client is back.
+    slot: Option<Slot>,
+    home: &'a Slots,
+}
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+impl Future for Conversing<'_> {
+    type Output = (Box<Client>, After);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let slot = self
             .slot
             .as_mut()
-            .expect("a future that has ended is not polled");
-        let future = Pin::as_mut(slot)
-            .as_pin_mut()
-            .expect("a slot in use holds its future");
-        let Poll::Ready(output) = future.poll(context) else {
+            .expect("a conversation that has ended is not polled");
+        let _pending = slot.conversation.as_mut().poll(context);
+        let Some(returned) = slot.mailbox.returned.take() else {
             return Poll::Pending;
         };
-        if let Some(mut slot) = self.slot.take() {
-            Pin::as_mut(&mut slot).set(None);
-            let mut kept = self.home.kept.borrow_mut();
-            if kept.len() < KEPT_MAX {
-                kept.push(slot);
-            }
+        let mut kept = self.home.kept.borrow_mut();
+        if let Some(slot) = self.slot.take().filter(|_| kept.len() < KEPT_MAX) {
+            kept.push(slot);
         }
-        Poll::Ready(output)
+        Poll::Ready(returned)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::future::{pending, ready};
-    use std::task::Waker;
-
-    use super::*;
-
-    #[test]
-    fn a_slot_is_used_again_after_its_future_has_ended() {
-        let slots = Slots::new();
-        let mut context = Context::from_waker(Waker::noop());
-        for value in [1, 2] {
-            let mut running = slots.run(ready(value));
-            assert_eq!(
-                Pin::new(&mut running).poll(&mut context),
-                Poll::Ready(value)
-            );
-            assert_eq!(slots.kept.borrow().len(), 1);
-        }
-    }
-
-    #[test]
-    fn a_future_that_is_dropped_takes_its_slot_along() {
-        let slots = Slots::new();
-        drop(slots.run(pending::<()>()));
-        assert_eq!(slots.kept.borrow().len(), 0);
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Slot").finish_non_exhaustive()
     }
 }

@@ -79,7 +79,7 @@ impl Tries {
     }
 
     /// An endpoint that has not failed this exchange; with none left, the last one once more is no use.
-    fn pick(&mut self, exchange: &Exchange<'_>) -> Option<usize> {
+    fn pick(&self, exchange: &Exchange<'_>) -> Option<usize> {
         let failed = &self.failed[..self.count];
         let mut generator = exchange.shard.generator.borrow_mut();
         exchange.picker().pick(&mut generator, |endpoint| {
