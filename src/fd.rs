@@ -8,7 +8,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -171,6 +171,48 @@ fn is_nobody(error: &io::Error) -> bool {
                 | libc::ENETUNREACH
         )
     )
+}
+
+/// Sends what the connection takes at once of `answer`, ends our side, and reads away what has
+/// come, so that the close that follows does not reset the answer away (RFC 9112 section 9.6).
+pub fn farewell(connection: &TcpStream, answer: &[u8]) {
+    let socket = SockRef::from(connection);
+    // Whoever does not take it is gone, or too slow for what costs nothing.
+    let _sent = socket.send_with_flags(answer, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+    let _ended = socket.shutdown(Shutdown::Write);
+    let mut bin = [MaybeUninit::uninit(); 4096];
+    let _read = socket.recv_with_flags(&mut bin, libc::MSG_DONTWAIT);
+}
+
+/// Finds out which connections are gone; keeps its room from one time to the next.
+#[derive(Debug, Default)]
+pub struct Glance {
+    polled: Vec<libc::pollfd>,
+}
+
+impl Glance {
+    /// Those of `connections` that are gone: reset, or in error. An end of what the other side
+    /// sends is no such thing. One system call (poll(2)) for all.
+    pub fn gone(
+        &mut self,
+        connections: impl Iterator<Item = RawFd>,
+    ) -> impl Iterator<Item = RawFd> + '_ {
+        self.polled.clear();
+        // Errors and resets are told of without being asked for.
+        self.polled.extend(connections.map(|fd| libc::pollfd {
+            fd,
+            events: 0,
+            revents: 0,
+        }));
+        let count = self.polled.len() as libc::nfds_t;
+        // SAFETY: the kernel reads and writes the `count` entries of the vector, which lives
+        // across the call; it does not wait.
+        unsafe { libc::poll(self.polled.as_mut_ptr(), count, 0) };
+        self.polled
+            .iter()
+            .filter(|polled| polled.revents != 0)
+            .map(|polled| polled.fd)
+    }
 }
 
 /// Prepares a connected upstream socket: no Nagle delay, and keep-alive probes so that an endpoint that vanished is noticed.

@@ -244,7 +244,7 @@ impl Control {
                     log::warn!(shard, listener, error:%; "accept failed; resting");
                 }
                 Notice::ConnectionsMax { listener } => {
-                    log::warn!(shard, listener:?; "connections_max is reached; clients wait");
+                    log::warn!(shard, listener:?; "connections_max is reached; clients are shed");
                 }
                 Notice::Panicked => {
                     log::error!(shard; "a panic was caught and its connection closed");

@@ -132,7 +132,7 @@ impl Drop for Presence {
         self.on_listener.set(self.on_listener.get() - 1);
         self.shard.clients.set(self.shard.clients.get() - 1);
         self.shard.counters.clients_open.sub(1);
-        self.shard.room.ring();
+        self.shard.shedding.set(false);
     }
 }
 

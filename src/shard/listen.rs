@@ -1,17 +1,23 @@
-//! One accept loop: waits for clients, lets them in up to the limits, backs off when the process has no descriptor left.
+//! One accept loop: lets clients in up to the limits, sheds those over them, and rests when the
+//! process has no descriptor left.
 //!
-//! The plan is looked at after every wake. When it does not serve any more, what is queued is let in once more and the socket is let go: the
-//! last holder's close resets whoever is still queued, so the queue is emptied right before.
+//! The plan is looked at after every wake. When it does not serve any more, what is queued is let
+//! in once more and the socket is let go: the last holder's close resets whoever is still queued,
+//! so the queue is emptied right before.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::Shard;
+use super::buffer::TINY;
 use super::client::{Client, client};
 use super::io::{Caught, Listening, Stream, either, sleep};
 use crate::door::Notice;
+use crate::fault::Fault;
+use crate::fd;
+use crate::http::reply::{Reply, write_reply};
 
 /// Clients let in by one wake, so that a flood of them does not keep the shard from the others.
 const WAKE_MAX: usize = 64;
@@ -25,8 +31,6 @@ enum Wake {
     Empty,
     /// The wake had its share; more may be waiting.
     Share,
-    /// A limit on connections is reached: who waits stays in the queue.
-    Full,
     /// accept(2) failed.
     Failed(io::Error),
 }
@@ -53,13 +57,6 @@ async fn accept_loop(shard: &Rc<Shard>, listener: usize, socket: &Listening) {
         match wake(shard, listener, socket) {
             Wake::Empty if shard.current.borrow().is_draining() => return,
             Wake::Empty | Wake::Share => backoff = BACKOFF,
-            Wake::Full => {
-                shard.notify(Notice::ConnectionsMax {
-                    listener: Some(listener),
-                });
-                shard.counters.clients_refused.add(1);
-                shard.room.rung().await;
-            }
             Wake::Failed(error) => {
                 let errno = error.raw_os_error().unwrap_or(0);
                 shard.counters.accept_failures.add(1);
@@ -72,13 +69,11 @@ async fn accept_loop(shard: &Rc<Shard>, listener: usize, socket: &Listening) {
     }
 }
 
-/// Lets in who waits, up to the limits.
+/// Lets in who waits.
 fn wake(shard: &Rc<Shard>, listener: usize, socket: &Listening) -> Wake {
     for _ in 0..WAKE_MAX {
-        if is_full(shard, listener) {
-            return Wake::Full;
-        }
         match socket.accept(shard.nonblocking) {
+            Ok(Some((tcp, _))) if is_full(shard, listener) => shed(shard, listener, &tcp),
             Ok(Some((tcp, address))) => welcome(shard, listener, tcp, address),
             Ok(None) => return Wake::Empty,
             Err(error) => return Wake::Failed(error),
@@ -96,8 +91,38 @@ fn is_full(shard: &Shard, listener: usize) -> bool {
         || limit <= current.clients[listener].get()
 }
 
+/// Tells a client that there is no room for it, in as much as its socket takes at once, and lets
+/// it go: it must not hold what there is none of.
+fn shed(shard: &Shard, listener: usize, tcp: &TcpStream) {
+    let fault = Fault::ConnectionLimitReached;
+    let counters = &shard.counters;
+    counters.clients_refused.add(1);
+    counters.exchanges.add(1);
+    counters.own_answers.add(1);
+    counters.no_service_exchanges.add(1);
+    counters.no_service_own_answers.add(1);
+    counters.no_service_fault(fault);
+    if !shard.shedding.replace(true) {
+        shard.notify(Notice::ConnectionsMax {
+            listener: Some(listener),
+        });
+    }
+    let mut answer = shard.stock.take(TINY);
+    write_reply(
+        answer.tail(),
+        fault,
+        &Reply {
+            close: true,
+            head_method: false,
+            minor: 1,
+        },
+    );
+    fd::farewell(tcp, answer.filled());
+    shard.stock.put(answer);
+}
+
 /// Gives an accepted client its task.
-fn welcome(shard: &Rc<Shard>, listener: usize, tcp: std::net::TcpStream, address: SocketAddr) {
+fn welcome(shard: &Rc<Shard>, listener: usize, tcp: TcpStream, address: SocketAddr) {
     match Stream::from_accepted(tcp, &shard.wheel) {
         Ok(stream) => {
             let welcomed = Client::new(shard, stream, listener, address);

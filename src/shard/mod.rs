@@ -51,8 +51,8 @@ struct Shard {
     listening: Cell<u32>,
     /// Rung when a plan was adopted.
     changed: io::Bell,
-    /// Rung when a client has left.
-    room: io::Bell,
+    /// True exactly while clients are shed and none has left since: control is told once.
+    shedding: Cell<bool>,
     /// True exactly when accepted sockets must not block (epoll).
     nonblocking: bool,
     /// Requests of no service since the last warning about them.

@@ -43,6 +43,8 @@ pub(super) enum Reach {
     Unmarked,
     /// An answer of ringmain's own.
     OwnAnswer,
+    /// Nothing, and nobody is left to answer.
+    Gone,
 }
 
 /// An exchange that succeeded.
@@ -124,10 +126,19 @@ pub(super) async fn one_way(
         return Err(Broken::new(upstream_write_fault(up.watch().expired())));
     }
     link.stream.reading().arm(timeouts.response, Late::Response);
-    // No buffer is held for an answer that has not come yet. An error here is found again by the read.
+    // A client's reset while nothing is read from it or written to it would not be noticed.
+    client.stream.reading().guard(link.stream.fd());
+    // No buffer is held for an answer that has not come yet. An error is found again by the read.
     let _readable = link.stream.may_be_readable().await;
+    client.stream.reading().unguard();
     let duplex = Duplex::default();
     duplex.uploaded.set(true);
+    if client.stream.reading().expired() == Some(Late::Gone) {
+        return Err(Broken {
+            fault: Fault::ClientGone,
+            reach: Reach::Gone,
+        });
+    }
     let (mut from, mut to) = (link.stream.incoming(), client.stream.outgoing());
     deliver(exchange, &mut from, &mut to, &duplex).await
 }

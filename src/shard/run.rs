@@ -104,7 +104,7 @@ impl Shard {
             clients: Cell::new(0),
             listening: Cell::new(0),
             changed: Bell::default(),
-            room: Bell::default(),
+            shedding: Cell::new(false),
             nonblocking,
             not_found: Cell::new(0),
         }
@@ -147,6 +147,7 @@ impl Shard {
             sleep(TICK).await;
             let now = self.clock.advance();
             self.wheel.advance(now);
+            self.wheel.look_for_gone();
             self.look_at_door();
             if SECOND <= now - swept {
                 swept = now;
@@ -183,7 +184,6 @@ impl Shard {
         *self.current.borrow_mut() = Rc::new(current);
         self.adopted();
         self.changed.ring();
-        self.room.ring();
     }
 
     fn adopted(&self) {

@@ -274,7 +274,7 @@ async fn settle(
             exchange.shard.counters.own_answers.add(1);
             After::Close
         }
-        Reach::Part => After::Close,
+        Reach::Part | Reach::Gone => After::Close,
         Reach::Unmarked => {
             // Only the close would end what has gone out: the client must not take it for all (RFC 9112 section 8).
             fd::reset_at_close(client.stream.fd());

@@ -78,13 +78,22 @@ impl Tries {
         true
     }
 
-    /// An endpoint that has not failed this exchange; with none left, the last one once more is no use.
+    /// An endpoint that has not failed this exchange. With none left, one that only lost the
+    /// connection may have another; one that can't be connected to is no use.
     fn pick(&self, exchange: &Exchange<'_>) -> Option<usize> {
         let failed = &self.failed[..self.count];
         let mut generator = exchange.shard.generator.borrow_mut();
-        exchange.picker().pick(&mut generator, |endpoint| {
-            !failed.contains(&(endpoint as u32))
-        })
+        let mut picker = exchange.picker();
+        picker
+            .pick(&mut generator, |endpoint| {
+                !failed.contains(&(endpoint as u32))
+            })
+            .or_else(|| {
+                let again = self.last == Fault::ConnectionTerminated;
+                again
+                    .then(|| picker.pick(&mut generator, |_| true))
+                    .flatten()
+            })
     }
 }
 
@@ -100,8 +109,9 @@ pub(super) async fn reach(exchange: &Exchange<'_>, tries: &mut Tries) -> Result<
         exchange.endpoint.set(picked);
         counters.exchanges.add(1);
         log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
-        // A stale connection is only found out for sure by a look, and what can't be replayed must not meet one.
-        let look = !(tries.at_hand && exchange.facts.idempotent);
+        // A stale connection is only found out by a look, and what can't be replayed must not meet
+        // one; where one was stale, the others will be.
+        let look = !(tries.at_hand && exchange.facts.idempotent) || tries.replayed;
         if let Some(link) = take(exchange, endpoint, look) {
             return Ok(link);
         }
