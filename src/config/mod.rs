@@ -282,8 +282,8 @@ impl Config {
 /// Limits are split over the shards, and none gets less than 1.
 fn too_few(key: &str, limit: u32, shards: u32) -> String {
     format!(
-        "{key}: {limit} is below the number of shards, {shards}; each shard allows 1, so {shards} in \
-         all"
+        "{key}: {limit} is below the number of shards, {shards}; each shard allows 1, so {shards} \
+         in all"
     )
 }
 

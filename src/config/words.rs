@@ -139,8 +139,8 @@ pub(super) fn path(text: &str) -> Result<String, String> {
         return Ok(text.into());
     }
     Err(format!(
-        "{text:?} is not a path; allowed: \"\" for any, one that begins with \"/\", or a prefix that \
-         ends in \"/*\""
+        "{text:?} is not a path; allowed: \"\" for any, one that begins with \"/\", or a prefix \
+         that ends in \"/*\""
     ))
 }
 
