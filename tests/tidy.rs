@@ -5,9 +5,14 @@
 //! comments, strings and test modules are taken out, then paths are read (`crate::x`, `super::x`,
 //! `ringmain::x`, `outside::x`, and groups in braces).
 
+#[path = "support/markdown.rs"]
+mod markdown;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use markdown::{quoted, table_below};
 
 /// One row: a folder or file, the rooms that it may name besides its own, and the outside crates of
 /// its own.
@@ -260,31 +265,6 @@ fn lines_fit_their_columns() {
 }
 
 #[test]
-fn keys_in_the_documents_exist_in_the_reference() {
-    let Ok(reference) = fs::read_to_string(root().join("config.toml")) else {
-        return;
-    };
-    let known = keys(&reference, true);
-    let mut documents = files_under(&root().join("docs"), "md");
-    documents.push(root().join("README.md"));
-    report(documents.iter().flat_map(|path| {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let used: BTreeSet<String> = toml_blocks(&text)
-            .flat_map(|block| keys(block, false))
-            .collect();
-        let unknown: Vec<String> = used.difference(&known).cloned().collect();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        unknown
-            .into_iter()
-            .map(move |key| format!("{name}: `{key}` is not in config.toml"))
-    }));
-}
-
-#[test]
 fn the_scanner_sees_what_it_should() {
     let file = Source::new(
         "shard/pool/idle.rs",
@@ -305,9 +285,6 @@ fn the_scanner_sees_what_it_should() {
         parts("HttpClusterName_ttl"),
         ["http", "cluster", "name", "ttl"]
     );
-    let table = "[[a]]\nk = 1\n# c = 2 # why\n# [a.b]\n# d = { x = 1 }\n# a sentence = no\n";
-    let expected = ["a.b.d", "a.c", "a.k"].map(str::to_owned);
-    assert_eq!(keys(table, true), expected.into());
 }
 
 /// A file of the library or the binary.
@@ -503,59 +480,6 @@ fn character_literal(text: &str) -> Option<usize> {
         (at, '\'') => Some(at + 1),
         _ => None,
     }
-}
-
-/// `TABLE.KEY` of every key in a TOML text; with `commented`, also of lines such as `# key = value`
-/// and `# [table]`.
-fn keys(toml: &str, commented: bool) -> BTreeSet<String> {
-    let mut table = String::new();
-    let mut keys = BTreeSet::new();
-    for line in toml.lines() {
-        let line = match line.trim().strip_prefix('#') {
-            Some(comment) if commented => comment.trim_start(),
-            Some(_) => continue,
-            None => line.trim(),
-        };
-        let named = line.split(" #").next().unwrap_or_default().trim();
-        let name = named.trim_start_matches('[').trim_end_matches(']');
-        let is_name = |name: &str| {
-            !name.is_empty() && name.chars().all(|c| is_of_word(c) || c == '.') && {
-                name.chars().all(|c| !c.is_uppercase())
-            }
-        };
-        if named.starts_with('[') && is_name(name) {
-            name.clone_into(&mut table);
-        } else if let Some((key, _)) = line.split_once('=') {
-            let key = key.trim();
-            if is_name(key) {
-                keys.insert(format!("{table}.{key}"));
-            }
-        }
-    }
-    keys
-}
-
-/// The insides of the blocks fenced as `toml`.
-fn toml_blocks(markdown: &str) -> impl Iterator<Item = &str> {
-    let blocks = markdown.split("```toml\n").skip(1);
-    blocks.filter_map(|rest| rest.split("```").next())
-}
-
-/// The cells of each row of the table whose first line begins with `header`.
-fn table_below<'a>(markdown: &'a str, header: &str) -> impl Iterator<Item = Vec<&'a str>> {
-    let lines = markdown
-        .lines()
-        .skip_while(move |line| !line.starts_with(header));
-    let rows = lines.skip(2).take_while(|line| line.starts_with("| "));
-    rows.map(|row| {
-        let row = row.strip_prefix('|').unwrap_or(row);
-        row.split('|').map(str::trim).collect()
-    })
-}
-
-/// What stands in backquotes.
-fn quoted(cell: &str) -> BTreeSet<&str> {
-    cell.split('`').skip(1).step_by(2).collect()
 }
 
 /// The names of Cargo.toml's dependencies as paths spell them.

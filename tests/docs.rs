@@ -1,0 +1,231 @@
+//! The documents against the code: what they name exists, and what they must name is there.
+
+#[path = "support/markdown.rs"]
+mod markdown;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use markdown::{quoted, table_below};
+use ringmain::fault::Fault;
+
+#[test]
+fn the_table_of_faults_is_the_codes() {
+    let text = read("docs/FAULTS.md");
+    let written: Vec<[String; 5]> = table_below(&text, "| Label |")
+        .map(|cells| std::array::from_fn(|column| cells[column].replace('`', "")))
+        .collect();
+    let expected = Fault::ALL.map(|fault| {
+        let another_try = match (fault.retryable(), fault.nothing_sent()) {
+            (true, true) => "any method",
+            (true, false) => "idempotent methods",
+            (false, _) => "no",
+        };
+        let status = fault.status().to_string();
+        let side = fault.side().label();
+        [fault.label(), fault.word(), side, &status, another_try].map(str::to_owned)
+    });
+    assert_eq!(written, expected);
+}
+
+#[test]
+fn keys_in_toml_blocks_exist_in_the_reference() {
+    let known = keys(&read("config.toml"), true);
+    for (name, text) in documents() {
+        let used = toml_blocks(&text).flat_map(|block| keys(block, false));
+        let unknown: Vec<String> = used.filter(|key| !known.contains(key)).collect();
+        assert!(
+            unknown.is_empty(),
+            "{name}: not in config.toml: {unknown:?}"
+        );
+    }
+}
+
+#[test]
+fn names_that_operators_read_exist() {
+    // A name in the operators' documents, one with an underscore that is, is a key or a value of the
+    // configuration, or a fault.
+    let reference = read("config.toml");
+    let mut known: BTreeSet<&str> = reference
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .collect();
+    known.extend(
+        Fault::ALL
+            .iter()
+            .flat_map(|fault| [fault.label(), fault.word()]),
+    );
+    for document in [
+        "README.md",
+        "docs/CHANGELOG.md",
+        "docs/FAULTS.md",
+        "docs/HTTP.md",
+    ] {
+        let text = read(document);
+        let of_name = |c: char| c.is_ascii_lowercase() || c == '_';
+        let mut names = text.lines().flat_map(quoted);
+        let unknown = names
+            .find(|name| name.contains('_') && name.chars().all(of_name) && !known.contains(name));
+        assert_eq!(unknown, None, "{document} names it");
+    }
+}
+
+#[test]
+fn subcommands_and_options_of_the_documents_exist() {
+    let mut help = BTreeMap::new();
+    for (name, text) in documents() {
+        for line in commands(&text) {
+            let mut words = line.split_whitespace().peekable();
+            let subcommand = words
+                .next_if(|word| word.chars().all(|c| c.is_ascii_lowercase()))
+                .unwrap_or("run");
+            let known = help
+                .entry(subcommand.to_owned())
+                .or_insert_with(|| help_of(subcommand));
+            let options = words.take_while(|word| !matches!(*word, "#" | "|" | "||" | "&&" | ">"));
+            for option in options.filter(|word| word.starts_with("--")) {
+                let found = known.split_whitespace().any(|word| word == option);
+                assert!(found, "{name}: `ringmain {line}`: there is no {option}");
+            }
+        }
+    }
+    assert!(help.contains_key("check"), "the documents were read");
+}
+
+#[test]
+fn every_subcommand_is_in_the_readme() {
+    let readme = read("README.md");
+    let listed = table_below(&readme, "| Command |").map(|cells| cells[0].to_owned());
+    let listed: Vec<String> = listed.collect();
+    let subcommands = help_of("");
+    let names = subcommands
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .map_while(|line| line.split_whitespace().next());
+    for name in names.filter(|name| *name != "help") {
+        let named = |cell: &String| {
+            let mut words = cell.split(|c: char| !c.is_ascii_lowercase());
+            words.any(|word| word == name)
+        };
+        assert!(
+            listed.iter().any(named),
+            "README.md: no row for `ringmain {name}`"
+        );
+    }
+}
+
+#[test]
+fn links_lead_to_files() {
+    for (name, text) in documents() {
+        let folder = Path::new(&name).parent().unwrap_or(Path::new(""));
+        for target in text.split("](").skip(1) {
+            let target = target.split([')', '#']).next().unwrap_or_default();
+            let outside = target.is_empty() || target.contains("://");
+            let found = root().join(folder).join(target).exists();
+            assert!(outside || found, "{name}: {target} does not exist");
+        }
+    }
+}
+
+#[test]
+fn the_scanner_sees_keys_and_commands() {
+    let table = "[[a]]\nk = 1\n# c = 2 # why\n# [a.b]\n# d = { x = 1 }\n# a sentence = no\n";
+    let expected = ["a.b.d", "a.c", "a.k"].map(str::to_owned);
+    assert_eq!(keys(table, true), expected.into());
+    let text =
+        "says `ringmain check --config F` or ringmain alone\n$ target/release/ringmain run\n";
+    assert_eq!(commands(text), ["check --config F", "run"]);
+}
+
+/// What follows `ringmain` in each command: in backquotes, or on a line that begins with `$`.
+fn commands(markdown: &str) -> Vec<&str> {
+    let quotes = markdown
+        .lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2));
+    let lines = markdown.lines().filter_map(|line| line.strip_prefix("$ "));
+    let all = quotes.chain(lines);
+    let ours = all.filter_map(|command| {
+        let (program, rest) = command.split_once(' ')?;
+        (program == "ringmain" || program.ends_with("/ringmain")).then_some(rest.trim())
+    });
+    // `ringmain [run]` and `ringmain 0.1.0` are none.
+    ours.filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '-'))
+        .collect()
+}
+
+/// What `ringmain SUBCOMMAND --help` prints.
+fn help_of(subcommand: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
+    let words = [subcommand, "--help"]
+        .into_iter()
+        .filter(|word| !word.is_empty());
+    let output = command.args(words).output().expect("the binary is built");
+    assert!(
+        output.status.success(),
+        "there is no `ringmain {subcommand}`"
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// `TABLE.KEY` of every key in a TOML text; with `commented`, also of lines such as `# key = value`
+/// and `# [table]`.
+fn keys(toml: &str, commented: bool) -> BTreeSet<String> {
+    let mut table = String::new();
+    let mut keys = BTreeSet::new();
+    for line in toml.lines() {
+        let line = match line.trim().strip_prefix('#') {
+            Some(comment) if commented => comment.trim_start(),
+            Some(_) => continue,
+            None => line.trim(),
+        };
+        let named = line.split(" #").next().unwrap_or_default().trim();
+        let name = named.trim_start_matches('[').trim_end_matches(']');
+        let is_name = |name: &str| {
+            let of_name = |c: char| c.is_lowercase() || c.is_ascii_digit() || "_.".contains(c);
+            !name.is_empty() && name.chars().all(of_name)
+        };
+        if named.starts_with('[') && is_name(name) {
+            name.clone_into(&mut table);
+        } else if let Some((key, _)) = line.split_once('=') {
+            let key = key.trim();
+            if is_name(key) {
+                keys.insert(format!("{table}.{key}"));
+            }
+        }
+    }
+    keys
+}
+
+/// The insides of the blocks fenced as `toml`.
+fn toml_blocks(markdown: &str) -> impl Iterator<Item = &str> {
+    let blocks = markdown.split("```toml\n").skip(1);
+    blocks.filter_map(|rest| rest.split("```").next())
+}
+
+/// Name and text of README.md and of everything in `docs` and below.
+fn documents() -> Vec<(String, String)> {
+    let mut names = vec!["README.md".to_owned(), "bench/README.md".to_owned()];
+    for folder in ["docs", "docs/decisions"] {
+        let entries = fs::read_dir(root().join(folder)).expect("it exists");
+        let found = entries.map(|entry| entry.expect("it can be read").file_name());
+        let found = found.filter_map(|name| name.into_string().ok());
+        let found = found.filter(|name| name.ends_with(".md"));
+        names.extend(found.map(|name| format!("{folder}/{name}")));
+    }
+    names
+        .into_iter()
+        .map(|name| (name.clone(), read(&name)))
+        .collect()
+}
+
+fn read(name: &str) -> String {
+    let text = fs::read_to_string(root().join(name));
+    assert!(text.is_ok(), "{name}: {text:?}");
+    text.unwrap_or_default()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
