@@ -44,6 +44,22 @@ fn keys_in_toml_blocks_exist_in_the_reference() {
 }
 
 #[test]
+fn the_readmes_configurations_are_accepted() {
+    let readme = read("README.md");
+    let mut blocks = toml_blocks(&readme).enumerate().peekable();
+    assert!(blocks.peek().is_some(), "README.md shows a configuration");
+    for (place, block) in blocks {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("readme-{place}.toml"));
+        fs::write(&path, block).expect("the folder is writable");
+        let mut check = Command::new(env!("CARGO_BIN_EXE_ringmain"));
+        let output = check.args(["check", "--config"]).arg(&path).output();
+        let output = output.expect("the binary is built");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+    }
+}
+
+#[test]
 fn names_that_operators_read_exist() {
     // A name in the operators' documents, one with an underscore that is, is a key or a value of the
     // configuration, or a fault.
