@@ -1,10 +1,15 @@
 //! The dummy backend as a process: what it answers over real sockets, and how it misbehaves when it
 //! is asked to.
 
+#[path = "support/signal.rs"]
+mod signal;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use signal::signal;
 
 /// A wait that only a broken backend reaches.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -443,14 +448,12 @@ fn several_threads_serve_one_address() {
 
 #[test]
 fn a_signal_ends_it_at_once_with_0() {
-    for signal in ["-INT", "-TERM"] {
+    for name in ["INT", "TERM"] {
         let mut backend = Backend::start(&[]);
         let _open = backend.connect();
-        let process = backend.process.id().to_string();
-        let sent = Command::new("kill").args([signal, &process]).status();
-        assert!(sent.expect("kill runs").success());
+        signal(backend.process.id(), name);
         let status = backend.process.wait().expect("the backend ends");
-        assert_eq!(status.code(), Some(0), "{signal}");
+        assert_eq!(status.code(), Some(0), "{name}");
     }
 }
 

@@ -7,6 +7,7 @@
 mod origin;
 mod process;
 mod report;
+mod signal;
 mod wire;
 
 use std::time::Duration;

@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 
 use super::report::Report;
+use super::signal::signal;
 use super::{DEADLINE, Wire};
 
 /// The two ways a shard talks to the kernel.
@@ -247,7 +248,7 @@ impl Proxy {
         self.stderr.seen()
     }
 
-    /// Sends `signal`, named as kill(1) names it.
+    /// Sends the signal `name`, as in `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         signal(self.id(), name);
     }
@@ -367,19 +368,6 @@ impl Drop for Ended {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Sends `signal`, named as kill(1) names it.
-fn signal(process: u32, signal: &str) {
-    let mut kill = Command::new("kill");
-    let status = kill
-        .arg(format!("-{signal}"))
-        .arg(process.to_string())
-        .status();
-    assert!(
-        status.expect("kill(1) is installed").success(),
-        "the process runs"
-    );
 }
 
 /// The binary without what the environment says about it.
