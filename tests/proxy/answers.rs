@@ -1,7 +1,7 @@
 //! ringmain's own answers: status, Proxy-Status, a one-line text body, and one fault under its
 //! label.
 
-use crate::support::{Driver, Message, Origin, Proxy, Served, Setup, on_both_drivers};
+use crate::support::{Driver, GET, Message, Origin, POST, Proxy, Served, Setup, on_both_drivers};
 
 on_both_drivers! {
     bad_heads_are_refused
@@ -50,9 +50,7 @@ fn check_refused(proxy: &Proxy, request: &[u8], status: u16, label: &str) {
 
 fn bad_heads_are_refused(driver: Driver) {
     let origin = Served::saying("a");
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let invalid: [&[u8]; 9] = [
         b"GARBAGE\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
@@ -173,9 +171,7 @@ fn an_endpoint_that_refuses_is_a_502(driver: Driver) {
 
 fn an_endpoint_that_answers_garbage_is_a_502(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(64 * 1024));
     let cases = [
         ("SSH-2.0-OpenSSH_9.2\r\n\r\n", "http_protocol_error"),
@@ -189,9 +185,7 @@ fn an_endpoint_that_answers_garbage_is_a_502(driver: Driver) {
     ];
     let mut client = proxy.client();
     for (bytes, word) in cases {
-        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
-        let mut upstream = origin.accept();
-        upstream.request();
+        let mut upstream = origin.gets(&mut client, POST);
         upstream.try_send(bytes);
         check(&client.answer(), 502, word);
         upstream.ends();
@@ -224,9 +218,7 @@ fn an_endpoint_that_never_answers_is_a_504(driver: Driver) {
         .service("a", &[origin.address()], keys)
         .start();
     let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, GET);
     check(&client.answer(), 504, "http_response_timeout");
     upstream.ends();
     assert!(origin.has_no_more(), "what was sent is not tried again");
@@ -235,9 +227,7 @@ fn an_endpoint_that_never_answers_is_a_504(driver: Driver) {
 
 fn a_request_that_came_back_is_a_502(driver: Driver) {
     let origin = Served::saying("a");
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a.test\r\nVia: 1.1 x, 1.1 ringmain-test\r\n\r\n");
     check(&client.answer(), 502, "proxy_loop_detected");
@@ -257,7 +247,7 @@ fn a_client_over_the_limit_is_shed(driver: Driver) {
     assert_eq!(first.get("a.test", "/").status(), 200);
     assert_eq!(second.get("a.test", "/").status(), 200);
     let mut third = proxy.client();
-    third.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    third.try_send(GET);
     check(&third.answer(), 503, "connection_limit_reached");
     third.ends();
     proxy.counts_one_fault("connection_limit_reached");

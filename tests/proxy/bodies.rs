@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Driver, Origin, Setup, Wire, ok, on_both_drivers};
+use crate::support::{Driver, GET, Origin, Wire, on_both_drivers};
 
 on_both_drivers! {
     sixty_four_mebibytes_are_echoed_while_they_are_sent
@@ -23,9 +23,7 @@ fn pattern(block: usize) -> Vec<u8> {
 
 fn sixty_four_mebibytes_are_echoed_while_they_are_sent(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     let before = proxy.pss_kib();
     client.send(format!(
@@ -74,14 +72,10 @@ const HELD_MAX: usize = 32 * MEBIBYTE;
 
 fn a_slow_reader_holds_the_origin_back(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     client.set_receive_buffer(64 * 1024);
-    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, GET);
     upstream.send(format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {ECHOED}\r\n\r\n"
     ));
@@ -96,9 +90,7 @@ fn a_slow_reader_holds_the_origin_back(driver: Driver) {
 
 fn a_slow_origin_holds_the_client_back(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     client.send(format!(
         "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {ECHOED}\r\n\r\n"
@@ -116,9 +108,7 @@ fn a_slow_origin_holds_the_client_back(driver: Driver) {
 
 fn an_answer_before_the_end_of_the_request_arrives(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\nbegun");
     let mut upstream = origin.accept();
@@ -130,10 +120,5 @@ fn an_answer_before_the_end_of_the_request_arrives(driver: Driver) {
     assert_eq!((answer.status(), answer.text().as_str()), (403, "no"));
     drop(client);
     // Its rest was never sent; what comes next is not taken for it.
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
-    upstream.send(ok("next"));
-    assert_eq!(client.answer().text(), "next");
+    origin.answers_next(proxy.client());
 }

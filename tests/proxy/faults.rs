@@ -1,7 +1,7 @@
 //! Bad input and bad endpoints where no answer can be given: the connection closes, one fault is
 //! counted, and the next request works.
 
-use crate::support::{Driver, Origin, Setup, Wire, ok, on_both_drivers};
+use crate::support::{Driver, GET, Origin, Proxy, Setup, Wire, on_both_drivers};
 
 on_both_drivers! {
     a_truncated_request_body_is_the_clients_fault
@@ -15,67 +15,47 @@ on_both_drivers! {
     a_client_that_takes_nothing_is_closed
 }
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
-
-/// A new client's request reaches the origin and is answered.
+/// The client, whose request ended too early, gets a 400 or nothing, and the end.
 #[track_caller]
-fn the_next_request_works(origin: &Origin, mut client: Wire) {
-    client.send(GET);
-    let mut upstream = origin.accept();
-    upstream.request();
-    upstream.send(ok("next"));
-    assert_eq!(client.answer().text(), "next");
+fn check_truncated(proxy: &Proxy, origin: &Origin, mut client: Wire) {
+    // RFC 9112 section 8: an incomplete request may be answered with an error before the close.
+    let given = String::from_utf8_lossy(&client.rest()).into_owned();
+    let is_answer = given.starts_with("HTTP/1.1 400 ");
+    assert!(given.is_empty() || is_answer, "{given}");
+    proxy.counts_one_fault("http_request_incomplete");
+    origin.answers_next(proxy.client());
 }
 
 fn a_truncated_request_body_is_the_clients_fault(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhello");
     let mut upstream = origin.accept();
     upstream.head();
     upstream.take(5);
     client.finish_sending();
-    // RFC 9112 section 8: an incomplete request may be answered with an error before the close.
     upstream.ends();
-    let given = String::from_utf8_lossy(&client.rest()).into_owned();
-    assert!(
-        given.is_empty() || given.starts_with("HTTP/1.1 400 "),
-        "{given}"
-    );
-    proxy.counts_one_fault("http_request_incomplete");
-    the_next_request_works(&origin, proxy.client());
+    check_truncated(&proxy, &origin, client);
 }
 
 fn a_truncated_head_is_the_clients_fault(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a.te");
     client.finish_sending();
-    let given = String::from_utf8_lossy(&client.rest()).into_owned();
-    assert!(
-        given.is_empty() || given.starts_with("HTTP/1.1 400 "),
-        "{given}"
-    );
-    proxy.counts_one_fault("http_request_incomplete");
-    the_next_request_works(&origin, proxy.client());
+    check_truncated(&proxy, &origin, client);
 }
 
 fn a_client_that_says_nothing_is_nobodys_fault(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     client.finish_sending();
     client.ends();
     proxy.client().reset();
-    the_next_request_works(&origin, proxy.client());
+    origin.answers_next(proxy.client());
     let report = proxy.report_where(|report| report.exchanges() == 1);
     assert!(report.faults().is_empty(), "{report:#?}");
 }
@@ -90,9 +70,7 @@ fn check_broken_off(driver: Driver, begun: &str, end: impl FnOnce(&mut Wire), la
         .service("a", &[origin.address()], keys)
         .start();
     let mut client = proxy.client();
-    client.send(GET);
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, GET);
     upstream.send(begun);
     assert_eq!(client.head().status(), 200);
     end(&mut upstream);
@@ -105,7 +83,7 @@ fn check_broken_off(driver: Driver, begun: &str, end: impl FnOnce(&mut Wire), la
     assert!(!rest.ends_with(b"0\r\n\r\n"), "the body looks whole");
     proxy.counts_one_fault(label);
     drop(upstream);
-    the_next_request_works(&origin, proxy.client());
+    origin.answers_next(proxy.client());
 }
 
 fn an_endpoint_that_closes_mid_body_closes_the_client(driver: Driver) {
@@ -130,13 +108,9 @@ fn an_endpoint_that_breaks_its_chunks_closes_the_client(driver: Driver) {
 
 fn an_endpoint_that_closes_inside_its_head_is_a_502(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
-    client.send(GET);
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, GET);
     upstream.send("HTTP/1.1 200 OK\r\nContent-");
     drop(upstream);
     let answer = client.answer();
@@ -144,7 +118,7 @@ fn an_endpoint_that_closes_inside_its_head_is_a_502(driver: Driver) {
     let error = answer.head.proxy_error();
     assert_eq!(error.as_deref(), Some("http_response_incomplete"));
     proxy.counts_one_fault("http_response_incomplete");
-    the_next_request_works(&origin, client);
+    origin.answers_next(client);
 }
 
 fn another_endpoint_takes_over_from_one_that_refuses(driver: Driver) {
@@ -177,14 +151,12 @@ fn a_client_that_takes_nothing_is_closed(driver: Driver) {
         .start();
     let mut client = proxy.client();
     client.set_receive_buffer(16 * 1024);
-    client.send(GET);
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, GET);
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
     let block = vec![b'x'; 1 << 20];
     let taken = (0..1000).take_while(|_| upstream.try_send(&block)).count();
     assert!(taken < 1000, "somebody took it all");
     proxy.counts_one_fault("client_send_timeout");
     drop(client);
-    the_next_request_works(&origin, proxy.client());
+    origin.answers_next(proxy.client());
 }

@@ -1,6 +1,6 @@
 //! What one hop changes in a head, as each side sees it (RFC 9110 section 7.6).
 
-use crate::support::{Driver, Head, Origin, Setup, on_both_drivers};
+use crate::support::{Driver, GET, Head, Origin, Setup, on_both_drivers};
 
 on_both_drivers! {
     a_request_arrives_with_its_fields_in_order_and_the_forwarding_fields
@@ -27,7 +27,6 @@ fn exchange(driver: Driver, keys: &str, request: &str, answer: &str) -> (Head, H
     (seen, client.answer().head)
 }
 
-const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 /// The fields of `head` that `original` has too, as it wrote them.
@@ -130,7 +129,7 @@ fn an_answer_arrives_with_its_fields_in_order_and_via(driver: Driver) {
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
     let answer = format!("HTTP/1.1 299 Quite  Fine\r\n{fields}\r\n");
-    let (_, given) = exchange(driver, "", REQUEST, &answer);
+    let (_, given) = exchange(driver, "", GET, &answer);
     assert_eq!(given.start, "HTTP/1.1 299 Quite  Fine");
     assert_eq!(kept(&given, &original), original);
     check(
@@ -174,7 +173,7 @@ fn the_backend_field_names_the_endpoint(driver: Driver) {
         )
         .start();
     let mut client = proxy.client();
-    client.send(REQUEST);
+    client.send(GET);
     let mut upstream = origin.accept();
     upstream.request();
     upstream.send("HTTP/1.1 200 OK\r\nX-Backend-Server: forged\r\nContent-Length: 0\r\n\r\n");
@@ -184,11 +183,9 @@ fn the_backend_field_names_the_endpoint(driver: Driver) {
 
 fn an_answer_between_comes_through_before_the_final_one(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
-    client.send(REQUEST);
+    client.send(GET);
     let mut upstream = origin.accept();
     upstream.request();
     upstream.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n");

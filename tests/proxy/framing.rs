@@ -1,7 +1,7 @@
 //! Where bodies end, in both directions (RFC 9112 section 6), and what two readers could frame
 //! differently.
 
-use crate::support::{Driver, Origin, Served, Setup, ok, on_both_drivers};
+use crate::support::{Driver, GET, Origin, POST, Served, ok, on_both_drivers};
 
 on_both_drivers! {
     a_request_body_of_any_framing_arrives_whole
@@ -22,9 +22,7 @@ fn echo() -> Served {
 
 fn a_request_body_of_any_framing_arrives_whole(driver: Driver) {
     let origin = echo();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     let head = "POST / HTTP/1.1\r\nHost: a.test\r\n";
     let cases = [
@@ -49,11 +47,9 @@ fn a_request_body_of_any_framing_arrives_whole(driver: Driver) {
 
 fn an_answer_of_any_framing_arrives_whole(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    client.send(GET);
     let mut upstream = origin.accept();
     let cases = [
         ("Content-Length: 5\r\n\r\nhello", "hello"),
@@ -71,7 +67,7 @@ fn an_answer_of_any_framing_arrives_whole(driver: Driver) {
         upstream.request();
         upstream.send(format!("HTTP/1.1 200 OK\r\n{rest}"));
         assert_eq!(client.answer().text(), body, "{rest:?}");
-        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        client.send(GET);
     }
     upstream.request();
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -81,9 +77,7 @@ fn an_answer_of_any_framing_arrives_whole(driver: Driver) {
 
 fn any_split_of_the_bytes_gives_the_same_exchange(driver: Driver) {
     let origin = echo();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let request = "POST /x HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n\
         3\r\nabc\r\n00a;x=\"y\"\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n";
     let mut client = proxy.client();
@@ -101,13 +95,9 @@ fn any_split_of_the_bytes_gives_the_same_exchange(driver: Driver) {
 
 fn an_answer_to_head_204_and_304_has_no_body(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
-    client.send("HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, "HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n");
     let cases = [
         ("HEAD", "200 OK\r\nContent-Length: 1000\r\n\r\n"),
         ("HEAD", "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
@@ -132,30 +122,19 @@ fn an_answer_to_head_204_and_304_has_no_body(driver: Driver) {
 
 fn an_answer_without_framing_ends_with_its_connection(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, GET);
     upstream.send("HTTP/1.1 200 OK\r\nX: 1\r\n\r\nhello");
     upstream.send(", world");
     drop(upstream);
     assert_eq!(client.answer().text(), "hello, world");
-    let mut client = proxy.client();
-    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
-    upstream.send(ok("next"));
-    assert_eq!(client.answer().text(), "next");
+    origin.answers_next(proxy.client());
 }
 
 fn ambiguous_framing_is_refused_and_the_connection_closed(driver: Driver) {
     let origin = echo();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let cases = [
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
@@ -207,15 +186,11 @@ fn ambiguous_framing_of_an_answer_is_a_502(driver: Driver) {
         "X-A : 1\r\nContent-Length: 0\r\n\r\n",
     ];
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     for rest in cases {
         // Not idempotent, so that no other try follows.
-        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
-        let mut upstream = origin.accept();
-        upstream.request();
+        let mut upstream = origin.gets(&mut client, POST);
         upstream.send(format!("HTTP/1.1 200 OK\r\n{rest}"));
         let answer = client.answer();
         assert_eq!(answer.status(), 502, "{rest:?}");
@@ -225,9 +200,7 @@ fn ambiguous_framing_of_an_answer_is_a_502(driver: Driver) {
 
 fn a_client_of_http_1_0_is_served(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     client.send("GET / HTTP/1.0\r\nHost: a.test\r\n\r\n");
     let mut upstream = origin.accept();
@@ -254,9 +227,7 @@ fn a_client_of_http_1_0_is_served(driver: Driver) {
 
 fn pipelined_requests_are_answered_in_order(driver: Driver) {
     let origin = Served::new(|request| ok(&request.head.start));
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     let requests: String = (0..20)
         .map(|number| match number % 2 {
@@ -274,9 +245,7 @@ fn pipelined_requests_are_answered_in_order(driver: Driver) {
 
 fn a_transfer_coding_that_we_do_not_know_is_a_501(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     client.send("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: gzip, chunked\r\n\r\n");
     let answer = client.answer();

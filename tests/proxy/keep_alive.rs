@@ -1,6 +1,6 @@
 //! Connections that outlive an exchange, on both sides, and the ways in which they end.
 
-use crate::support::{Driver, Origin, Served, Setup, ok, on_both_drivers};
+use crate::support::{Driver, GET, Origin, POST, Served, Setup, ok, on_both_drivers};
 
 on_both_drivers! {
     many_requests_of_many_clients_share_one_upstream_connection
@@ -17,14 +17,9 @@ on_both_drivers! {
     a_client_that_resets_ends_the_upstream_exchange
 }
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
-const POST: &str = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n";
-
 fn many_requests_of_many_clients_share_one_upstream_connection(driver: Driver) {
     let origin = Served::saying("a");
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     for _ in 0..5 {
         let mut client = proxy.client();
         for _ in 0..20 {
@@ -37,18 +32,14 @@ fn many_requests_of_many_clients_share_one_upstream_connection(driver: Driver) {
 
 fn a_connection_is_not_pooled_when_either_side_ends_it(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     let answers = [
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
     ];
     for answer in answers {
-        client.send(GET);
-        let mut upstream = origin.accept();
-        upstream.request();
+        let mut upstream = origin.gets(&mut client, GET);
         upstream.send(answer);
         assert_eq!(client.answer().text(), "hi");
         upstream.ends();
@@ -63,10 +54,7 @@ fn idle_max_bounds_the_pool(driver: Driver) {
     let mut clients = [proxy.client(), proxy.client()];
     let mut upstreams = Vec::new();
     for client in &mut clients {
-        client.send(GET);
-        let mut upstream = origin.accept();
-        upstream.request();
-        upstreams.push(upstream);
+        upstreams.push(origin.gets(client, GET));
     }
     for (client, upstream) in clients.iter_mut().zip(&mut upstreams) {
         upstream.send(ok("a"));
@@ -85,9 +73,7 @@ fn an_idle_connection_is_closed_at_its_age(driver: Driver) {
         .service("a", &[origin.address()], "[service.pool]\nidle = \"200ms\"")
         .start();
     let mut client = proxy.client();
-    client.send(GET);
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, GET);
     upstream.send(ok("a"));
     client.answer();
     upstream.ends();
@@ -95,14 +81,10 @@ fn an_idle_connection_is_closed_at_its_age(driver: Driver) {
 
 fn a_connection_that_the_origin_closed_never_becomes_a_502(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     for number in 0..50 {
-        client.send(GET);
-        let mut upstream = origin.accept();
-        upstream.request();
+        let mut upstream = origin.gets(&mut client, GET);
         upstream.send(ok("a"));
         drop(upstream);
         let answer = client.answer();
@@ -110,9 +92,7 @@ fn a_connection_that_the_origin_closed_never_becomes_a_502(driver: Driver) {
     }
     // A request that can't be replayed is not sent on a connection that has ended.
     for number in 0..20 {
-        client.send(POST);
-        let mut upstream = origin.accept();
-        upstream.request();
+        let mut upstream = origin.gets(&mut client, POST);
         upstream.send(ok("a"));
         drop(upstream);
         let answer = client.answer();
@@ -123,13 +103,9 @@ fn a_connection_that_the_origin_closed_never_becomes_a_502(driver: Driver) {
 
 fn a_request_that_meets_a_closing_connection_is_replayed_once(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
-    client.send(GET);
-    let mut first = origin.accept();
-    first.request();
+    let mut first = origin.gets(&mut client, GET);
     first.send(ok("a"));
     client.answer();
     client.send(GET);
@@ -145,16 +121,11 @@ fn a_request_that_meets_a_closing_connection_is_replayed_once(driver: Driver) {
 /// As when it restarts under load: every pooled connection is stale, and was used a moment ago.
 fn an_origin_that_closes_all_its_connections_at_once_never_becomes_a_502(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut clients: Vec<_> = (0..6).map(|_| proxy.client()).collect();
     let mut upstreams = Vec::new();
     for client in &mut clients {
-        client.send(GET);
-        let mut upstream = origin.accept();
-        upstream.request();
-        upstreams.push(upstream);
+        upstreams.push(origin.gets(client, GET));
     }
     for upstream in &mut upstreams {
         upstream.send(ok("before"));
@@ -164,9 +135,7 @@ fn an_origin_that_closes_all_its_connections_at_once_never_becomes_a_502(driver:
     }
     drop(upstreams);
     for client in &mut clients {
-        client.send(GET);
-        let mut upstream = origin.accept();
-        upstream.request();
+        let mut upstream = origin.gets(client, GET);
         upstream.send(ok("after"));
         assert_eq!(client.answer().text(), "after");
     }
@@ -175,14 +144,9 @@ fn an_origin_that_closes_all_its_connections_at_once_never_becomes_a_502(driver:
 
 fn a_post_is_not_replayed(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
-    client.send(POST);
-    let mut upstream = origin.accept();
-    upstream.request();
-    drop(upstream);
+    drop(origin.gets(&mut client, POST));
     let answer = client.answer();
     assert_eq!(answer.status(), 502);
     let error = answer.head.proxy_error();
@@ -193,27 +157,19 @@ fn a_post_is_not_replayed(driver: Driver) {
 
 fn bytes_that_nobody_asked_for_end_a_pooled_connection(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
-    client.send(GET);
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, GET);
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n\r\nforged");
     assert_eq!(client.answer().text(), "hi");
-    client.send(GET);
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, GET);
     upstream.send(ok("true"));
     assert_eq!(client.answer().text(), "true");
 }
 
 fn a_client_that_asks_for_close_gets_it(driver: Driver) {
     let origin = Served::saying("a");
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     for _ in 0..3 {
         let mut client = proxy.client();
         client.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Close\r\n\r\n");
@@ -226,9 +182,7 @@ fn a_client_that_asks_for_close_gets_it(driver: Driver) {
 
 fn a_client_that_half_closes_gets_its_answer(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
     client.send(GET);
     client.finish_sending();
@@ -241,13 +195,9 @@ fn a_client_that_half_closes_gets_its_answer(driver: Driver) {
 
 fn a_client_that_resets_ends_the_upstream_exchange(driver: Driver) {
     let origin = Origin::new();
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
-    client.send(GET);
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, GET);
     client.reset();
     upstream.ends();
     proxy.counts_one_fault("client_gone");

@@ -48,9 +48,7 @@ fn descriptors() -> usize {
 
 fn an_idle_client_costs_little(driver: Driver) {
     let origin = Served::saying("a");
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let count = 4000.min(descriptors() / 4);
     let idle = |count| {
         let clients = (0..count).map(|_| {

@@ -10,9 +10,7 @@ on_both_drivers! {
 
 fn at_info_no_exchange_leaves_a_line(driver: Driver) {
     let origin = Served::saying("a");
-    let proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let proxy = driver.proxy_for(origin.address());
     let before = proxy.log_lines();
     let mut client = proxy.client();
     for _ in 0..10 {

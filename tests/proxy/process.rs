@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::support::{Driver, Origin, Served, Setup, Wire, ok, on_both_drivers, run_to_end};
+use crate::support::{Driver, GET, Origin, Served, Setup, Wire, ok, on_both_drivers, run_to_end};
 
 on_both_drivers! {
     two_shards_serve_and_the_totals_are_the_clients_count
@@ -44,14 +44,10 @@ fn two_shards_serve_and_the_totals_are_the_clients_count(driver: Driver) {
     assert!(report.faults().is_empty());
 }
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
-
 fn a_drain_finishes_what_runs_and_exits_0(driver: Driver) {
     for signal in ["TERM", "INT"] {
         let origin = Origin::new();
-        let mut proxy = Setup::new(driver)
-            .service("a", &[origin.address()], "")
-            .start();
+        let mut proxy = driver.proxy_for(origin.address());
         let mut client = proxy.client();
         client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\n01234");
         let mut upstream = origin.accept();
@@ -70,9 +66,7 @@ fn a_drain_finishes_what_runs_and_exits_0(driver: Driver) {
 
 fn a_drain_closes_quiet_clients_and_accepts_nobody(driver: Driver) {
     let origin = Served::saying("a");
-    let mut proxy = Setup::new(driver)
-        .service("a", &[origin.address()], "")
-        .start();
+    let mut proxy = driver.proxy_for(origin.address());
     let mut quiet = proxy.client();
     let mut busy = proxy.client();
     assert_eq!(quiet.get("a.test", "/").status(), 200);
@@ -102,9 +96,7 @@ fn a_drain_ends_at_its_timeout(driver: Driver) {
         .service("a", &[origin.address()], "")
         .start();
     let mut client = proxy.client();
-    client.send(GET);
-    let mut upstream = origin.accept();
-    upstream.request();
+    let mut upstream = origin.gets(&mut client, GET);
     proxy.signal("TERM");
     client.rest();
     upstream.ends();
@@ -118,9 +110,7 @@ fn a_second_signal_exits_at_once_with_1(driver: Driver) {
         .service("a", &[origin.address()], "")
         .start();
     let mut client = proxy.client();
-    client.send(GET);
-    let mut upstream = origin.accept();
-    upstream.request();
+    let _upstream = origin.gets(&mut client, GET);
     proxy.signal("TERM");
     proxy.log_line("drain");
     proxy.signal("TERM");

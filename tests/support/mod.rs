@@ -19,6 +19,11 @@ pub(crate) use wire::{Head, Message, Wire};
 /// How long any single wait of a test may take before the test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
+/// A request for the service `a`.
+pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+/// A request for the service `a` that is not idempotent, and so never sent twice.
+pub(crate) const POST: &str = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n";
+
 /// Makes two tests of each named case, `io_uring::NAME` and `epoll::NAME`.
 macro_rules! on_both_drivers {
     ($($case:ident)*) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::{DEADLINE, Message, Wire};
+use super::{DEADLINE, GET, Message, Wire};
 
 /// A listening socket whose connections the test accepts one by one.
 pub(crate) struct Origin {
@@ -32,6 +32,23 @@ impl Origin {
     pub(crate) fn accept(&self) -> Wire {
         let (stream, _) = self.listener.accept().expect("ringmain connects in time");
         Wire::new(stream)
+    }
+
+    /// Lets `client` send `request`, which reaches the origin whole on a new connection.
+    #[track_caller]
+    pub(crate) fn gets(&self, client: &mut Wire, request: &str) -> Wire {
+        client.send(request);
+        let mut upstream = self.accept();
+        upstream.request();
+        upstream
+    }
+
+    /// Holds that the next request works: it reaches the origin on a new connection and is answered.
+    #[track_caller]
+    pub(crate) fn answers_next(&self, mut client: Wire) {
+        let mut upstream = self.gets(&mut client, GET);
+        upstream.send(ok("next"));
+        assert_eq!(client.answer().text(), "next");
     }
 
     /// True exactly when no connection waits to be accepted.

@@ -32,6 +32,12 @@ impl Driver {
             Self::Epoll => "epoll",
         }
     }
+
+    /// Starts a proxy whose one service, `a`, has one endpoint, `origin`; all else is as usual.
+    #[track_caller]
+    pub(crate) fn proxy_for(self, origin: SocketAddr) -> Proxy {
+        Setup::new(self).service("a", &[origin], "").start()
+    }
 }
 
 /// What to start: a configuration with one HTTP listener named `web`, and how the process is run.
