@@ -61,7 +61,7 @@ fn the_readmes_configurations_are_accepted() {
 
 #[test]
 fn names_that_operators_read_exist() {
-    // A name in the operators' documents, one with an underscore that is, is a key or a value of the
+    // A name with an underscore in the operators' documents is a key or a value of the
     // configuration, or a fault.
     let reference = read("config.toml");
     let mut known: BTreeSet<&str> = reference

@@ -43,7 +43,7 @@ impl Origin {
         upstream
     }
 
-    /// Holds that the next request works: it reaches the origin on a new connection and is answered.
+    /// Holds that the next request works: it comes on a new connection and is answered.
     #[track_caller]
     pub(crate) fn answers_next(&self, mut client: Wire) {
         let mut upstream = self.gets(&mut client, GET);
