@@ -239,12 +239,21 @@ async fn forward(
     loop {
         let mut link = upstream::reach(exchange, &mut tries).await?;
         order.outbox.rewind();
+        // A client's reset while nothing is read from it or written to it would not be noticed.
+        client.stream.reading().guard(link.stream.fd());
         let delivered = if order.is_at_hand() {
             relay::one_way(exchange, &mut link, client, &mut order.outbox).await
         } else {
             relay::both_ways(exchange, &mut link, client, inbox, order).await
         };
+        client.stream.reading().unguard();
         match delivered {
+            _ if client.stream.reading().expired() == Some(Late::Gone) => {
+                return Err(Broken {
+                    fault: Fault::ClientGone,
+                    reach: Reach::Gone,
+                });
+            }
             Ok(delivered) => {
                 if delivered.reusable {
                     upstream::put_back(exchange, link);
