@@ -24,6 +24,7 @@ mod driver;
 mod io;
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -50,8 +51,8 @@ struct Shard {
     counters: Arc<ShardCounters>,
     /// Client connections that are open.
     clients: Cell<u32>,
-    /// Accept loops that still run.
-    listening: Cell<u32>,
+    /// The descriptors of the sockets that are accepted from.
+    listeners: RefCell<Vec<RawFd>>,
     /// Rung when a plan was adopted.
     changed: io::Bell,
     /// True exactly while clients are shed and none has left since: control is told once.
