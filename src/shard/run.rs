@@ -14,7 +14,7 @@ use super::driver::{AnyRuntime, DriverChoice, DriverKind};
 use super::io::{Bell, Caught, Listening, sleep, spawn};
 use super::pool::Pool;
 use super::slots::Slots;
-use super::{Current, Shard, listen};
+use super::{Current, NotFound, Shard, listen};
 use crate::balance;
 use crate::door::{Notice, Posted, Subscriber};
 use crate::fd::{self, Cut};
@@ -113,7 +113,7 @@ impl Shard {
             changed: Bell::default(),
             shedding: Cell::new(false),
             nonblocking,
-            not_found: Cell::new(0),
+            not_found: RefCell::default(),
         }
     }
 
@@ -215,9 +215,11 @@ impl Shard {
 
     /// One line a second at most, however many unknown hosts are asked for.
     fn warn_of_not_found(&self) {
-        let count = self.not_found.take();
+        let mut not_found = self.not_found.borrow_mut();
+        let count = std::mem::take(&mut not_found.count);
         if 0 < count {
-            log::warn!(count; "destination_not_found");
+            let NotFound { host, path, .. } = &*not_found;
+            log::warn!(count, host, path; "destination_not_found");
         }
     }
 }

@@ -17,7 +17,7 @@ use super::relay::{self, Broken, Reach};
 use super::upstream::{self, Tries};
 use super::{Current, Shard};
 use crate::balance::{self, Picker};
-use crate::fault::Fault;
+use crate::fault::{Fault, Side};
 use crate::fd::{self, Cut};
 use crate::http::exchange::RequestFacts;
 use crate::http::framing::{Body, BodyLimits, FramingError};
@@ -204,12 +204,9 @@ fn order(
 }
 
 fn not_found(shard: &Shard, request: &Request<'_>) -> Fault {
-    shard.not_found.set(shard.not_found.get() + 1);
-    if log::log_enabled!(log::Level::Debug) {
-        let host = request.host.escape_ascii().to_string();
-        let path = request.path.escape_ascii().to_string();
-        log::debug!(host, path; "destination_not_found");
-    }
+    let mut not_found = shard.not_found.borrow_mut();
+    not_found.note(request.host, request.path);
+    log::debug!(host = not_found.host, path = not_found.path; "destination_not_found");
     Fault::DestinationNotFound
 }
 
@@ -248,17 +245,21 @@ async fn forward(
         };
         client.stream.reading().unguard();
         match delivered {
-            _ if client.stream.reading().expired() == Some(Late::Gone) => {
-                return Err(Broken {
-                    fault: Fault::ClientGone,
-                    reach: Reach::Gone,
-                });
-            }
             Ok(delivered) => {
                 if delivered.reusable {
                     upstream::put_back(exchange, link);
                 }
                 return Ok(delivered.after);
+            }
+            // The client left, and so its upstream connection was cut: the endpoint is not to blame.
+            Err(broken)
+                if client.stream.reading().expired() == Some(Late::Gone)
+                    && broken.fault.side() == Side::Upstream =>
+            {
+                return Err(Broken {
+                    fault: Fault::ClientGone,
+                    reach: Reach::Gone,
+                });
             }
             Err(broken) if tries.may_replay(exchange, &broken, &link) => {}
             Err(broken) => return Err(broken),
