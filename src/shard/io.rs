@@ -245,6 +245,11 @@ impl Listening {
         })
     }
 
+    /// The descriptor, for the calls of [`fd`].
+    pub(crate) fn fd(&self) -> RawFd {
+        self.tcp.as_raw_fd()
+    }
+
     /// Waits until a client may be waiting. May be dropped: no client is lost.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         self.tcp.readable(false).await

@@ -43,9 +43,14 @@ pub(super) async fn listen(shard: Rc<Shard>, listener: usize, socket: Listening)
         .is_err()
     {
         shard.panicked();
+        // What panics at once and again must not keep the shard from its clients.
+        sleep(BACKOFF_MAX).await;
     }
+    shard
+        .listeners
+        .borrow_mut()
+        .retain(|open| *open != socket.fd());
     drop(socket);
-    shard.listening.set(shard.listening.get() - 1);
 }
 
 async fn accept_loop(shard: &Rc<Shard>, listener: usize, socket: &Listening) {

@@ -24,6 +24,7 @@ mod driver;
 mod io;
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -50,8 +51,8 @@ struct Shard {
     counters: Arc<ShardCounters>,
     /// Client connections that are open.
     clients: Cell<u32>,
-    /// Accept loops that still run.
-    listening: Cell<u32>,
+    /// The descriptors of the sockets that are accepted from.
+    listeners: RefCell<Vec<RawFd>>,
     /// Rung when a plan was adopted.
     changed: io::Bell,
     /// True exactly while clients are shed and none has left since: control is told once.
@@ -59,7 +60,29 @@ struct Shard {
     /// True exactly when accepted sockets must not block (epoll).
     nonblocking: bool,
     /// Requests of no service since the last warning about them.
-    not_found: Cell<u64>,
+    not_found: RefCell<NotFound>,
+}
+
+/// What the next warning about requests of no service says.
+#[derive(Debug, Default)]
+struct NotFound {
+    count: u64,
+    /// The last one's host and path, escaped and cut; the strings keep their room.
+    host: String,
+    path: String,
+}
+
+impl NotFound {
+    /// The most bytes of a host or a path that a warning shows.
+    const SHOWN_MAX: usize = 255;
+
+    fn note(&mut self, host: &[u8], path: &[u8]) {
+        self.count += 1;
+        for (shown, bytes) in [(&mut self.host, host), (&mut self.path, path)] {
+            shown.clear();
+            shown.extend(bytes.escape_ascii().take(Self::SHOWN_MAX).map(char::from));
+        }
+    }
 }
 
 /// A plan as this shard runs it. An exchange holds the one that it began with.

@@ -10,15 +10,6 @@ use super::io::Stream;
 use crate::fd;
 use crate::plan::{Endpoint, PoolLimits, Ticks};
 
-/// A connection to an endpoint, between exchanges or in one.
-#[derive(Debug)]
-pub(crate) struct Link {
-    /// The connection.
-    pub(crate) stream: Stream,
-    /// True exactly when it has carried an exchange before.
-    pub(crate) reused: bool,
-}
-
 #[derive(Debug)]
 struct Idle {
     stream: Stream,
@@ -38,7 +29,7 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 pub(crate) struct Taken {
     /// A connection to use, if there is one.
-    pub(crate) link: Option<Link>,
+    pub(crate) stream: Option<Stream>,
     /// How many were found closed on the way.
     pub(crate) stale: u64,
 }
@@ -51,22 +42,25 @@ impl Pool {
         let mut slots = self.slots.borrow_mut();
         let mut stale = 0;
         let Some(idle) = slots.get_mut(endpoint.slot as usize) else {
-            return Taken { link: None, stale };
+            return Taken {
+                stream: None,
+                stale,
+            };
         };
         while let Some(Idle { stream, since, .. }) = idle.pop() {
             let rested = 1 < now.saturating_sub(since);
             if !(look || rested) || fd::is_quiet(stream.fd()) {
                 return Taken {
-                    link: Some(Link {
-                        stream,
-                        reused: true,
-                    }),
+                    stream: Some(stream),
                     stale,
                 };
             }
             stale += 1;
         }
-        Taken { link: None, stale }
+        Taken {
+            stream: None,
+            stale,
+        }
     }
 
     /// Keeps a connection whose exchange has ended cleanly. False when the endpoint has as many as

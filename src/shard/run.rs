@@ -14,10 +14,10 @@ use super::driver::{AnyRuntime, DriverChoice, DriverKind};
 use super::io::{Bell, Caught, Listening, sleep, spawn};
 use super::pool::Pool;
 use super::slots::Slots;
-use super::{Current, Shard, listen};
+use super::{Current, NotFound, Shard, listen};
 use crate::balance;
 use crate::door::{Notice, Posted, Subscriber};
-use crate::fd;
+use crate::fd::{self, Cut};
 use crate::plan::{Life, TICK, Ticks};
 
 /// What a shard is made of.
@@ -62,6 +62,17 @@ const FAREWELL: u32 = 10;
 /// When something other than a connection's task panicked. The shard's connections are closed by
 /// then; its runtime is forgotten, for one that unwinds may abort.
 pub fn run(setup: Setup) -> Result<(), ShardError> {
+    run_life(setup, Shard::live)
+}
+
+/// As [`run`], with the shard's main task as an argument: a test gives one that panics.
+fn run_life<L>(
+    setup: Setup,
+    life: impl FnOnce(Rc<Shard>, Vec<(usize, OwnedFd)>) -> L,
+) -> Result<(), ShardError>
+where
+    L: Future<Output = Result<(), ShardError>>,
+{
     let (mut runtime, info) = AnyRuntime::build(setup.driver).map_err(ShardError::Driver)?;
     let Setup {
         mut door, sockets, ..
@@ -73,15 +84,11 @@ pub fn run(setup: Setup) -> Result<(), ShardError> {
         reason,
     });
     let shard = Rc::new(Shard::new(door, posted, info.kind == DriverKind::Epoll));
-    let life = Rc::clone(&shard);
-    let ran = catch_unwind(AssertUnwindSafe(|| runtime.block_on(life.live(sockets))));
+    let life = life(Rc::clone(&shard), sockets);
+    let ran = catch_unwind(AssertUnwindSafe(|| runtime.block_on(life)));
     ran.unwrap_or_else(|panic| {
         std::mem::forget(runtime);
-        shard
-            .wheel
-            .descriptors()
-            .into_iter()
-            .for_each(fd::close_orphan);
+        shard.close_orphans();
         resume_unwind(panic)
     })
 }
@@ -102,11 +109,11 @@ impl Shard {
             door: RefCell::new(door),
             counters,
             clients: Cell::new(0),
-            listening: Cell::new(0),
+            listeners: RefCell::default(),
             changed: Bell::default(),
             shedding: Cell::new(false),
             nonblocking,
-            not_found: Cell::new(0),
+            not_found: RefCell::default(),
         }
     }
 
@@ -114,7 +121,7 @@ impl Shard {
     async fn live(self: Rc<Self>, sockets: Vec<(usize, OwnedFd)>) -> Result<(), ShardError> {
         for (listener, socket) in sockets {
             let listening = Listening::new(socket).map_err(ShardError::Listener)?;
-            self.listening.set(self.listening.get() + 1);
+            self.listeners.borrow_mut().push(listening.fd());
             let shard = Rc::clone(&self);
             self.start(async move { listen::listen(shard, listener, listening).await });
         }
@@ -126,6 +133,18 @@ impl Shard {
         self.slots.clear();
         self.notify(Notice::Drained);
         Ok(())
+    }
+
+    /// Closes what a shard that died leaves open: its connections, so that their peers learn of it,
+    /// and its duplicates of the listening sockets, whose queues wait for the next one.
+    fn close_orphans(&self) {
+        for connection in self.wheel.descriptors() {
+            // The forgotten ring still holds what is pending on it, which a close alone would not
+            // end.
+            fd::cut(connection, Cut::Both);
+            fd::close_orphan(connection);
+        }
+        self.listeners.take().into_iter().for_each(fd::close_orphan);
     }
 
     /// Starts a task of this shard. A panic in it ends it alone, and is counted.
@@ -164,7 +183,10 @@ impl Shard {
                     return;
                 }
             }
-            if life != Life::Serving && self.clients.get() == 0 && self.listening.get() == 0 {
+            if life != Life::Serving
+                && self.clients.get() == 0
+                && self.listeners.borrow().is_empty()
+            {
                 return;
             }
         }
@@ -193,9 +215,186 @@ impl Shard {
 
     /// One line a second at most, however many unknown hosts are asked for.
     fn warn_of_not_found(&self) {
-        let count = self.not_found.take();
+        let mut not_found = self.not_found.borrow_mut();
+        let count = std::mem::take(&mut not_found.count);
         if 0 < count {
-            log::warn!(count; "destination_not_found");
+            let NotFound { host, path, .. } = &*not_found;
+            log::warn!(count, host, path; "destination_not_found");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::thread::{self, JoinHandle};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::door::{Publisher, door};
+    use crate::http::head::HeadLimits;
+    use crate::http::hop::FieldEdits;
+    use crate::plan::service::{PoolLimits, ServiceTimeouts};
+    use crate::plan::{
+        Endpoint, Listener, ListenerLimits, ListenerTimeouts, Plan, Policy, Protocol, Routes,
+        Service, ServiceIndex,
+    };
+
+    fn plan(generation: u64, life: Life, listener: SocketAddr, origin: SocketAddr) -> Plan {
+        let ticks = Ticks(100);
+        let endpoint = Endpoint {
+            address: origin,
+            name: origin.to_string().into(),
+            weight: 1,
+            slot: 0,
+        };
+        let service = Service {
+            name: "a".into(),
+            policy: Policy::Random,
+            endpoints: [endpoint].into(),
+            timeouts: ServiceTimeouts {
+                connect: Duration::from_secs(1),
+                response: ticks,
+                send_idle: ticks,
+                receive_idle: ticks,
+            },
+            pool: PoolLimits {
+                idle_max: 4,
+                idle: ticks,
+            },
+            attempts_max: 0,
+            response_head: HeadLimits {
+                bytes_max: 4096,
+                fields_max: 50,
+            },
+            request_edits: FieldEdits::default(),
+            response_edits: FieldEdits::default(),
+            backend_field: None,
+        };
+        let listener = Listener {
+            name: "web".into(),
+            address: listener,
+            protocol: Protocol::Http,
+            service: Some(ServiceIndex(0)),
+            service_parameter: None,
+            limits: ListenerLimits {
+                shard_connections_max: 10,
+                head_bytes_max: 4096,
+                trailer_bytes_max: 100,
+                fields_max: 50,
+                body_bytes_max: 1000,
+            },
+            timeouts: ListenerTimeouts {
+                head: ticks,
+                body_idle: ticks,
+                keep_alive: ticks,
+                send_idle: ticks,
+            },
+        };
+        Plan {
+            generation,
+            life,
+            via: "test".into(),
+            shard_connections_max: 10,
+            listeners: [Arc::new(listener)].into(),
+            services: [Arc::new(service)].into(),
+            routes: Arc::new(Routes::default()),
+            slots: 1,
+        }
+    }
+
+    /// Answers `hi` to whatever is asked; ends with the last connection of the test.
+    fn origin() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                while matches!(connection.read(&mut [0; 1024]), Ok(1..)) {
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+                    connection.write_all(answer).unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    fn ask(client: &mut TcpStream) -> String {
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
+        let mut answer = [0; 1024];
+        let length = client.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    }
+
+    fn start(
+        door: Subscriber,
+        socket: &OwnedFd,
+        driver: DriverChoice,
+        dies: bool,
+    ) -> JoinHandle<Result<(), ShardError>> {
+        let sockets = vec![(0, socket.try_clone().unwrap())];
+        let setup = Setup {
+            door,
+            sockets,
+            driver,
+        };
+        thread::spawn(move || {
+            run_life(setup, move |shard, sockets| async move {
+                if dies {
+                    let counters = Arc::clone(&shard.counters);
+                    let life = Rc::clone(&shard).live(sockets);
+                    shard.start(async move { life.await.unwrap() });
+                    while counters.own_answers.get() + counters.exchanges.get() == 0 {
+                        sleep(TICK).await;
+                    }
+                    std::panic::panic_any("the shard dies");
+                }
+                shard.live(sockets).await
+            })
+        })
+    }
+
+    #[track_caller]
+    fn check(driver: DriverChoice) {
+        let socket = fd::listen("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+        let address = fd::local_address(&socket).unwrap();
+        let origin = origin();
+        let (mut publisher, mut doors): (Publisher, _) = door(1);
+        publisher.publish(plan(1, Life::Serving, address, origin));
+        let first = start(doors.remove(0), &socket, driver, true);
+        let mut client = TcpStream::connect(address).unwrap();
+        assert!(ask(&mut client).ends_with("hi"));
+        assert!(first.join().is_err(), "the shard has died");
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "its client is closed");
+        assert_eq!(publisher.shard_counters()[0].exchanges.get(), 1);
+
+        // Who comes in between waits in the queue of the socket, which belongs to boot.
+        let mut client = TcpStream::connect(address).unwrap();
+        publisher.notices().for_each(drop);
+        let second = start(publisher.resubscribe(0), &socket, driver, false);
+        assert!(ask(&mut client).ends_with("hi"));
+        assert_eq!(
+            publisher.shard_counters()[0].exchanges.get(),
+            2,
+            "what was counted stays"
+        );
+        assert_eq!(
+            publisher.shard_counters()[0].clients_open.get(),
+            1,
+            "gauges do not"
+        );
+        publisher.publish(plan(2, Life::Draining, address, origin));
+        drop(client);
+        second.join().unwrap().unwrap();
+        assert_eq!(publisher.adopted(0), 2);
+    }
+
+    #[test]
+    fn a_shard_that_dies_takes_no_queued_client_along() {
+        check(DriverChoice::Auto);
+        check(DriverChoice::Epoll);
     }
 }

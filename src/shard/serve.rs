@@ -17,7 +17,7 @@ use super::relay::{self, Broken, Reach};
 use super::upstream::{self, Tries};
 use super::{Current, Shard};
 use crate::balance::{self, Picker};
-use crate::fault::Fault;
+use crate::fault::{Fault, Side};
 use crate::fd::{self, Cut};
 use crate::http::exchange::RequestFacts;
 use crate::http::framing::{Body, BodyLimits, FramingError};
@@ -204,12 +204,9 @@ fn order(
 }
 
 fn not_found(shard: &Shard, request: &Request<'_>) -> Fault {
-    shard.not_found.set(shard.not_found.get() + 1);
-    if log::log_enabled!(log::Level::Debug) {
-        let host = request.host.escape_ascii().to_string();
-        let path = request.path.escape_ascii().to_string();
-        log::debug!(host, path; "destination_not_found");
-    }
+    let mut not_found = shard.not_found.borrow_mut();
+    not_found.note(request.host, request.path);
+    log::debug!(host = not_found.host, path = not_found.path; "destination_not_found");
     Fault::DestinationNotFound
 }
 
@@ -239,17 +236,30 @@ async fn forward(
     loop {
         let mut link = upstream::reach(exchange, &mut tries).await?;
         order.outbox.rewind();
+        // A client's reset while nothing is read from it or written to it would not be noticed.
+        client.stream.reading().guard(link.stream.fd());
         let delivered = if order.is_at_hand() {
             relay::one_way(exchange, &mut link, client, &mut order.outbox).await
         } else {
             relay::both_ways(exchange, &mut link, client, inbox, order).await
         };
+        client.stream.reading().unguard();
         match delivered {
             Ok(delivered) => {
                 if delivered.reusable {
                     upstream::put_back(exchange, link);
                 }
                 return Ok(delivered.after);
+            }
+            // The client left, and so its upstream connection was cut: the endpoint is not to blame.
+            Err(broken)
+                if client.stream.reading().expired() == Some(Late::Gone)
+                    && broken.fault.side() == Side::Upstream =>
+            {
+                return Err(Broken {
+                    fault: Fault::ClientGone,
+                    reach: Reach::Gone,
+                });
             }
             Err(broken) if tries.may_replay(exchange, &broken, &link) => {}
             Err(broken) => return Err(broken),

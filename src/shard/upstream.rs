@@ -2,15 +2,48 @@
 
 use std::io;
 
+use super::Shard;
 use super::io::Stream;
-use super::pool::{Link, Taken};
+use super::pool::Taken;
 use super::relay::{Broken, Reach};
 use super::serve::Exchange;
 use crate::fault::Fault;
 use crate::plan::Endpoint;
+use crate::tally::ShardCounters;
 
 /// The most tries that any configuration allows, the first included.
 const TRIES_MAX: usize = 16;
+
+/// A connection to an endpoint, in use by an exchange.
+#[derive(Debug)]
+pub(super) struct Link<'a> {
+    /// The connection.
+    pub(super) stream: Stream,
+    /// True exactly when it has carried an exchange before.
+    reused: bool,
+    _in_use: InUse<'a>,
+}
+
+/// Counts a connection in where it is taken or made, and out where it is put back or closed.
+#[derive(Debug)]
+struct InUse<'a>(&'a ShardCounters);
+
+impl<'a> Link<'a> {
+    fn new(shard: &'a Shard, stream: Stream, reused: bool) -> Self {
+        shard.counters.upstreams_in_use.add(1);
+        Self {
+            stream,
+            reused,
+            _in_use: InUse(&shard.counters),
+        }
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        self.0.upstreams_in_use.sub(1);
+    }
+}
 
 /// What an exchange has tried so far.
 #[derive(Debug)]
@@ -46,7 +79,7 @@ impl Tries {
         &mut self,
         exchange: &Exchange<'_>,
         broken: &Broken,
-        link: &Link,
+        link: &Link<'_>,
     ) -> bool {
         let safe = self.at_hand
             && broken.fault == Fault::ConnectionTerminated
@@ -101,7 +134,10 @@ impl Tries {
 ///
 /// # Errors
 /// The last fault, when every endpoint that may be tried has refused, or there was none.
-pub(super) async fn reach(exchange: &Exchange<'_>, tries: &mut Tries) -> Result<Link, Fault> {
+pub(super) async fn reach<'a>(
+    exchange: &Exchange<'a>,
+    tries: &mut Tries,
+) -> Result<Link<'a>, Fault> {
     loop {
         let picked = tries.pick(exchange).ok_or(tries.last)?;
         let endpoint = &exchange.service.endpoints[picked];
@@ -131,7 +167,7 @@ pub(super) async fn reach(exchange: &Exchange<'_>, tries: &mut Tries) -> Result<
 }
 
 /// Keeps a connection whose exchange has ended cleanly.
-pub(super) fn put_back(exchange: &Exchange<'_>, link: Link) {
+pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>) {
     let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
     let shard = exchange.shard;
     if shard.pool.put(
@@ -144,25 +180,22 @@ pub(super) fn put_back(exchange: &Exchange<'_>, link: Link) {
     }
 }
 
-fn take(exchange: &Exchange<'_>, endpoint: &Endpoint, look: bool) -> Option<Link> {
+fn take<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint, look: bool) -> Option<Link<'a>> {
     let shard = exchange.shard;
-    let Taken { link, stale } = shard.pool.take(endpoint, shard.clock.tick(), look);
-    let reused = u64::from(link.is_some());
+    let Taken { stream, stale } = shard.pool.take(endpoint, shard.clock.tick(), look);
+    let reused = u64::from(stream.is_some());
     shard.counters.upstreams_stale.add(stale);
     shard.counters.upstreams_idle.sub(stale + reused);
     shard.counters.upstreams_reused.add(reused);
-    link
+    stream.map(|stream| Link::new(shard, stream, true))
 }
 
-async fn connect(exchange: &Exchange<'_>, endpoint: &Endpoint) -> io::Result<Link> {
+async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result<Link<'a>> {
     let shard = exchange.shard;
     let timeout = exchange.service.timeouts.connect;
     let stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await?;
     shard.counters.upstreams_opened.add(1);
-    Ok(Link {
-        stream,
-        reused: false,
-    })
+    Ok(Link::new(shard, stream, false))
 }
 
 /// The cause behind a failed connect. Errors that speak of no refusal and no lateness speak of the
