@@ -251,7 +251,8 @@ async fn forward(
                 }
                 return Ok(delivered.after);
             }
-            // The client left, and so its upstream connection was cut: the endpoint is not to blame.
+            // The client left, and so its upstream connection was cut: the endpoint is not to
+            // blame.
             Err(broken)
                 if client.stream.reading().expired() == Some(Late::Gone)
                     && broken.fault.side() == Side::Upstream =>
