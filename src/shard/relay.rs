@@ -13,7 +13,7 @@ use super::deadline::Late;
 use super::deliver::{Down, upstream_write_fault};
 use super::io::both;
 use super::serve::{Exchange, LINGER, Order};
-use super::upload::upload;
+use super::upload::Up;
 use super::upstream::Link;
 use crate::fault::Fault;
 
@@ -141,9 +141,17 @@ pub(super) async fn both_ways(
     let (mut client_read, mut client_write) = client.stream.divide();
     let (mut link_read, mut link_write) = link.stream.divide();
     let up = async {
-        let mut from = client.stream.incoming_half(&mut client_read);
-        let mut to = link.stream.outgoing_half(&mut link_write);
-        upload(exchange, &mut from, &mut to, inbox, order, &duplex).await;
+        let from = client.stream.incoming_half(&mut client_read);
+        let to = link.stream.outgoing_half(&mut link_write);
+        let mut up = Up {
+            exchange,
+            from,
+            to,
+            inbox,
+            order,
+            duplex: &duplex,
+        };
+        up.upload().await;
         if duplex.uploaded.get() && !duplex.answered.get() {
             let response = exchange.service.timeouts.response;
             link.stream.reading().arm(response, Late::Response);
