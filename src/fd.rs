@@ -177,6 +177,11 @@ fn is_nobody(error: &io::Error) -> bool {
     )
 }
 
+/// True when the process or the machine has no descriptor left.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// True for what ran out on this machine, for which no endpoint is to blame.
 pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(

@@ -7,8 +7,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,30 +80,34 @@ pub struct Control {
 /// control must not wait for it.
 #[derive(Debug, Default)]
 struct Printer {
-    /// True exactly while a report is being printed.
-    busy: Arc<AtomicBool>,
+    /// To the thread, which the first report starts. One report may be on its way and one wait.
+    reports: Option<SyncSender<String>>,
 }
 
 impl Printer {
-    fn print(&self, text: String) {
-        if self.busy.swap(true, Ordering::Acquire) {
-            log::warn!("nobody reads the last report on standard output; this one is left out");
-            return;
-        }
-        let busy = Arc::clone(&self.busy);
-        let print = move || {
-            let mut out = io::stdout().lock();
-            if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                log::warn!(error:%; "the report cannot be printed");
+    fn print(&mut self, text: String) {
+        if self.reports.is_none() {
+            let (reports, to_print) = sync_channel(1);
+            let printing = thread::Builder::new().name("report".to_owned());
+            if let Err(error) = printing.spawn(move || print_all(&to_print)) {
+                log::warn!(error:%; "there is no thread to print the report");
+                return;
             }
-            busy.store(false, Ordering::Release);
-        };
-        if let Err(error) = thread::Builder::new()
-            .name("report".to_owned())
-            .spawn(print)
+            self.reports = Some(reports);
+        }
+        if let Some(reports) = &self.reports
+            && reports.try_send(text).is_err()
         {
-            self.busy.store(false, Ordering::Release);
-            log::warn!(error:%; "there is no thread to print the report");
+            log::warn!("nobody reads the reports on standard output; this one is left out");
+        }
+    }
+}
+
+fn print_all(reports: &Receiver<String>) {
+    for text in reports {
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            log::warn!(error:%; "the report cannot be printed");
         }
     }
 }

@@ -106,10 +106,9 @@ fn keep_alive(shard: &Shard, client: &Client) -> Ticks {
 /// Serves requests as long as bytes of the next one are already here. Runs in a slot.
 pub(super) async fn converse(shard: &Shard, client: &mut Client) -> After {
     let mut inbox = Buffer::default();
-    let mut turns = 0;
     loop {
         let after = serve::exchange(shard, client, &mut inbox).await;
-        shard.give_way(&mut turns).await;
+        shard.give_way().await;
         if after == After::Close || inbox.is_empty() {
             shard.stock.put(inbox);
             return after;

@@ -12,7 +12,7 @@
 //! Invariant: an entry's descriptor is open. A watch dies before the stream whose descriptor it
 //! names, and takes its entry along.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -65,6 +65,8 @@ const GLANCE: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Wheel {
     inner: RefCell<Inner>,
+    /// Operations in a row that were ready at once, of whatever connection: see `Shard::give_way`.
+    turns: Cell<u32>,
 }
 
 #[derive(Debug)]
@@ -113,6 +115,7 @@ impl Wheel {
         };
         Rc::new(Self {
             inner: RefCell::new(inner),
+            turns: Cell::new(0),
         })
     }
 
@@ -173,6 +176,25 @@ impl Wheel {
                 fd::cut(behind.fd, Cut::Both);
             }
         }
+    }
+
+    /// Cuts every upstream connection for whose answer a client waits: the drain is over, and that
+    /// is what these clients are told.
+    pub(crate) fn cut_behind(&self) {
+        let entries = &mut self.inner.borrow_mut().entries;
+        for index in 0..entries.len() {
+            let behind = entries[index].behind;
+            if behind != NONE {
+                let behind = &mut entries[behind as usize];
+                behind.expired = Some(Late::Drain);
+                fd::cut(behind.fd, Cut::Both);
+            }
+        }
+    }
+
+    /// The shard's count of operations that were ready at once.
+    pub(crate) fn turns(&self) -> &Cell<u32> {
+        &self.turns
     }
 
     /// Cuts every connection at once: the drain is over.
@@ -339,6 +361,11 @@ impl Watch {
     /// Ends what [`Watch::guard`] began; to be called before the watch behind dies.
     pub(crate) fn unguard(&self) {
         self.wheel.inner.borrow_mut().entries[self.entry as usize].behind = NONE;
+    }
+
+    /// The shard's count of operations that were ready at once.
+    pub(crate) fn turns(&self) -> &Cell<u32> {
+        &self.wheel.turns
     }
 
     /// Why the connection was cut, if it was.

@@ -123,7 +123,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             }
             if !matches!(self.read().await, Ok(1..)) {
                 let begun = !self.inbox.is_empty() || reach == Reach::Begun;
-                let fault = upstream_read_fault(self.from.cut_for(), begun);
+                let fault = upstream_fault(self.from.cut_for(), begun);
                 return Err(broken(self.duplex.fault.get().unwrap_or(fault)));
             }
         }
@@ -190,7 +190,6 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         self.inbox.consume(joined);
         here.send -= joined;
         self.send_head().await?;
-        let mut turns = 0;
         loop {
             if 0 < here.send {
                 self.inbox.send_first(here.send);
@@ -205,12 +204,12 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             let receive_idle = self.exchange.service.timeouts.receive_idle;
             self.from.watch().arm(receive_idle, Late::ResponseBody);
             let read = self.read().await;
+            self.from.watch().disarm();
             if !matches!(read, Ok(1..)) {
                 return self.end_of_body(&read, answer);
             }
-            self.from.watch().disarm();
             here = answer.take(&mut self.inbox)?;
-            self.exchange.shard.give_way(&mut turns).await;
+            self.exchange.shard.give_way().await;
         }
     }
 
@@ -222,7 +221,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         if read.is_ok() && !by_us && answer.body.end().is_ok() {
             return Ok(());
         }
-        Err(upstream_read_fault(cut, true))
+        Err(upstream_fault(cut, true))
     }
 
     /// Reads once into the inbox.
@@ -284,10 +283,9 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         }
     }
 
-    /// Ends the endpoint's connection at once, and our side of the client's.
-    pub(super) fn cut(&self) {
+    /// Ends the endpoint's connection at once.
+    pub(super) fn cut_endpoint(&self) {
         self.from.cut(Cut::Both);
-        self.end_client();
     }
 
     /// Ends our side of the client's connection: it learns of the end while it still sends.
@@ -355,17 +353,9 @@ impl Answer {
     }
 }
 
-/// The cause behind a failed write to an endpoint.
-pub(super) fn upstream_write_fault(expired: Option<Late>) -> Fault {
-    match expired {
-        Some(Late::UpstreamSend) => Fault::ConnectionWriteTimeout,
-        _ => Fault::ConnectionTerminated,
-    }
-}
-
-/// The cause behind an end or an error where bytes of a response were awaited; `begun` when some
-/// had come.
-fn upstream_read_fault(cut_for: Option<Late>, begun: bool) -> Fault {
+/// The cause behind an end or an error of an endpoint's connection, which we have `cut_for` a cause
+/// or not; `begun` when bytes of a response had come.
+pub(super) fn upstream_fault(cut_for: Option<Late>, begun: bool) -> Fault {
     match cut_for {
         Some(Late::Response) => Fault::ResponseTimeout,
         Some(Late::ResponseBody) => Fault::ConnectionReadTimeout,

@@ -107,6 +107,12 @@ impl Stream {
         &self.reading
     }
 
+    /// Why the connection was cut, in whichever direction it was late; `None` when what ended it
+    /// was the other side.
+    pub(crate) fn cut_for(&self) -> Option<Late> {
+        self.reading.expired().or_else(|| self.writing.expired())
+    }
+
     /// Waits until something can be read: bytes, an end or an error. Holds no buffer meanwhile.
     ///
     /// # Errors
@@ -176,7 +182,7 @@ impl Stream {
 impl<T: AsyncReadRent> Incoming<'_, T> {
     /// Reads once, behind what `buffer` holds; 0 is the end.
     pub(crate) async fn read(&mut self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        self.io.read(buffer).await
+        noting(self.watch.turns(), self.io.read(buffer)).await
     }
 
     /// As [`Incoming::read`], with the deadline set before and taken away after.
@@ -220,7 +226,8 @@ impl<T: AsyncWriteRent> Outgoing<'_, T> {
     ) -> (io::Result<()>, Buffer) {
         while 0 < buffer.unsent() {
             self.watch.arm(ticks, late);
-            let (written, back) = self.io.write(buffer).await;
+            let write = self.io.write(buffer);
+            let (written, back) = noting(self.watch.turns(), write).await;
             buffer = back;
             match written {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
@@ -323,6 +330,22 @@ impl<F: Future> Future for Caught<F> {
 /// A task panicked; the panic hook has said why.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panicked;
+
+/// Runs one operation and counts it in `turns` if it was ready at once, as on epoll it may be: then
+/// the shard's other tasks have had no turn. Where it has to wait, they have.
+async fn noting<T>(turns: &Cell<u32>, operation: impl Future<Output = T>) -> T {
+    let mut operation = pin!(operation);
+    poll_fn(|context| {
+        let polled = operation.as_mut().poll(context);
+        turns.set(if polled.is_pending() {
+            0
+        } else {
+            turns.get() + 1
+        });
+        polled
+    })
+    .await
+}
 
 /// Runs both futures to their ends, in one task.
 pub(crate) async fn both<A, B>(

@@ -41,8 +41,8 @@ use crate::tally::{PlanCounters, ServiceCounters, ShardCounters};
 
 /// How long a client may be quiet during a drain before it is closed: two seconds.
 const QUIET: Ticks = Ticks(20);
-/// Operations of one task on epoll between two turns of the others.
-const TURNS_MAX: u32 = 32;
+/// Operations in a row that may be ready at once.
+const TURNS_MAX: u32 = 64;
 
 /// What the tasks of one shard share; none of it leaves the thread.
 #[derive(Debug)]
@@ -182,13 +182,12 @@ impl Shard {
         }
     }
 
-    /// Lets the other tasks and the tick have their turn, every so many operations: on epoll one
-    /// that is ready at once ends without, so that a peer that is fast enough would keep the shard
-    /// for itself. On the ring every operation is a turn.
-    async fn give_way(&self, turns: &mut u32) {
-        *turns += 1;
-        if self.nonblocking && TURNS_MAX <= *turns {
-            *turns = 0;
+    /// Lets the other tasks and the tick have their turn when so many operations in a row were ready
+    /// at once, as on epoll they may be: a peer that is fast enough would keep the shard for itself.
+    /// On the ring every operation is a turn of the loop.
+    async fn give_way(&self) {
+        if TURNS_MAX <= self.wheel.turns().get() {
+            self.wheel.turns().set(0);
             // A task that only wakes itself would not let the timers run.
             io::sleep(Duration::from_millis(1)).await;
         }

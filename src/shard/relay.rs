@@ -10,12 +10,13 @@ use std::mem;
 use super::buffer::Buffer;
 use super::client::{After, Client};
 use super::deadline::Late;
-use super::deliver::{Down, upstream_write_fault};
+use super::deliver::{Down, upstream_fault};
 use super::io::both;
 use super::serve::{Exchange, LINGER, Order};
 use super::upload::Up;
 use super::upstream::Link;
 use crate::fault::Fault;
+use crate::fd::{self, Cut};
 
 /// From so many exchanges under way on, the next ones hold no buffer for it: they wait
 /// for readability first, and the buffers stay few and in the cache. Below, that one operation more
@@ -88,6 +89,8 @@ pub(super) struct Duplex {
     pub(super) ended: Cell<bool>,
     /// There will be no answer, or no more of it: what the client still sends is read away.
     pub(super) over: Cell<bool>,
+    /// The client must be told by a reset that its answer is not whole: nothing more is read.
+    pub(super) lost: Cell<bool>,
 }
 
 /// Sends a request that is whole and delivers its answer.
@@ -109,7 +112,7 @@ pub(super) async fn one_way(
         .await;
     *outbox = back;
     if sent.is_err() {
-        return Err(Broken::new(upstream_write_fault(up.watch().expired())));
+        return Err(Broken::new(upstream_fault(link.stream.cut_for(), false)));
     }
     link.stream.reading().arm(timeouts.response, Late::Response);
     if CROWD <= exchange.shard.counters.upstreams_in_use.get() {
@@ -165,6 +168,10 @@ pub(super) async fn both_ways(
         match &mut delivered {
             Ok(delivered) => {
                 duplex.ended.set(true);
+                // It has its answer; how its body ends is found out by reading it.
+                client.stream.reading().unguard();
+                // What comes while the connection is still in use is not looked for by the answer.
+                delivered.suspect |= !duplex.uploaded.get();
                 if !duplex.uploaded.get() && delivered.after == After::Close {
                     // So that the client learns of the end while it still sends.
                     down.end_client();
@@ -174,12 +181,18 @@ pub(super) async fn both_ways(
                 if matches!(broken.reach, Reach::Nothing | Reach::Begun)
                     && !broken.fault.is_unanswerable()
                 {
+                    exchange.count_own_answer(broken.fault);
                     down.own_answer(broken.fault).await;
                     broken.reach = Reach::OwnAnswer;
                 }
                 duplex.over.set(true);
-                if !duplex.uploaded.get() {
-                    down.cut();
+                down.cut_endpoint();
+                if broken.reach == Reach::Unmarked {
+                    // A FIN of ours would end the answer.
+                    duplex.lost.set(true);
+                    fd::cut(client.stream.fd(), Cut::Reading);
+                } else if !duplex.uploaded.get() {
+                    down.end_client();
                     client.stream.reading().arm(LINGER, Late::Linger);
                 }
             }

@@ -47,6 +47,8 @@ pub enum ShardError {
 
 /// Once in so many ticks what is slow to change is looked at: idle connections, warnings.
 const SECOND: u32 = 10;
+/// How many ticks clients have to take the answer that tells them of the end.
+const TOLD: u32 = 2;
 /// How many ticks the connections that were cut at the end of the drain have to notice it.
 const FAREWELL: u32 = 10;
 
@@ -172,10 +174,12 @@ impl Shard {
             }
             let life = self.current.borrow().plan().life;
             if life == Life::Ended {
-                let since = *ended_at.get_or_insert_with(|| {
+                let since = *ended_at.get_or_insert(now);
+                if since == now {
+                    self.wheel.cut_behind();
+                } else if TOLD <= now - since {
                     self.wheel.cut_all();
-                    now
-                });
+                }
                 if FAREWELL <= now - since {
                     return;
                 }

@@ -116,7 +116,7 @@ async fn receive_head(
             if let Some(length) = end.map_err(|error| error.request_fault())? {
                 return head_is_here(client, length);
             }
-            client.head_begun(listener.timeouts.head);
+            client.head_begun(shard.patience(listener.timeouts.head));
         }
         if !inbox.make_room(limits.bytes_max) {
             return Err(Fault::RequestHeadTooLarge);
@@ -124,7 +124,7 @@ async fn receive_head(
         let (read, back) = client.stream.incoming().read(mem::take(inbox)).await;
         *inbox = back;
         match read {
-            Ok(0) => return without_head(client, inbox),
+            Ok(0) => return without_head(shard, client, inbox),
             Ok(count) => shard.counters.bytes_client_in.add(count as u64),
             Err(_) if inbox.is_empty() => return Ok(None),
             Err(_) => return Err(Fault::ClientGone),
@@ -145,8 +145,10 @@ fn head_is_here(client: &mut Client, length: usize) -> Result<Option<usize>, Fau
 }
 
 /// What it means that no more bytes come where a head was awaited.
-fn without_head(client: &Client, inbox: &Buffer) -> Result<Option<usize>, Fault> {
+fn without_head(shard: &Shard, client: &Client, inbox: &Buffer) -> Result<Option<usize>, Fault> {
     match client.stream.reading().expired() {
+        // It has not asked for anything, and is not told that it was late with it.
+        _ if inbox.is_empty() && shard.is_draining() => Ok(None),
         Some(Late::Head) => Err(Fault::RequestTimeout),
         _ if inbox.is_empty() => Ok(None),
         _ => Err(Fault::RequestIncomplete),
@@ -278,28 +280,25 @@ async fn settle(
     broken: Broken,
 ) -> After {
     let Broken { fault, reach } = broken;
-    exchange.counters.count_fault(fault);
+    if reach != Reach::OwnAnswer {
+        exchange.counters.count_fault(fault);
+    }
     log::debug!(service = &*exchange.service.name, fault = fault.label(); "exchange failed");
     match reach {
-        // Nobody is left who could take it for anything.
-        _ if fault.is_unanswerable() => After::Close,
-        Reach::Nothing | Reach::Begun => {
-            exchange.counters.own_answers.add(1);
-            let facts = Some(order.facts);
-            let (shard, current) = (exchange.shard, exchange.current);
-            answer(shard, current, client, fault, facts, order.body.is_done()).await
-        }
-        Reach::OwnAnswer => {
-            exchange.counters.own_answers.add(1);
-            exchange.shard.counters.own_answers.add(1);
-            After::Close
-        }
-        Reach::Part => After::Close,
         Reach::Unmarked => {
             // Only the close would end what has gone out: the client must not take it for all (RFC
             // 9112 section 8).
             fd::reset_at_close(client.stream.fd());
             After::Close
+        }
+        Reach::Part | Reach::OwnAnswer => After::Close,
+        // Nobody is left to be told.
+        Reach::Nothing | Reach::Begun if fault.is_unanswerable() => After::Close,
+        Reach::Nothing | Reach::Begun => {
+            exchange.counters.own_answers.add(1);
+            let facts = Some(order.facts);
+            let (shard, current) = (exchange.shard, exchange.current);
+            answer(shard, current, client, fault, facts, order.body.is_done()).await
         }
     }
 }
@@ -383,7 +382,6 @@ async fn linger(shard: &Shard, client: &mut Client) {
     fd::cut(client.stream.fd(), Cut::Writing);
     let mut bin = shard.stock.take(MEDIUM);
     let mut lingering = Lingering::default();
-    let mut turns = 0;
     while !lingering.is_over(shard) {
         let (read, back) = client
             .stream
@@ -395,7 +393,7 @@ async fn linger(shard: &Shard, client: &mut Client) {
         if !matches!(read, Ok(1..)) {
             break;
         }
-        shard.give_way(&mut turns).await;
+        shard.give_way().await;
     }
     shard.stock.put(bin);
 }
@@ -438,6 +436,13 @@ impl<'a> Exchange<'a> {
             facts: order.facts,
             endpoint: Cell::new(0),
         }
+    }
+
+    /// Counts a fault, and the answer of ringmain's own that tells of it.
+    pub(super) fn count_own_answer(&self, fault: Fault) {
+        self.counters.count_fault(fault);
+        self.counters.own_answers.add(1);
+        self.shard.counters.own_answers.add(1);
     }
 
     /// The service's picker on this shard.

@@ -41,12 +41,11 @@ impl<R: AsyncReadRent, W: AsyncWriteRent> Up<'_, '_, R, W> {
         let outbox = mem::take(&mut self.order.outbox);
         let mut forwarding;
         (forwarding, self.order.outbox) = self.send(outbox).await;
-        let mut turns = 0;
         let mut lingering = Lingering::default();
         while !self.order.body.is_done() {
             let over = self.duplex.over.get();
             let reading_away = over || (self.duplex.ended.get() && !forwarding);
-            if reading_away && lingering.is_over(shard) {
+            if self.duplex.lost.get() || (reading_away && lingering.is_over(shard)) {
                 return;
             }
             match self.receive_body(reading_away).await {
@@ -61,7 +60,7 @@ impl<R: AsyncReadRent, W: AsyncWriteRent> Up<'_, '_, R, W> {
                 (forwarding, *self.inbox) = self.send(inbox).await;
             }
             self.inbox.discard_unsent();
-            shard.give_way(&mut turns).await;
+            shard.give_way().await;
         }
         self.duplex
             .uploaded
@@ -133,11 +132,12 @@ impl<R: AsyncReadRent, W: AsyncWriteRent> Up<'_, '_, R, W> {
             fault,
             Fault::RequestTimeout | Fault::RequestIncomplete | Fault::ClientGone
         );
-        while !ended && !lingering.is_over(self.exchange.shard) {
+        while !ended && !self.duplex.lost.get() && !lingering.is_over(self.exchange.shard) {
             self.inbox.clear();
             if self.receive(true).await.is_err() {
                 break;
             }
+            self.exchange.shard.give_way().await;
         }
         self.inbox.clear();
     }

@@ -211,11 +211,13 @@ async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result
     let shard = exchange.shard;
     let timeout = exchange.service.timeouts.connect;
     let mut stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
-    if stream.as_ref().is_err_and(fd::is_exhaustion) && shard.pool.give_up_oldest() {
-        // An idle connection must not keep one that is needed from being made. Closing takes the
-        // ring a turn.
+    // Idle connections must not keep one that is needed from being made.
+    while stream.as_ref().is_err_and(fd::is_out_of_descriptors) && shard.pool.give_up_oldest() {
         shard.counters.upstreams_idle.sub(1);
-        sleep(TURN).await;
+        if !shard.nonblocking {
+            // Closing takes the ring a turn.
+            sleep(TURN).await;
+        }
         stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
     }
     let stream = stream?;
