@@ -10,6 +10,7 @@ mod early;
 mod faults;
 mod forwarding;
 mod framing;
+mod interim;
 mod keep_alive;
 mod limits;
 mod log;
