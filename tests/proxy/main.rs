@@ -6,6 +6,7 @@ mod support;
 mod answers;
 mod balance;
 mod bodies;
+mod drain;
 mod early;
 mod faults;
 mod forwarding;
