@@ -8,6 +8,7 @@ mod balance;
 mod bodies;
 mod drain;
 mod early;
+mod fairness;
 mod faults;
 mod forwarding;
 mod framing;
