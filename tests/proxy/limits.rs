@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::{Driver, Served, Setup, Wire, on_both_drivers};
+use crate::support::{Driver, Origin, Served, Setup, Wire, ok, on_both_drivers};
 
 on_both_drivers! {
     running_out_of_descriptors_costs_no_cpu_and_passes
+    idle_upstream_connections_make_room_for_one_that_is_needed
     an_idle_client_costs_little
 }
 
@@ -34,6 +35,34 @@ fn running_out_of_descriptors_costs_no_cpu_and_passes(driver: Driver) {
     );
     drop(clients);
     assert_eq!(proxy.client().get("a.test", "/").status(), 200);
+}
+
+fn idle_upstream_connections_make_room_for_one_that_is_needed(driver: Driver) {
+    const CLIENTS: usize = 30;
+    const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+    let origins = NAMES.map(|_| Origin::new());
+    let mut setup = Setup::new(driver).descriptors_max(128);
+    for (name, origin) in NAMES.iter().zip(&origins) {
+        setup = setup.service(name, &[origin.address()], "");
+    }
+    let proxy = setup.start();
+    let mut kept = Vec::new();
+    let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| proxy.client()).collect();
+    for (name, origin) in NAMES.iter().zip(&origins) {
+        let request = format!("GET / HTTP/1.1\r\nHost: {name}.test\r\n\r\n");
+        // All at once, so that each client's exchange has a connection of its own; afterwards all
+        // of them are idle.
+        let mut upstreams = Vec::new();
+        for client in &mut clients {
+            upstreams.push(origin.gets(client, &request));
+        }
+        for (client, upstream) in clients.iter_mut().zip(&mut upstreams) {
+            upstream.send(ok(name));
+            assert_eq!(client.answer().text(), *name);
+        }
+        kept.push(upstreams);
+    }
+    assert!(proxy.report().faults().is_empty());
 }
 
 /// The test's own limit of descriptors, the soft one.
