@@ -85,6 +85,8 @@ pub enum Fault {
     ClientGone,
     /// The client took nothing of its answer for the listener's `send_idle`.
     ClientSendTimeout,
+    /// The drain's time was over before the exchange was.
+    DrainTimeout,
     /// A panic inside ringmain.
     Internal,
 }
@@ -103,7 +105,7 @@ impl Fault {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every cause, in the order of its index.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::RequestInvalid,
         Self::RequestTimeout,
         Self::RequestIncomplete,
@@ -129,6 +131,7 @@ impl Fault {
         Self::ResponseIncomplete,
         Self::ClientGone,
         Self::ClientSendTimeout,
+        Self::DrainTimeout,
         Self::Internal,
     ];
 
@@ -155,6 +158,11 @@ impl Fault {
             self,
             Self::ConnectionRefused | Self::ConnectionTimeout | Self::DestinationUnroutable
         )
+    }
+
+    /// True exactly when nobody is left to be answered.
+    pub const fn is_unanswerable(self) -> bool {
+        matches!(self, Self::ClientGone | Self::ClientSendTimeout)
     }
 
     /// The status of the answer, where one can still be given; 499 where the client is gone and
@@ -216,6 +224,13 @@ impl Fault {
             Self::ResponseIncomplete => own(Upstream, false, 502, "http_response_incomplete"),
             Self::ClientGone => row(Client, false, 499, "client_gone", REQUEST),
             Self::ClientSendTimeout => row(Client, false, 499, "client_send_timeout", REQUEST),
+            Self::DrainTimeout => row(
+                Ringmain,
+                false,
+                503,
+                "drain_timeout",
+                "destination_unavailable",
+            ),
             Self::Internal => own(Ringmain, false, 500, "proxy_internal_error"),
         }
     }

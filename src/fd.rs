@@ -177,6 +177,14 @@ fn is_nobody(error: &io::Error) -> bool {
     )
 }
 
+/// True for what ran out on this machine, for which no endpoint is to blame.
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+    )
+}
+
 /// Sends what the connection takes at once of `answer`, ends our side, and reads away what has
 /// come, so that the close that follows does not reset the answer away (RFC 9112 section 9.6).
 pub fn farewell(connection: &TcpStream, answer: &[u8]) {

@@ -7,6 +7,9 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -71,6 +74,39 @@ pub struct Control {
     /// `None` exactly while the process serves.
     draining: Option<Drain>,
     ready: bool,
+    printer: Printer,
+}
+
+/// Prints reports on a thread of their own: standard output may be a pipe that nobody reads, and
+/// control must not wait for it.
+#[derive(Debug, Default)]
+struct Printer {
+    /// True exactly while a report is being printed.
+    busy: Arc<AtomicBool>,
+}
+
+impl Printer {
+    fn print(&self, text: String) {
+        if self.busy.swap(true, Ordering::Acquire) {
+            log::warn!("nobody reads the last report on standard output; this one is left out");
+            return;
+        }
+        let busy = Arc::clone(&self.busy);
+        let print = move || {
+            let mut out = io::stdout().lock();
+            if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                log::warn!(error:%; "the report cannot be printed");
+            }
+            busy.store(false, Ordering::Release);
+        };
+        if let Err(error) = thread::Builder::new()
+            .name("report".to_owned())
+            .spawn(print)
+        {
+            self.busy.store(false, Ordering::Release);
+            log::warn!(error:%; "there is no thread to print the report");
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -116,6 +152,7 @@ impl Control {
             shards,
             draining: None,
             ready: false,
+            printer: Printer::default(),
         }
     }
 
@@ -172,10 +209,7 @@ impl Control {
         };
         let mut text = String::new();
         write!(text, "{}", self.publisher.report(process)).expect("a String takes everything");
-        let mut out = io::stdout().lock();
-        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            log::warn!(error:%; "the report cannot be printed");
-        }
+        self.printer.print(text);
     }
 
     fn drain(&mut self, supervisor: &mut dyn Supervisor) {

@@ -137,6 +137,10 @@ impl Chunks {
         if self.size == 0 {
             return Ok(State::TrailerStart);
         }
+        // As with Content-Length: a reader of signed numbers would see another chunk.
+        if i64::try_from(self.size).is_err() {
+            return Err(invalid("a chunk size that no body has"));
+        }
         self.room = self
             .room
             .checked_sub(self.size)

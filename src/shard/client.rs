@@ -73,7 +73,10 @@ impl Client {
 /// pointer.
 pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
     let timeouts = shard.current.borrow().plan().listeners[client.listener].timeouts;
-    client.stream.reading().arm(timeouts.head, Late::Head);
+    client
+        .stream
+        .reading()
+        .arm(shard.patience(timeouts.head), Late::Head);
     loop {
         if client.stream.readable().await.is_err() {
             return;
@@ -92,16 +95,21 @@ pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
 
 /// How long a client may be idle now.
 fn keep_alive(shard: &Shard, client: &Client) -> Ticks {
-    shard.current.borrow().plan().listeners[client.listener]
-        .timeouts
-        .keep_alive
+    let current = shard.current.borrow();
+    shard.patience(
+        current.plan().listeners[client.listener]
+            .timeouts
+            .keep_alive,
+    )
 }
 
 /// Serves requests as long as bytes of the next one are already here. Runs in a slot.
 pub(super) async fn converse(shard: &Shard, client: &mut Client) -> After {
     let mut inbox = Buffer::default();
+    let mut turns = 0;
     loop {
         let after = serve::exchange(shard, client, &mut inbox).await;
+        shard.give_way(&mut turns).await;
         if after == After::Close || inbox.is_empty() {
             shard.stock.put(inbox);
             return after;

@@ -88,8 +88,8 @@ struct Entry {
     deadline: u32,
     late: Late,
     expired: Option<Late>,
-    /// The connection to cut when this one is found gone, or `FREE`.
-    behind: RawFd,
+    /// The entry of the connection to cut when this one is found gone, or `NONE`.
+    behind: u32,
     /// The tick at which `behind` was set.
     guarded: u32,
     /// The tick whose slot the entry is linked in, or `NONE`: `parked <= deadline` where both are.
@@ -157,17 +157,20 @@ impl Wheel {
             glance,
             ..
         } = &mut *self.inner.borrow_mut();
-        let is_due = |entry: &&Entry| entry.behind != FREE && entry.guarded < *now;
+        let is_due = |entry: &&Entry| entry.behind != NONE && entry.guarded < *now;
         if !entries.iter().any(|entry| is_due(&entry)) {
             return;
         }
         let guarded = entries.iter().filter(is_due).map(|entry| entry.fd);
         let mut gone: Vec<_> = glance.gone(guarded).collect();
         gone.sort_unstable();
-        for entry in entries.iter_mut() {
-            if entry.behind != FREE && gone.binary_search(&entry.fd).is_ok() {
-                entry.expired = Some(Late::Gone);
-                fd::cut(entry.behind, Cut::Both);
+        for index in 0..entries.len() {
+            let Entry { fd, behind, .. } = entries[index];
+            if behind != NONE && gone.binary_search(&fd).is_ok() {
+                entries[index].expired = Some(Late::Gone);
+                let behind = &mut entries[behind as usize];
+                behind.expired = Some(Late::Gone);
+                fd::cut(behind.fd, Cut::Both);
             }
         }
     }
@@ -203,7 +206,7 @@ impl Inner {
             deadline: NONE,
             late: Late::Head,
             expired: None,
-            behind: FREE,
+            behind: NONE,
             guarded: 0,
             parked: NONE,
             next: NONE,
@@ -223,6 +226,7 @@ impl Inner {
         self.unpark(index);
         let entry = &mut self.entries[index as usize];
         entry.fd = FREE;
+        entry.behind = NONE;
         entry.next = self.free;
         self.free = index;
     }
@@ -322,18 +326,19 @@ impl Watch {
         self.arm(Ticks(0), Late::Head);
     }
 
-    /// From now on this connection is looked at: when it is gone, the connection `behind` is cut.
-    pub(crate) fn guard(&self, behind: RawFd) {
+    /// From now on this connection is looked at: when it is gone, the one that `behind` watches is
+    /// cut.
+    pub(crate) fn guard(&self, behind: &Self) {
         let mut inner = self.wheel.inner.borrow_mut();
         let now = inner.now;
         let entry = &mut inner.entries[self.entry as usize];
-        entry.behind = behind;
+        entry.behind = behind.entry;
         entry.guarded = now;
     }
 
-    /// Ends what [`Watch::guard`] began; to be called before the connection behind is closed.
+    /// Ends what [`Watch::guard`] began; to be called before the watch behind dies.
     pub(crate) fn unguard(&self) {
-        self.wheel.inner.borrow_mut().entries[self.entry as usize].behind = FREE;
+        self.wheel.inner.borrow_mut().entries[self.entry as usize].behind = NONE;
     }
 
     /// Why the connection was cut, if it was.

@@ -41,6 +41,9 @@ pub(crate) struct Stream {
 pub(crate) struct Incoming<'a, T> {
     io: &'a mut T,
     watch: &'a Watch,
+    /// The other direction's deadline.
+    other: &'a Watch,
+    fd: RawFd,
 }
 
 /// The direction that we write, and its deadline.
@@ -123,6 +126,8 @@ impl Stream {
         Incoming {
             io: self.tcp.as_mut().expect(WHOLE),
             watch: &self.reading,
+            other: &self.writing,
+            fd: self.fd,
         }
     }
 
@@ -153,6 +158,8 @@ impl Stream {
         Incoming {
             io: half,
             watch: &self.reading,
+            other: &self.writing,
+            fd: self.fd,
         }
     }
 
@@ -188,6 +195,17 @@ impl<T: AsyncReadRent> Incoming<'_, T> {
     /// The direction's deadline.
     pub(crate) fn watch(&self) -> &Watch {
         self.watch
+    }
+
+    /// Why the connection was cut, in whichever direction it was late; `None` when what ended it
+    /// was the other side.
+    pub(crate) fn cut_for(&self) -> Option<Late> {
+        self.watch.expired().or_else(|| self.other.expired())
+    }
+
+    /// Ends directions of this connection at once.
+    pub(crate) fn cut(&self, directions: Cut) {
+        fd::cut(self.fd, directions);
     }
 }
 

@@ -25,6 +25,8 @@ const WAKE_MAX: usize = 64;
 /// [`BACKOFF_MAX`].
 const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// What a flood of clients leaves to the others between two wakes.
+const TURN: Duration = Duration::from_millis(1);
 
 /// What one wake of a listener came to.
 enum Wake {
@@ -62,7 +64,11 @@ async fn accept_loop(shard: &Rc<Shard>, listener: usize, socket: &Listening) {
         }
         match wake(shard, listener, socket) {
             Wake::Empty if shard.current.borrow().is_draining() => return,
-            Wake::Empty | Wake::Share => backoff = BACKOFF,
+            Wake::Empty => backoff = BACKOFF,
+            Wake::Share => {
+                backoff = BACKOFF;
+                sleep(TURN).await;
+            }
             Wake::Failed(error) => {
                 let errno = error.raw_os_error().unwrap_or(0);
                 shard.counters.accept_failures.add(1);

@@ -3,15 +3,17 @@
 //!
 //! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts,
 //! `client` lives between two requests, `serve` is one exchange top to bottom, `upstream` finds a
-//! connection to an endpoint, `relay` moves bodies. Below them the shard's own parts: `pool`,
-//! `deadline`, `buffer`, `slots`, `clock`; at the edge `io` and `driver`, the only modules that
-//! know the runtime.
+//! connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways. Below
+//! them the shard's own parts: `pool`, `deadline`, `buffer`, `slots`, `clock`; at the edge `io` and
+//! `driver`, the only modules that know the runtime.
 
 mod client;
+mod deliver;
 mod listen;
 mod relay;
 mod run;
 mod serve;
+mod upload;
 mod upstream;
 
 mod buffer;
@@ -27,14 +29,20 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use driver::{DriverChoice, DriverInfo, DriverKind};
 pub use run::{Setup, ShardError, run};
 
 use crate::balance::{Picker, Xorshift};
 use crate::door::{Notice, Posted, Subscriber};
-use crate::plan::{Life, Listener, Plan, Policy, Service, ServiceIndex};
+use crate::plan::{Life, Listener, Plan, Policy, Service, ServiceIndex, Ticks};
 use crate::tally::{PlanCounters, ServiceCounters, ShardCounters};
+
+/// How long a client may be quiet during a drain before it is closed: two seconds.
+const QUIET: Ticks = Ticks(20);
+/// Operations of one task on epoll between two turns of the others.
+const TURNS_MAX: u32 = 32;
 
 /// What the tasks of one shard share; none of it leaves the thread.
 #[derive(Debug)]
@@ -156,6 +164,34 @@ impl Current {
 impl Shard {
     fn current(&self) -> Rc<Current> {
         Rc::clone(&self.current.borrow())
+    }
+
+    /// True from the moment on that this shard has adopted a plan that does not serve any more;
+    /// asked when an answer is begun, whatever plan its exchange began under.
+    fn is_draining(&self) -> bool {
+        self.current.borrow().is_draining()
+    }
+
+    /// How long a client may be quiet: `usual`, or while draining no more than two seconds, so that
+    /// no request that is already on its way meets a closed connection.
+    fn patience(&self, usual: Ticks) -> Ticks {
+        if self.is_draining() {
+            usual.min(QUIET)
+        } else {
+            usual
+        }
+    }
+
+    /// Lets the other tasks and the tick have their turn, every so many operations: on epoll one
+    /// that is ready at once ends without, so that a peer that is fast enough would keep the shard
+    /// for itself. On the ring every operation is a turn.
+    async fn give_way(&self, turns: &mut u32) {
+        *turns += 1;
+        if self.nonblocking && TURNS_MAX <= *turns {
+            *turns = 0;
+            // A task that only wakes itself would not let the timers run.
+            io::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     fn notify(&self, notice: Notice) {

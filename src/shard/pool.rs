@@ -17,6 +17,8 @@ struct Idle {
     since: u32,
     /// How long it may be idle.
     idle: Ticks,
+    /// True exactly when it is looked at however fresh it is.
+    suspect: bool,
 }
 
 /// A shard's idle upstream connections, by the slot of their endpoint.
@@ -47,9 +49,15 @@ impl Pool {
                 stale,
             };
         };
-        while let Some(Idle { stream, since, .. }) = idle.pop() {
+        while let Some(Idle {
+            stream,
+            since,
+            suspect,
+            ..
+        }) = idle.pop()
+        {
             let rested = 1 < now.saturating_sub(since);
-            if !(look || rested) || fd::is_quiet(stream.fd()) {
+            if !(look || rested || suspect) || fd::is_quiet(stream.fd()) {
                 return Taken {
                     stream: Some(stream),
                     stale,
@@ -63,12 +71,13 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection whose exchange has ended cleanly. False when the endpoint has as many as
+    /// Keeps a connection whose exchange has ended cleanly; one that is `suspect` is looked at
+    /// before it is used again. False when the endpoint has as many as
     /// it may, and the connection is closed.
     pub(crate) fn put(
         &self,
         endpoint: &Endpoint,
-        stream: Stream,
+        (stream, suspect): (Stream, bool),
         now: u32,
         limits: PoolLimits,
     ) -> bool {
@@ -86,6 +95,7 @@ impl Pool {
             stream,
             since: now,
             idle: limits.idle,
+            suspect,
         });
         true
     }
@@ -104,6 +114,17 @@ impl Pool {
             gone += (before - idle.len()) as u64;
         }
         gone
+    }
+
+    /// Closes the connection that was idle for longest, whoever's it is; false when there is none.
+    pub(crate) fn give_up_oldest(&self) -> bool {
+        let mut slots = self.slots.borrow_mut();
+        let oldest = slots
+            .iter_mut()
+            .filter(|idle| !idle.is_empty())
+            .min_by_key(|idle| idle[0].since);
+        // The first of each is its oldest.
+        oldest.map(|idle| idle.remove(0)).is_some()
     }
 
     /// Closes all.

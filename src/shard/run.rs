@@ -14,11 +14,11 @@ use super::driver::{AnyRuntime, DriverChoice, DriverKind};
 use super::io::{Bell, Caught, Listening, sleep, spawn};
 use super::pool::Pool;
 use super::slots::Slots;
-use super::{Current, NotFound, Shard, listen};
+use super::{Current, NotFound, QUIET, Shard, listen};
 use crate::balance;
 use crate::door::{Notice, Posted, Subscriber};
 use crate::fd::{self, Cut};
-use crate::plan::{Life, TICK, Ticks};
+use crate::plan::{Life, TICK};
 
 /// What a shard is made of.
 #[derive(Debug)]
@@ -45,9 +45,6 @@ pub enum ShardError {
     NoPlan,
 }
 
-/// How long a client may be quiet during a drain before it is closed: two seconds, so that no
-/// request that is already on its way meets a closed connection.
-const QUIET: Ticks = Ticks(20);
 /// Once in so many ticks what is slow to change is looked at: idle connections, warnings.
 const SECOND: u32 = 10;
 /// How many ticks the connections that were cut at the end of the drain have to notice it.
@@ -202,6 +199,7 @@ impl Shard {
         let current = Current::new(posted, shard, Some(&last), &mut self.generator.borrow_mut());
         if current.is_draining() {
             self.wheel.hasten(Late::KeepAlive, QUIET);
+            self.wheel.hasten(Late::Head, QUIET);
         }
         *self.current.borrow_mut() = Rc::new(current);
         self.adopted();
@@ -238,7 +236,7 @@ mod tests {
     use crate::plan::service::{PoolLimits, ServiceTimeouts};
     use crate::plan::{
         Endpoint, Listener, ListenerLimits, ListenerTimeouts, Plan, Policy, Protocol, Routes,
-        Service, ServiceIndex,
+        Service, ServiceIndex, Ticks,
     };
 
     fn plan(generation: u64, life: Life, listener: SocketAddr, origin: SocketAddr) -> Plan {

@@ -17,7 +17,7 @@ use super::relay::{self, Broken, Reach};
 use super::upstream::{self, Tries};
 use super::{Current, Shard};
 use crate::balance::{self, Picker};
-use crate::fault::{Fault, Side};
+use crate::fault::Fault;
 use crate::fd::{self, Cut};
 use crate::http::exchange::RequestFacts;
 use crate::http::framing::{Body, BodyLimits, FramingError};
@@ -64,9 +64,10 @@ struct Refusal {
     whole: bool,
 }
 
-/// How long a client that is answered before it has sent all may go on sending, so that the close
-/// does not reset away the answer.
+/// How long a client that is answered before it has sent all may be silent, and how long it may go
+/// on sending, so that the close does not reset away the answer.
 pub(super) const LINGER: Ticks = Ticks(20);
+const LINGER_MAX: Ticks = Ticks(300);
 /// What the rewriting adds to a head at most, the operator's edits aside: a guess that only picks
 /// the class of a buffer.
 const REWRITE_BYTES: usize = 512;
@@ -113,9 +114,7 @@ async fn receive_head(
         if !inbox.is_empty() {
             let end = scan.find_end(inbox.filled(), &limits);
             if let Some(length) = end.map_err(|error| error.request_fault())? {
-                client.greeted = true;
-                client.stream.reading().disarm();
-                return Ok(Some(length));
+                return head_is_here(client, length);
             }
             client.head_begun(listener.timeouts.head);
         }
@@ -130,6 +129,18 @@ async fn receive_head(
             Err(_) if inbox.is_empty() => return Ok(None),
             Err(_) => return Err(Fault::ClientGone),
         }
+    }
+}
+
+/// A whole head is here; unless its deadline has passed meanwhile: then the connection is cut
+/// already, and its request can't be served.
+fn head_is_here(client: &mut Client, length: usize) -> Result<Option<usize>, Fault> {
+    client.greeted = true;
+    client.stream.reading().disarm();
+    match client.stream.reading().expired() {
+        None => Ok(Some(length)),
+        Some(Late::Head) => Err(Fault::RequestTimeout),
+        Some(_) => Ok(None),
     }
 }
 
@@ -232,12 +243,13 @@ async fn forward(
 ) -> Result<After, Broken> {
     exchange.counters.exchanges.add(1);
     exchange.shard.counters.exchanges.add(1);
+    let _panic = CountsPanic(exchange.counters);
     let mut tries = Tries::new(exchange.service.attempts_max, order.is_at_hand());
     loop {
         let mut link = upstream::reach(exchange, &mut tries).await?;
         order.outbox.rewind();
         // A client's reset while nothing is read from it or written to it would not be noticed.
-        client.stream.reading().guard(link.stream.fd());
+        client.stream.reading().guard(link.stream.reading());
         let delivered = if order.is_at_hand() {
             relay::one_way(exchange, &mut link, client, &mut order.outbox).await
         } else {
@@ -247,20 +259,9 @@ async fn forward(
         match delivered {
             Ok(delivered) => {
                 if delivered.reusable {
-                    upstream::put_back(exchange, link);
+                    upstream::put_back(exchange, link, delivered.suspect);
                 }
                 return Ok(delivered.after);
-            }
-            // The client left, and so its upstream connection was cut: the endpoint is not to
-            // blame.
-            Err(broken)
-                if client.stream.reading().expired() == Some(Late::Gone)
-                    && broken.fault.side() == Side::Upstream =>
-            {
-                return Err(Broken {
-                    fault: Fault::ClientGone,
-                    reach: Reach::Gone,
-                });
             }
             Err(broken) if tries.may_replay(exchange, &broken, &link) => {}
             Err(broken) => return Err(broken),
@@ -279,7 +280,9 @@ async fn settle(
     exchange.counters.count_fault(fault);
     log::debug!(service = &*exchange.service.name, fault = fault.label(); "exchange failed");
     match reach {
-        Reach::Nothing => {
+        // Nobody is left who could take it for anything.
+        _ if fault.is_unanswerable() => After::Close,
+        Reach::Nothing | Reach::Interim => {
             exchange.counters.own_answers.add(1);
             let facts = Some(order.facts);
             let (shard, current) = (exchange.shard, exchange.current);
@@ -290,7 +293,7 @@ async fn settle(
             exchange.shard.counters.own_answers.add(1);
             After::Close
         }
-        Reach::Part | Reach::Gone => After::Close,
+        Reach::Part => After::Close,
         Reach::Unmarked => {
             // Only the close would end what has gone out: the client must not take it for all (RFC
             // 9112 section 8).
@@ -308,19 +311,23 @@ async fn refuse(current: &Current, shard: &Shard, client: &mut Client, refusal: 
         facts,
         whole,
     } = refusal;
+    let answered = u64::from(!fault.is_unanswerable());
     shard.counters.exchanges.add(1);
     match service {
         Some(service) => {
             let counters = current.service_counters(service);
             counters.exchanges.add(1);
-            counters.own_answers.add(1);
+            counters.own_answers.add(answered);
             counters.count_fault(fault);
         }
         None => {
             shard.counters.no_service_exchanges.add(1);
-            shard.counters.no_service_own_answers.add(1);
+            shard.counters.no_service_own_answers.add(answered);
             shard.counters.no_service_fault(fault);
         }
+    }
+    if fault.is_unanswerable() {
+        return After::Close;
     }
     answer(shard, current, client, fault, facts, whole).await
 }
@@ -336,7 +343,7 @@ async fn answer(
     whole: bool,
 ) -> After {
     shard.counters.own_answers.add(1);
-    let close = !whole || current.is_draining() || !facts.is_some_and(|facts| facts.keep_alive);
+    let close = !whole || shard.is_draining() || !facts.is_some_and(|facts| facts.keep_alive);
     let mut outbox = shard.stock.take(SMALL);
     write_reply(outbox.tail(), fault, &reply(facts, close));
     outbox.send_all();
@@ -373,17 +380,49 @@ pub(super) fn reply(facts: Option<RequestFacts>, close: bool) -> Reply {
 /// connection, and the answer with it (RFC 9112 section 9.6).
 async fn linger(shard: &Shard, client: &mut Client) {
     fd::cut(client.stream.fd(), Cut::Writing);
-    client.stream.reading().arm(LINGER, Late::Linger);
     let mut bin = shard.stock.take(MEDIUM);
-    loop {
-        let (read, back) = client.stream.incoming().read(bin).await;
+    let mut lingering = Lingering::default();
+    let mut turns = 0;
+    while !lingering.is_over(shard) {
+        let (read, back) = client
+            .stream
+            .incoming()
+            .read_within(bin, LINGER, Late::Linger)
+            .await;
         bin = back;
         bin.clear();
         if !matches!(read, Ok(1..)) {
             break;
         }
+        shard.give_way(&mut turns).await;
     }
     shard.stock.put(bin);
+}
+
+/// How long a client that goes on sending is read from in all before it is closed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lingering {
+    /// The tick of the first read.
+    since: Option<u32>,
+}
+
+impl Lingering {
+    /// To be asked before each read.
+    pub(super) fn is_over(&mut self, shard: &Shard) -> bool {
+        let now = shard.clock.tick();
+        LINGER_MAX.0 < now - *self.since.get_or_insert(now)
+    }
+}
+
+/// Counts the fault of an exchange that ends in a panic.
+struct CountsPanic<'a>(&'a ServiceCounters);
+
+impl Drop for CountsPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.count_fault(Fault::Internal);
+        }
+    }
 }
 
 impl<'a> Exchange<'a> {

@@ -1,13 +1,15 @@
 //! Reaching an endpoint: pick, take a pooled connection or make one, and what may be tried again.
 
 use std::io;
+use std::time::Duration;
 
 use super::Shard;
-use super::io::Stream;
+use super::io::{Stream, sleep};
 use super::pool::Taken;
 use super::relay::{Broken, Reach};
 use super::serve::Exchange;
-use crate::fault::Fault;
+use crate::fault::{Fault, Side};
+use crate::fd;
 use crate::plan::Endpoint;
 use crate::tally::ShardCounters;
 
@@ -45,6 +47,9 @@ impl Drop for InUse<'_> {
     }
 }
 
+/// What closing a connection takes before its descriptor is free.
+const TURN: Duration = Duration::from_millis(1);
+
 /// What an exchange has tried so far.
 #[derive(Debug)]
 pub(super) struct Tries {
@@ -55,6 +60,9 @@ pub(super) struct Tries {
     left: u32,
     /// True exactly when a stale connection was replaced once; that is free, but only once.
     replayed: bool,
+    /// True exactly when the next pick is a further try, which counts once there is an endpoint for
+    /// it.
+    retrying: bool,
     /// True exactly when the whole request can be sent once more.
     at_hand: bool,
     last: Fault,
@@ -68,37 +76,39 @@ impl Tries {
             count: 0,
             left: attempts_max,
             replayed: false,
+            retrying: false,
             at_hand,
             last: Fault::DestinationUnavailable,
         }
     }
 
     /// True when the exchange may go on after `broken` by sending its request once more: no byte of
-    /// a response had come, and the method allows it (RFC 9110 section 9.2.2). Then it is counted.
+    /// a response had come, and the method allows it (RFC 9110 section 9.2.2).
     pub(super) fn may_replay(
         &mut self,
         exchange: &Exchange<'_>,
         broken: &Broken,
         link: &Link<'_>,
     ) -> bool {
-        let safe = self.at_hand
-            && broken.fault == Fault::ConnectionTerminated
-            && broken.reach == Reach::Nothing
-            && exchange.facts.idempotent;
-        if safe && link.reused && !self.replayed {
-            // The endpoint closed it while it was idle: that is nobody's fault.
+        let Broken { fault, reach } = *broken;
+        let safe = self.at_hand && reach == Reach::Nothing && exchange.facts.idempotent;
+        // What a connection held before it was used, or its end, is nothing that this request met.
+        let stale = matches!(fault, Fault::ConnectionTerminated | Fault::ResponseInvalid);
+        if safe && stale && link.reused && !self.replayed {
             self.replayed = true;
             exchange.counters.replays.add(1);
             exchange.shard.counters.upstreams_stale.add(1);
             return true;
         }
-        exchange.counters.endpoints[exchange.endpoint.get()]
-            .faults
-            .add(1);
-        safe && self.spend(exchange, broken.fault)
+        if fault.side() == Side::Upstream {
+            exchange.counters.endpoints[exchange.endpoint.get()]
+                .faults
+                .add(1);
+        }
+        safe && fault == Fault::ConnectionTerminated && self.spend(exchange, fault)
     }
 
-    /// Notes that the running try failed. True when another may follow; then it is counted.
+    /// Notes that the running try failed. True when another may follow.
     fn spend(&mut self, exchange: &Exchange<'_>, fault: Fault) -> bool {
         self.last = fault;
         if self.left == 0 || self.count == TRIES_MAX {
@@ -107,7 +117,7 @@ impl Tries {
         self.failed[self.count] = exchange.endpoint.get() as u32;
         self.count += 1;
         self.left -= 1;
-        exchange.counters.retries.add(1);
+        self.retrying = true;
         true
     }
 
@@ -143,6 +153,10 @@ pub(super) async fn reach<'a>(
         let endpoint = &exchange.service.endpoints[picked];
         let counters = &exchange.counters.endpoints[picked];
         exchange.endpoint.set(picked);
+        exchange
+            .counters
+            .retries
+            .add(u64::from(std::mem::take(&mut tries.retrying)));
         counters.exchanges.add(1);
         log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
         // A stale connection is only found out by a look, and what can't be replayed must not meet
@@ -158,6 +172,9 @@ pub(super) async fn reach<'a>(
             }
             Err(error) => connect_fault(&error),
         };
+        if fault.side() != Side::Upstream {
+            return Err(fault);
+        }
         counters.faults.add(1);
         // Nothing was sent, so any method may go elsewhere.
         if !tries.spend(exchange, fault) {
@@ -167,12 +184,12 @@ pub(super) async fn reach<'a>(
 }
 
 /// Keeps a connection whose exchange has ended cleanly.
-pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>) {
+pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>, suspect: bool) {
     let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
     let shard = exchange.shard;
     if shard.pool.put(
         endpoint,
-        link.stream,
+        (link.stream, suspect),
         shard.clock.tick(),
         exchange.service.pool,
     ) {
@@ -193,7 +210,15 @@ fn take<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint, look: bool) -> Option<
 async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result<Link<'a>> {
     let shard = exchange.shard;
     let timeout = exchange.service.timeouts.connect;
-    let stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await?;
+    let mut stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
+    if stream.as_ref().is_err_and(fd::is_exhaustion) && shard.pool.give_up_oldest() {
+        // An idle connection must not keep one that is needed from being made. Closing takes the
+        // ring a turn.
+        shard.counters.upstreams_idle.sub(1);
+        sleep(TURN).await;
+        stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
+    }
+    let stream = stream?;
     shard.counters.upstreams_opened.add(1);
     Ok(Link::new(shard, stream, false))
 }
@@ -202,6 +227,7 @@ async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result
 /// way there.
 fn connect_fault(error: &io::Error) -> Fault {
     match error.kind() {
+        _ if fd::is_exhaustion(error) => Fault::ConnectionLimitReached,
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
             Fault::ConnectionRefused
         }

@@ -112,9 +112,17 @@ fn a_body_over_a_limit_is_refused_before_its_bytes() {
     check(BodyLength::Chunked, "41\r\n", Err(FramingError::TooLarge));
     check(
         BodyLength::Chunked,
-        "ffffffffffffffff\r\n",
+        "7fffffffffffffff\r\n",
         Err(FramingError::TooLarge),
     );
+    let why = "a chunk size that no body has";
+    for size in ["8000000000000000\r\n", "ffffffffffffffff\r\n"] {
+        check(
+            BodyLength::Chunked,
+            size,
+            Err(FramingError::Invalid { why }),
+        );
+    }
     check(
         BodyLength::UntilClose,
         &"a".repeat(65),
