@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::{Driver, Origin, Served, Setup, Wire, ok, on_both_drivers};
+use crate::support::{Driver, Origin, Proxy, Served, Setup, Wire, ok, on_both_drivers};
 
 on_both_drivers! {
-    a_client_that_falls_silent_after_its_answer_is_closed
+    a_client_that_falls_silent_after_an_own_answer_is_closed
+    a_client_that_falls_silent_after_an_early_answer_is_closed
     an_upload_goes_on_behind_an_answer_that_was_early
 }
 
@@ -13,8 +14,11 @@ on_both_drivers! {
 /// be busy.
 const LINGERING: Duration = Duration::from_secs(4);
 
-/// What the origin does instead of reading on.
-type End = fn(&mut Wire);
+/// What the origin does instead of reading on; with a status that the client gets.
+type Ending = (u16, fn(&mut Wire));
+
+/// A client that has its answer, and the origin's side of it.
+type Answered = (u16, Wire, Option<Wire>);
 
 /// Begins a request of 1000 bytes for `host`.
 fn begin(client: &mut Wire, host: &str) {
@@ -23,44 +27,77 @@ fn begin(client: &mut Wire, host: &str) {
     ));
 }
 
-fn a_client_that_falls_silent_after_its_answer_is_closed(driver: Driver) {
+/// A client of the service `a` whose request has begun, ended by the origin as `ending` says.
+#[track_caller]
+fn answered(proxy: &Proxy, origin: &Origin, (status, end): Ending) -> Answered {
+    let mut client = proxy.client();
+    begin(&mut client, "a.test");
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.take(5);
+    end(&mut upstream);
+    assert_eq!(client.answer().status(), status);
+    (status, client, Some(upstream))
+}
+
+/// Every client sends one byte more and falls silent: all are closed within `LINGERING`.
+#[track_caller]
+fn check_closed(mut clients: Vec<Answered>) {
+    for (_, client, _) in &mut clients {
+        client.try_send("6");
+    }
+    for (status, client, _upstream) in &mut clients {
+        assert!(!client.is_quiet_for(LINGERING), "{status}: it stays open");
+        client.ends();
+    }
+}
+
+fn a_client_that_falls_silent_after_an_own_answer_is_closed(driver: Driver) {
     let origin = Origin::new();
     let proxy = Setup::new(driver)
         .expects_line("destination_not_found")
         .service("a", &[origin.address()], "")
         .start();
-    let endings: [(u16, &str, End); 4] = [
-        (502, "a.test", Wire::cut),
-        (401, "a.test", |upstream| {
+    let broken: [Ending; 2] = [
+        (502, Wire::cut),
+        (502, |upstream| upstream.send("nonsense\r\n\r\n")),
+    ];
+    let mut clients: Vec<_> = broken
+        .into_iter()
+        .map(|ending| answered(&proxy, &origin, ending))
+        .collect();
+    let mut stray = proxy.client();
+    begin(&mut stray, "unknown.test");
+    assert_eq!(stray.answer().status(), 404);
+    clients.push((404, stray, None));
+    check_closed(clients);
+}
+
+/// The endpoint may still be reading, so the body has the time that every body has.
+fn a_client_that_falls_silent_after_an_early_answer_is_closed(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .listener("[listener.timeouts]\nbody_idle = \"500ms\"")
+        .service("a", &[origin.address()], "")
+        .start();
+    let early: [Ending; 3] = [
+        (401, |upstream| {
             upstream.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
         }),
-        (403, "a.test", |upstream| {
-            upstream
-                .send("HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        (403, |upstream| {
+            let fields = "Connection: close\r\nContent-Length: 0";
+            upstream.send(format!("HTTP/1.1 403 Forbidden\r\n{fields}\r\n\r\n"));
         }),
-        (404, "unknown.test", |_| {}),
+        (413, |upstream| {
+            let fields = "Connection: close\r\nContent-Length: 0";
+            upstream.send(format!("HTTP/1.1 413 Too Large\r\n{fields}\r\n\r\n"));
+            upstream.cut();
+        }),
     ];
-    let mut open = Vec::new();
-    for (status, host, end) in endings {
-        let mut client = proxy.client();
-        begin(&mut client, host);
-        let mut upstream = None;
-        if host == "a.test" {
-            let mut accepted = origin.accept();
-            accepted.head();
-            accepted.take(5);
-            end(&mut accepted);
-            upstream = Some(accepted);
-        }
-        assert_eq!(client.answer().status(), status);
-        client.try_send("6");
-        open.push((status, client, upstream));
-    }
-    // All of them linger at once.
-    for (status, client, _upstream) in &mut open {
-        assert!(!client.is_quiet_for(LINGERING), "{status}: it stays open");
-        client.ends();
-    }
+    let clients = early
+        .into_iter()
+        .map(|ending| answered(&proxy, &origin, ending));
+    check_closed(clients.collect());
 }
 
 fn an_upload_goes_on_behind_an_answer_that_was_early(driver: Driver) {

@@ -195,7 +195,8 @@ fn a_line_end_behind_an_answer_is_survived(driver: Driver) {
     assert_eq!(client.answer().text(), "a");
     upstream.try_send("\r\n");
     origin.answers_next(client);
-    upstream.ends();
+    // The request may have met the stray bytes there before it was sent again.
+    upstream.rest();
     assert!(proxy.report().faults().is_empty());
 }
 
