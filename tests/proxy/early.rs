@@ -8,6 +8,8 @@ on_both_drivers! {
     a_client_that_falls_silent_after_an_own_answer_is_closed
     a_client_that_falls_silent_after_an_early_answer_is_closed
     an_upload_goes_on_behind_an_answer_that_was_early
+    the_next_request_may_come_with_the_end_of_an_answered_one
+    a_request_whose_endpoint_left_early_may_be_followed_by_another
 }
 
 /// A read of a client that lingers takes at most two seconds, give or take a tick; the machine may
@@ -123,5 +125,71 @@ fn an_upload_goes_on_behind_an_answer_that_was_early(driver: Driver) {
     sender.join().expect("the upload is taken");
     assert_eq!(client.get("b.test", "/").text(), "b");
     let report = proxy.report_where(|report| report.exchanges() == 2);
+    assert!(report.faults().is_empty(), "{report:#?}");
+}
+
+fn the_next_request_may_come_with_the_end_of_an_answered_one(driver: Driver) {
+    let origin = Origin::new();
+    let other = Served::saying("b");
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .service("b", &[other.address()], "")
+        .start();
+    let head = "POST / HTTP/1.1\r\nHost: a.test\r\n";
+    let next = "GET / HTTP/1.1\r\nHost: b.test\r\n\r\n";
+    let cases = [
+        ("Content-Length: 5\r\n\r\n", "hello"),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n",
+            "5\r\nhello\r\n0\r\n\r\n",
+        ),
+    ];
+    let mut client = proxy.client();
+    let mut upstream: Option<Wire> = None;
+    for (framing, body) in cases {
+        client.send(format!("{head}{framing}"));
+        // What was taken to its end can be used again.
+        let upstream = upstream.get_or_insert_with(|| origin.accept());
+        upstream.head();
+        upstream.send(ok("early"));
+        assert_eq!(client.answer().text(), "early");
+        client.send(format!("{body}{next}{next}"));
+        assert_eq!(upstream.take(body.len()), body.as_bytes());
+        assert_eq!(client.answer().text(), "b");
+        assert_eq!(client.answer().text(), "b");
+    }
+    let report = proxy.report_where(|report| report.exchanges() == 6);
+    assert!(report.faults().is_empty(), "{report:#?}");
+}
+
+fn a_request_whose_endpoint_left_early_may_be_followed_by_another(driver: Driver) {
+    const LENGTH: usize = 100_000;
+    let origin = Origin::new();
+    let other = Served::saying("b");
+    let proxy = Setup::new(driver)
+        .service("a", &[origin.address()], "")
+        .service("b", &[other.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {LENGTH}\r\n\r\nbegun"
+    ));
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.take(5);
+    upstream.send("HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
+    drop(upstream);
+    let answer = client.answer();
+    assert_eq!((answer.status(), answer.text().as_str()), (413, "no"));
+    let told = answer.head.field("Connection").as_deref() == Some("close");
+    // What follows the body is only ever read as a request.
+    let written = client.try_send(vec![b'x'; LENGTH - 5]);
+    if told {
+        client.rest();
+    } else {
+        assert!(written, "the body is read to its end");
+        assert_eq!(client.get("b.test", "/").text(), "b");
+    }
+    let report = proxy.report_where(|report| 0 < report.exchanges());
     assert!(report.faults().is_empty(), "{report:#?}");
 }

@@ -7,6 +7,7 @@ use crate::support::{Driver, GET, Origin, Setup, Wire, on_both_drivers};
 
 on_both_drivers! {
     an_endpoint_that_closes_after_100_continue_is_a_502
+    an_endpoint_that_closes_before_the_body_it_asked_for_is_a_502
     an_endpoint_that_closes_after_103_is_a_502
     an_endpoint_that_stays_silent_after_100_continue_is_a_504
     an_endpoint_that_stays_silent_after_103_is_a_504
@@ -73,6 +74,28 @@ fn stay_silent(_: &mut Wire) {}
 fn an_endpoint_that_closes_after_100_continue_is_a_502(driver: Driver) {
     let expected = (502, "http_response_incomplete");
     check(driver, (EXPECTING, CONTINUE), close, expected);
+}
+
+fn an_endpoint_that_closes_before_the_body_it_asked_for_is_a_502(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = driver.proxy_for(origin.address());
+    let mut client = proxy.client();
+    client.send(EXPECTING);
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(CONTINUE);
+    assert_eq!(client.head().status(), 100);
+    drop(upstream);
+    let answer = client.answer();
+    assert_eq!(answer.status(), 502);
+    let error = answer.head.proxy_error();
+    assert_eq!(error.as_deref(), Some("http_response_incomplete"));
+    // The body may be under way already.
+    client.try_send("1234");
+    client.finish_sending();
+    client.ends();
+    proxy.counts_one_fault("http_response_incomplete");
+    assert!(origin.has_no_more(), "it is sent once");
 }
 
 fn an_endpoint_that_closes_after_103_is_a_502(driver: Driver) {
