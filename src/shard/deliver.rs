@@ -16,6 +16,7 @@ use super::io::{Incoming, Outgoing};
 use super::relay::{Broken, Delivered, Duplex, Reach};
 use super::serve::{Exchange, reply};
 use crate::fault::Fault;
+use crate::fd::Cut;
 use crate::http::exchange::{client_connection, relays_interim, unchunk};
 use crate::http::framing::{Body, BodyLength, BodyLimits};
 use crate::http::head::{FieldSpace, HeadScan, Response};
@@ -37,224 +38,268 @@ struct Answer {
     connection: ClientConnection,
 }
 
-/// The buffers of the way down.
-#[derive(Debug, Default)]
-struct Boxes {
+/// The way down of one try, with its buffers.
+#[derive(Debug)]
+pub(super) struct Down<'a, 'e, R, W> {
+    exchange: &'a Exchange<'e>,
+    from: Incoming<'a, R>,
+    to: Outgoing<'a, W>,
+    duplex: &'a Duplex,
     /// What came from the endpoint.
     inbox: Buffer,
     /// The rewritten head, and what fits behind it; taken when there is a head.
     outbox: Buffer,
 }
 
-/// Delivers the endpoint's answer to the client: interim ones, the head, the body.
-pub(super) async fn deliver<R: AsyncReadRent, W: AsyncWriteRent>(
-    exchange: &Exchange<'_>,
-    from: &mut Incoming<'_, R>,
-    to: &mut Outgoing<'_, W>,
-    duplex: &Duplex,
-) -> Result<Delivered, Broken> {
-    let stock = &exchange.shard.stock;
-    let mut boxes = Boxes {
-        inbox: stock.take(MEDIUM),
-        outbox: Buffer::default(),
-    };
-    let delivered = deliver_through(exchange, from, to, &mut boxes, duplex).await;
-    stock.put(boxes.inbox);
-    stock.put(boxes.outbox);
-    delivered
-}
-
-async fn deliver_through<R: AsyncReadRent, W: AsyncWriteRent>(
-    exchange: &Exchange<'_>,
-    from: &mut Incoming<'_, R>,
-    to: &mut Outgoing<'_, W>,
-    boxes: &mut Boxes,
-    duplex: &Duplex,
-) -> Result<Delivered, Broken> {
-    let mut answer = receive_answer(exchange, from, boxes, duplex, Reach::Nothing).await?;
-    let mut interims = 0;
-    while answer.interim {
-        interims += 1;
-        if INTERIMS_MAX < interims {
-            return Err(Broken {
-                fault: Fault::ResponseInvalid,
-                reach: Reach::Interim,
-            });
+impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
+    /// A way from the endpoint to the client.
+    pub(super) fn new(
+        exchange: &'a Exchange<'e>,
+        from: Incoming<'a, R>,
+        to: Outgoing<'a, W>,
+        duplex: &'a Duplex,
+    ) -> Self {
+        let inbox = exchange.shard.stock.take(MEDIUM);
+        Self {
+            exchange,
+            from,
+            to,
+            duplex,
+            inbox,
+            outbox: Buffer::default(),
         }
-        boxes.outbox.send_all();
-        send_down(exchange, to, &mut boxes.outbox).await?;
-        boxes.outbox.clear();
-        answer = receive_answer(exchange, from, boxes, duplex, Reach::Interim).await?;
     }
-    duplex.answered.set(true);
-    from.watch().disarm();
-    let first = answer.take(&mut boxes.inbox);
-    let first = first.map_err(|fault| Broken {
-        fault,
-        reach: Reach::Nothing,
-    })?;
-    // Before the first byte goes out, so that a client that has its answer finds it counted.
-    exchange
-        .counters
-        .count_forwarded(exchange.endpoint.get(), answer.status);
-    let reach = answer.reach();
-    relay_body(exchange, from, to, boxes, &mut answer, (first, duplex))
-        .await
-        .map_err(|fault| {
-            let fault = duplex.fault.get().unwrap_or(fault);
-            Broken { fault, reach }
-        })?;
-    Ok(answer.delivered(boxes.inbox.is_empty()))
-}
 
-/// Waits for a whole response head and rewrites it into the outbox.
-async fn receive_answer<R: AsyncReadRent>(
-    exchange: &Exchange<'_>,
-    from: &mut Incoming<'_, R>,
-    boxes: &mut Boxes,
-    duplex: &Duplex,
-    reach: Reach,
-) -> Result<Answer, Broken> {
-    let limits = exchange.service.response_head;
-    let mut scan = HeadScan::response();
-    loop {
-        let inbox = &mut boxes.inbox;
-        if !inbox.is_empty() {
-            let end = scan.find_end(inbox.filled(), &limits);
-            let end = end.map_err(|error| Broken {
-                fault: error.response_fault(),
-                reach,
-            })?;
-            if let Some(length) = end {
-                return understand(exchange, boxes, length)
-                    .map_err(|fault| Broken { fault, reach });
-            }
-        }
-        if !inbox.make_room(limits.bytes_max) {
-            return Err(Broken {
-                fault: Fault::ResponseHeadTooLarge,
-                reach,
-            });
-        }
-        let (read, back) = from.read(mem::take(inbox)).await;
-        *inbox = back;
-        match read {
-            Ok(count @ 1..) => exchange.shard.counters.bytes_upstream_in.add(count as u64),
-            _ => {
-                let begun = !inbox.is_empty() || reach == Reach::Interim;
-                let fault = upstream_read_fault(from.cut_for(), begun);
+    /// Delivers the endpoint's answer to the client: interim ones, the head, the body.
+    pub(super) async fn deliver(&mut self) -> Result<Delivered, Broken> {
+        let mut answer = self.receive_answer(Reach::Nothing).await?;
+        let mut interims = 0;
+        while answer.interim {
+            interims += 1;
+            if INTERIMS_MAX < interims {
                 return Err(Broken {
-                    fault: duplex.fault.get().unwrap_or(fault),
-                    reach,
+                    fault: Fault::ResponseInvalid,
+                    reach: Reach::Begun,
                 });
             }
+            self.send_head().await?;
+            answer = self.receive_answer(Reach::Begun).await?;
+        }
+        self.duplex.answered.set(true);
+        self.from.watch().disarm();
+        let first = answer.take(&mut self.inbox);
+        let first = first.map_err(|fault| Broken {
+            fault,
+            reach: Reach::Begun,
+        })?;
+        // Before the first byte goes out, so that a client that has its answer finds it counted.
+        let Exchange {
+            counters, endpoint, ..
+        } = self.exchange;
+        counters.count_forwarded(endpoint.get(), answer.status);
+        let reach = answer.reach();
+        self.relay(&mut answer, first).await.map_err(|fault| {
+            let fault = self.duplex.fault.get().unwrap_or(fault);
+            Broken { fault, reach }
+        })?;
+        Ok(answer.delivered(self.inbox.is_empty()))
+    }
+
+    /// Waits for a whole response head and rewrites it into the outbox.
+    async fn receive_answer(&mut self, reach: Reach) -> Result<Answer, Broken> {
+        let limits = self.exchange.service.response_head;
+        let broken = |fault| Broken { fault, reach };
+        let mut scan = HeadScan::response();
+        loop {
+            if !self.inbox.is_empty() {
+                let end = scan.find_end(self.inbox.filled(), &limits);
+                let end = end.map_err(|error| broken(error.response_fault()))?;
+                if let Some(length) = end {
+                    return self.understand(length).map_err(broken);
+                }
+            }
+            if !self.inbox.make_room(limits.bytes_max) {
+                return Err(broken(Fault::ResponseHeadTooLarge));
+            }
+            if !matches!(self.read().await, Ok(1..)) {
+                let begun = !self.inbox.is_empty() || reach == Reach::Begun;
+                let fault = upstream_read_fault(self.from.cut_for(), begun);
+                return Err(broken(self.duplex.fault.get().unwrap_or(fault)));
+            }
         }
     }
-}
 
-/// Understands the response head of `length` bytes at the front of the inbox, takes it out, and
-/// writes it anew into the outbox.
-fn understand(exchange: &Exchange<'_>, boxes: &mut Boxes, length: usize) -> Result<Answer, Fault> {
-    let Exchange {
-        current,
-        service,
-        facts,
-        ..
-    } = exchange;
-    let mut space = FieldSpace::new();
-    let head = &boxes.inbox.filled()[..length];
-    let response = Response::parse(head, &service.response_head, &mut space, facts.head_method)
-        .map_err(|error| error.response_fault())?;
-    let limits = BodyLimits {
-        bytes_max: u64::MAX,
-        trailer_bytes_max: exchange.listener.limits.trailer_bytes_max,
-    };
-    let body = Body::new(response.body, limits).map_err(|error| error.response_fault())?;
-    let answer = Answer {
-        status: response.status,
-        interim: response.interim,
-        keep_alive: response.keep_alive,
-        length: response.body,
-        body,
-        unchunk: unchunk(facts.minor, response.body),
-        connection: client_connection(facts, response.body, exchange.shard.is_draining()),
-    };
-    let endpoint = &service.endpoints[exchange.endpoint.get()];
-    let hop = ResponseHop {
-        via: &current.plan().via,
-        connection: answer.connection,
-        client_minor: facts.minor,
-        unchunk: answer.unchunk,
-        edits: &service.response_edits,
-        backend: service
-            .backend_field
-            .as_deref()
-            .map(|field| (field, &*endpoint.name)),
-    };
-    if boxes.outbox.capacity() == 0 {
-        boxes.outbox = exchange.shard.stock.take(MEDIUM);
+    /// Understands the response head of `length` bytes at the front of the inbox, takes it out, and
+    /// writes it anew into the outbox.
+    fn understand(&mut self, length: usize) -> Result<Answer, Fault> {
+        let Exchange {
+            shard,
+            current,
+            service,
+            facts,
+            ..
+        } = self.exchange;
+        let mut space = FieldSpace::new();
+        let head = &self.inbox.filled()[..length];
+        let response = Response::parse(head, &service.response_head, &mut space, facts.head_method)
+            .map_err(|error| error.response_fault())?;
+        let limits = BodyLimits {
+            bytes_max: u64::MAX,
+            trailer_bytes_max: self.exchange.listener.limits.trailer_bytes_max,
+        };
+        let body = Body::new(response.body, limits).map_err(|error| error.response_fault())?;
+        let answer = Answer {
+            status: response.status,
+            interim: response.interim,
+            keep_alive: response.keep_alive,
+            length: response.body,
+            body,
+            unchunk: unchunk(facts.minor, response.body),
+            connection: client_connection(facts, response.body, shard.is_draining()),
+        };
+        let name = &service.endpoints[self.exchange.endpoint.get()].name;
+        let hop = ResponseHop {
+            via: &current.plan().via,
+            connection: answer.connection,
+            client_minor: facts.minor,
+            unchunk: answer.unchunk,
+            edits: &service.response_edits,
+            backend: service
+                .backend_field
+                .as_deref()
+                .map(|field| (field, &**name)),
+        };
+        if self.outbox.capacity() == 0 {
+            self.outbox = shard.stock.take(MEDIUM);
+        }
+        if !answer.interim || relays_interim(facts.minor) {
+            write_response(self.outbox.tail(), &response, &hop);
+        }
+        self.inbox.consume(length);
+        Ok(answer)
     }
-    if !answer.interim || relays_interim(facts.minor) {
-        write_response(boxes.outbox.tail(), &response, &hop);
-    }
-    boxes.inbox.consume(length);
-    Ok(answer)
-}
 
-/// Sends the rewritten head, in one write with what is already here of the body, and relays the
-/// rest.
-async fn relay_body<R: AsyncReadRent, W: AsyncWriteRent>(
-    exchange: &Exchange<'_>,
-    from: &mut Incoming<'_, R>,
-    to: &mut Outgoing<'_, W>,
-    boxes: &mut Boxes,
-    answer: &mut Answer,
-    (mut here, duplex): (Here, &Duplex),
-) -> Result<(), Fault> {
-    let Boxes { inbox, outbox } = boxes;
-    let joined = here.send.min(outbox.room());
-    outbox.tail().extend_from_slice(&inbox.filled()[..joined]);
-    inbox.consume(joined);
-    here.send -= joined;
-    outbox.send_all();
-    send_down(exchange, to, outbox).await?;
-    let mut turns = 0;
-    loop {
-        inbox.send_first(here.send);
-        send_down(exchange, to, inbox).await?;
-        inbox.consume(here.skip);
-        if answer.body.is_done() {
+    /// Sends the rewritten head, in one write with what is already here of the body, and relays the
+    /// rest.
+    async fn relay(&mut self, answer: &mut Answer, first: Here) -> Result<(), Fault> {
+        let mut here = first;
+        let joined = here.send.min(self.outbox.room());
+        self.outbox
+            .tail()
+            .extend_from_slice(&self.inbox.filled()[..joined]);
+        self.inbox.consume(joined);
+        here.send -= joined;
+        self.send_head().await?;
+        let mut turns = 0;
+        loop {
+            self.inbox.send_first(here.send);
+            let inbox = mem::take(&mut self.inbox);
+            self.inbox = self.send(inbox).await?;
+            self.inbox.consume(here.skip);
+            if answer.body.is_done() {
+                return Ok(());
+            }
+            self.enlarge(answer.body.remaining());
+            let receive_idle = self.exchange.service.timeouts.receive_idle;
+            self.from.watch().arm(receive_idle, Late::ResponseBody);
+            let read = self.read().await;
+            if !matches!(read, Ok(1..)) {
+                return self.end_of_body(&read, answer);
+            }
+            self.from.watch().disarm();
+            here = answer.take(&mut self.inbox)?;
+            self.exchange.shard.give_way(&mut turns).await;
+        }
+    }
+
+    /// What it means that no more bytes come where a body's were awaited: its end, when only the
+    /// close could be its end and it was the endpoint who closed.
+    fn end_of_body(&self, read: &io::Result<usize>, answer: &mut Answer) -> Result<(), Fault> {
+        let cut = self.from.cut_for();
+        let by_us = cut.is_some() || self.duplex.fault.get().is_some();
+        if read.is_ok() && !by_us && answer.body.end().is_ok() {
             return Ok(());
         }
-        enlarge(exchange, inbox, answer.body.remaining());
-        let receive_idle = exchange.service.timeouts.receive_idle;
-        let (read, back) = from
-            .read_within(mem::take(inbox), receive_idle, Late::ResponseBody)
-            .await;
-        *inbox = back;
-        match read {
-            Ok(count @ 1..) => exchange.shard.counters.bytes_upstream_in.add(count as u64),
-            _ => return end_of_body(read, from, answer, duplex),
+        Err(upstream_read_fault(cut, true))
+    }
+
+    /// Reads once into the inbox.
+    async fn read(&mut self) -> io::Result<usize> {
+        let (read, back) = self.from.read(mem::take(&mut self.inbox)).await;
+        self.inbox = back;
+        let count = read?;
+        self.exchange
+            .shard
+            .counters
+            .bytes_upstream_in
+            .add(count as u64);
+        Ok(count)
+    }
+
+    /// Sends all of the outbox to the client and forgets it.
+    async fn send_head(&mut self) -> Result<(), Fault> {
+        self.outbox.send_all();
+        let outbox = mem::take(&mut self.outbox);
+        self.outbox = self.send(outbox).await?;
+        self.outbox.clear();
+        Ok(())
+    }
+
+    /// Sends what `buffer` is set to send to the client.
+    async fn send(&mut self, buffer: Buffer) -> Result<Buffer, Fault> {
+        let send_idle = self.exchange.listener.timeouts.send_idle;
+        let counters = &self.exchange.shard.counters;
+        counters.bytes_client_out.add(buffer.unsent() as u64);
+        let (sent, buffer) = self.to.write(buffer, send_idle, Late::ClientSend).await;
+        if sent.is_ok() {
+            return Ok(buffer);
         }
-        here = answer.take(inbox)?;
-        exchange.shard.give_way(&mut turns).await;
+        self.exchange.shard.stock.put(buffer);
+        match self.to.watch().expired() {
+            Some(Late::ClientSend) => Err(Fault::ClientSendTimeout),
+            _ => Err(Fault::ClientGone),
+        }
+    }
+
+    /// Answers a request whose body can't be read to its end; the connection is closed after it.
+    pub(super) async fn own_answer(&mut self, fault: Fault) {
+        self.outbox.clear();
+        write_reply(
+            self.outbox.tail(),
+            fault,
+            &reply(Some(self.exchange.facts), true),
+        );
+        // A client that does not take it is gone; the fault is counted either way.
+        let _gone = self.send_head().await;
+    }
+
+    /// Gives a body of which much is left, or nobody knows how much, the largest buffer.
+    fn enlarge(&mut self, remaining: Option<u64>) {
+        let long = remaining.is_none_or(|left| MEDIUM as u64 <= left);
+        if long && self.inbox.is_empty() && self.inbox.capacity() < LARGE {
+            let stock = &self.exchange.shard.stock;
+            stock.put(mem::replace(&mut self.inbox, stock.take(LARGE)));
+        }
+    }
+
+    /// Ends the endpoint's connection at once, and our side of the client's.
+    pub(super) fn cut(&self) {
+        self.from.cut(Cut::Both);
+        self.end_client();
+    }
+
+    /// Ends our side of the client's connection: it learns of the end while it still sends.
+    pub(super) fn end_client(&self) {
+        self.to.cut(Cut::Writing);
     }
 }
 
-/// What it means that no more bytes come where a body's were awaited: its end, when only the close
-/// could be its end and it was the endpoint who closed.
-fn end_of_body<R: AsyncReadRent>(
-    read: io::Result<usize>,
-    from: &Incoming<'_, R>,
-    answer: &mut Answer,
-    duplex: &Duplex,
-) -> Result<(), Fault> {
-    let cut = from.cut_for();
-    let by_us = cut.is_some() || duplex.fault.get().is_some();
-    if read.is_ok() && !by_us && answer.body.end().is_ok() {
-        return Ok(());
+impl<R, W> Drop for Down<'_, '_, R, W> {
+    fn drop(&mut self) {
+        let stock = &self.exchange.shard.stock;
+        stock.put(mem::take(&mut self.inbox));
+        stock.put(mem::take(&mut self.outbox));
     }
-    Err(upstream_read_fault(cut, true))
 }
 
 /// What of the inbox's front belongs to the body.
@@ -308,50 +353,6 @@ impl Answer {
     }
 }
 
-/// Sends what `buffer` is set to send to the client.
-async fn send_down<W: AsyncWriteRent>(
-    exchange: &Exchange<'_>,
-    to: &mut Outgoing<'_, W>,
-    buffer: &mut Buffer,
-) -> Result<(), Fault> {
-    let send_idle = exchange.listener.timeouts.send_idle;
-    exchange
-        .shard
-        .counters
-        .bytes_client_out
-        .add(buffer.unsent() as u64);
-    let (sent, back) = to
-        .write(mem::take(buffer), send_idle, Late::ClientSend)
-        .await;
-    *buffer = back;
-    sent.map_err(|_error| match to.watch().expired() {
-        Some(Late::ClientSend) => Fault::ClientSendTimeout,
-        _ => Fault::ClientGone,
-    })
-}
-
-/// Answers a request whose body can't be read to its end; the connection is closed after it.
-pub(super) async fn own_answer<W: AsyncWriteRent>(
-    exchange: &Exchange<'_>,
-    fault: Fault,
-    to: &mut Outgoing<'_, W>,
-) {
-    let mut outbox = exchange.shard.stock.take(MEDIUM);
-    write_reply(outbox.tail(), fault, &reply(Some(exchange.facts), true));
-    outbox.send_all();
-    // A client that does not take it is gone; the fault is counted either way.
-    let _gone = send_down(exchange, to, &mut outbox).await;
-    exchange.shard.stock.put(outbox);
-}
-
-/// Gives a body of which much is left, or nobody knows how much, the largest buffer.
-fn enlarge(exchange: &Exchange<'_>, inbox: &mut Buffer, remaining: Option<u64>) {
-    let long = remaining.is_none_or(|left| MEDIUM as u64 <= left);
-    if long && inbox.is_empty() && inbox.capacity() < LARGE {
-        let stock = &exchange.shard.stock;
-        stock.put(mem::replace(inbox, stock.take(LARGE)));
-    }
-}
 /// The cause behind a failed write to an endpoint.
 pub(super) fn upstream_write_fault(expired: Option<Late>) -> Fault {
     match expired {

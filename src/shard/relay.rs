@@ -10,13 +10,12 @@ use std::mem;
 use super::buffer::Buffer;
 use super::client::{After, Client};
 use super::deadline::Late;
-use super::deliver::{deliver, own_answer, upstream_write_fault};
+use super::deliver::{Down, upstream_write_fault};
 use super::io::both;
 use super::serve::{Exchange, LINGER, Order};
-use super::upload::upload;
+use super::upload::Up;
 use super::upstream::Link;
 use crate::fault::Fault;
-use crate::fd::Cut;
 
 /// From so many exchanges under way on, the next ones hold no buffer for it: they wait
 /// for readability first, and the buffers stay few and in the cache. Below, that one operation more
@@ -38,8 +37,9 @@ pub(super) struct Broken {
 pub(super) enum Reach {
     /// Nothing: it can still be answered, and the request sent once more.
     Nothing,
-    /// Interim responses: it can still be answered.
-    Interim,
+    /// Interim responses at most, of an endpoint that has begun an answer: it can still be
+    /// answered.
+    Begun,
     /// Part of an endpoint's answer, whose framing shows that it is not whole.
     Part,
     /// Part of an endpoint's answer that only the close ends.
@@ -118,8 +118,14 @@ pub(super) async fn one_way(
     }
     let duplex = Duplex::default();
     duplex.uploaded.set(true);
-    let (mut from, mut to) = (link.stream.incoming(), client.stream.outgoing());
-    deliver(exchange, &mut from, &mut to, &duplex).await
+    Down::new(
+        exchange,
+        link.stream.incoming(),
+        client.stream.outgoing(),
+        &duplex,
+    )
+    .deliver()
+    .await
 }
 
 /// Sends a request while its body still comes, and delivers its answer, which may come before that
@@ -135,37 +141,45 @@ pub(super) async fn both_ways(
     let (mut client_read, mut client_write) = client.stream.divide();
     let (mut link_read, mut link_write) = link.stream.divide();
     let up = async {
-        let mut from = client.stream.incoming_half(&mut client_read);
-        let mut to = link.stream.outgoing_half(&mut link_write);
-        upload(exchange, &mut from, &mut to, inbox, order, &duplex).await;
+        let from = client.stream.incoming_half(&mut client_read);
+        let to = link.stream.outgoing_half(&mut link_write);
+        let mut up = Up {
+            exchange,
+            from,
+            to,
+            inbox,
+            order,
+            duplex: &duplex,
+        };
+        up.upload().await;
         if duplex.uploaded.get() && !duplex.answered.get() {
             let response = exchange.service.timeouts.response;
             link.stream.reading().arm(response, Late::Response);
         }
     };
     let down = async {
-        let mut from = link.stream.incoming_half(&mut link_read);
-        let mut to = client.stream.outgoing_half(&mut client_write);
-        let mut delivered = deliver(exchange, &mut from, &mut to, &duplex).await;
+        let from = link.stream.incoming_half(&mut link_read);
+        let to = client.stream.outgoing_half(&mut client_write);
+        let mut down = Down::new(exchange, from, to, &duplex);
+        let mut delivered = down.deliver().await;
         match &mut delivered {
             Ok(delivered) => {
                 duplex.ended.set(true);
                 if !duplex.uploaded.get() && delivered.after == After::Close {
                     // So that the client learns of the end while it still sends.
-                    to.cut(Cut::Writing);
+                    down.end_client();
                 }
             }
             Err(broken) => {
-                if matches!(broken.reach, Reach::Nothing | Reach::Interim)
+                if matches!(broken.reach, Reach::Nothing | Reach::Begun)
                     && !broken.fault.is_unanswerable()
                 {
-                    own_answer(exchange, broken.fault, &mut to).await;
+                    down.own_answer(broken.fault).await;
                     broken.reach = Reach::OwnAnswer;
                 }
                 duplex.over.set(true);
                 if !duplex.uploaded.get() {
-                    from.cut(Cut::Both);
-                    to.cut(Cut::Writing);
+                    down.cut();
                     client.stream.reading().arm(LINGER, Late::Linger);
                 }
             }

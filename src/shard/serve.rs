@@ -282,7 +282,7 @@ async fn settle(
     match reach {
         // Nobody is left who could take it for anything.
         _ if fault.is_unanswerable() => After::Close,
-        Reach::Nothing | Reach::Interim => {
+        Reach::Nothing | Reach::Begun => {
             exchange.counters.own_answers.add(1);
             let facts = Some(order.facts);
             let (shard, current) = (exchange.shard, exchange.current);

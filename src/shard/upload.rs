@@ -17,126 +17,128 @@ use super::serve::{Exchange, LINGER, Lingering, Order};
 use crate::fault::Fault;
 use crate::fd::Cut;
 
-/// Sends what the order holds and then relays the rest of the request's body. Whether all of it
-/// has gone up stands in `duplex`, and whether all of it was read in `order`.
-pub(super) async fn upload<R: AsyncReadRent, W: AsyncWriteRent>(
-    exchange: &Exchange<'_>,
-    from: &mut Incoming<'_, R>,
-    to: &mut Outgoing<'_, W>,
-    inbox: &mut Buffer,
-    order: &mut Order,
-    duplex: &Duplex,
-) {
-    let shard = exchange.shard;
-    // Its bytes of this request are all in the outbox by now, so it is empty.
-    shard
-        .stock
-        .put(mem::replace(inbox, shard.stock.take(LARGE)));
-    let (mut forwarding, back) = send_up(exchange, to, mem::take(&mut order.outbox), duplex).await;
-    order.outbox = back;
-    let mut turns = 0;
-    let mut lingering = Lingering::default();
-    while !order.body.is_done() {
-        let reading_away = duplex.over.get() || (duplex.ended.get() && !forwarding);
-        if reading_away && lingering.is_over(shard) {
-            return;
+/// The way up of one try.
+#[derive(Debug)]
+pub(super) struct Up<'a, 'e, R, W> {
+    pub(super) exchange: &'a Exchange<'e>,
+    pub(super) from: Incoming<'a, R>,
+    pub(super) to: Outgoing<'a, W>,
+    /// What came from the client.
+    pub(super) inbox: &'a mut Buffer,
+    pub(super) order: &'a mut Order,
+    pub(super) duplex: &'a Duplex,
+}
+
+impl<R: AsyncReadRent, W: AsyncWriteRent> Up<'_, '_, R, W> {
+    /// Sends what the order holds and then relays the rest of the request's body. Whether all of it
+    /// has gone up stands in the duplex, and whether all of it was read in the order.
+    pub(super) async fn upload(&mut self) {
+        let shard = self.exchange.shard;
+        // Its bytes of this request are all in the outbox by now, so it is empty.
+        shard
+            .stock
+            .put(mem::replace(self.inbox, shard.stock.take(LARGE)));
+        let outbox = mem::take(&mut self.order.outbox);
+        let mut forwarding;
+        (forwarding, self.order.outbox) = self.send(outbox).await;
+        let mut turns = 0;
+        let mut lingering = Lingering::default();
+        while !self.order.body.is_done() {
+            let over = self.duplex.over.get();
+            let reading_away = over || (self.duplex.ended.get() && !forwarding);
+            if reading_away && lingering.is_over(shard) {
+                return;
+            }
+            match self.receive_body(reading_away).await {
+                Ok(count) => self.inbox.send_first(count),
+                Err(fault) => {
+                    self.give_up(fault);
+                    return self.read_away(fault, lingering).await;
+                }
+            }
+            if forwarding && !self.duplex.over.get() {
+                let inbox = mem::take(self.inbox);
+                (forwarding, *self.inbox) = self.send(inbox).await;
+            }
+            self.inbox.discard_unsent();
+            shard.give_way(&mut turns).await;
         }
-        let read = receive(exchange, from, inbox, reading_away).await;
-        let framed = read.and_then(|()| {
-            let passed = order.body.pass(inbox.filled());
-            passed.map_err(|error| error.request_fault())
-        });
-        match framed {
-            Ok(passed) => inbox.send_first(passed.taken),
-            Err(fault) if is_gone(fault) => return give_up(fault, to, duplex),
-            Err(fault) => {
-                give_up(fault, to, duplex);
-                return read_away(exchange, from, inbox, lingering).await;
+        self.duplex
+            .uploaded
+            .set(forwarding && !self.duplex.over.get());
+    }
+
+    /// Reads once and says how many of the bytes are the body's, and go on as they are.
+    async fn receive_body(&mut self, reading_away: bool) -> Result<usize, Fault> {
+        self.receive(reading_away).await?;
+        let passed = self.order.body.pass(self.inbox.filled());
+        passed
+            .map(|passed| passed.taken)
+            .map_err(|error| error.request_fault())
+    }
+
+    /// Reads once.
+    async fn receive(&mut self, reading_away: bool) -> Result<(), Fault> {
+        let (idle, late) = if reading_away {
+            (LINGER, Late::Linger)
+        } else {
+            (self.exchange.listener.timeouts.body_idle, Late::RequestBody)
+        };
+        let (read, back) = self
+            .from
+            .read_within(mem::take(self.inbox), idle, late)
+            .await;
+        *self.inbox = back;
+        let expired = self.from.watch().expired();
+        match read {
+            Ok(count @ 1..) => {
+                self.exchange
+                    .shard
+                    .counters
+                    .bytes_client_in
+                    .add(count as u64);
+                Ok(())
+            }
+            Ok(_) if expired == Some(Late::RequestBody) => Err(Fault::RequestTimeout),
+            Ok(_) => Err(Fault::RequestIncomplete),
+            Err(_) => Err(Fault::ClientGone),
+        }
+    }
+
+    /// Sends what `buffer` is set to send to the endpoint. False when it takes no more; a reset may
+    /// still be preceded by an answer, so that is for the way down to judge.
+    async fn send(&mut self, buffer: Buffer) -> (bool, Buffer) {
+        let send_idle = self.exchange.service.timeouts.send_idle;
+        let counters = &self.exchange.shard.counters;
+        counters.bytes_upstream_out.add(buffer.unsent() as u64);
+        let (sent, buffer) = self.to.write(buffer, send_idle, Late::UpstreamSend).await;
+        if sent.is_err() && self.to.watch().expired() == Some(Late::UpstreamSend) {
+            self.duplex.fault.set(Some(Fault::ConnectionWriteTimeout));
+        }
+        (sent.is_ok(), buffer)
+    }
+
+    /// The request can't be sent whole: the way down waits for an answer that will not come.
+    fn give_up(&self, fault: Fault) {
+        if !self.duplex.over.get() {
+            self.duplex.fault.set(Some(fault));
+            self.to.cut(Cut::Both);
+        }
+    }
+
+    /// Reads until the client closes, is late, or has had its time; nothing comes any more when it
+    /// was the end of what it sent that is at fault.
+    async fn read_away(&mut self, fault: Fault, mut lingering: Lingering) {
+        let ended = matches!(
+            fault,
+            Fault::RequestTimeout | Fault::RequestIncomplete | Fault::ClientGone
+        );
+        while !ended && !lingering.is_over(self.exchange.shard) {
+            self.inbox.clear();
+            if self.receive(true).await.is_err() {
+                break;
             }
         }
-        if forwarding && !duplex.over.get() {
-            (forwarding, *inbox) = send_up(exchange, to, mem::take(inbox), duplex).await;
-        }
-        inbox.discard_unsent();
-        shard.give_way(&mut turns).await;
+        self.inbox.clear();
     }
-    duplex.uploaded.set(forwarding && !duplex.over.get());
-}
-
-/// True for the faults after which nothing more comes from the client.
-const fn is_gone(fault: Fault) -> bool {
-    matches!(
-        fault,
-        Fault::RequestTimeout | Fault::RequestIncomplete | Fault::ClientGone
-    )
-}
-
-/// The request can't be sent whole: the way down waits for an answer that will not come.
-fn give_up<W: AsyncWriteRent>(fault: Fault, to: &Outgoing<'_, W>, duplex: &Duplex) {
-    if !duplex.over.get() {
-        duplex.fault.set(Some(fault));
-        to.cut(Cut::Both);
-    }
-}
-
-/// Sends what `buffer` is set to send to the endpoint. False when it takes no more; a reset may
-/// still be preceded by an answer, so that is for the way down to judge.
-async fn send_up<W: AsyncWriteRent>(
-    exchange: &Exchange<'_>,
-    to: &mut Outgoing<'_, W>,
-    buffer: Buffer,
-    duplex: &Duplex,
-) -> (bool, Buffer) {
-    let send_idle = exchange.service.timeouts.send_idle;
-    exchange
-        .shard
-        .counters
-        .bytes_upstream_out
-        .add(buffer.unsent() as u64);
-    let (sent, buffer) = to.write(buffer, send_idle, Late::UpstreamSend).await;
-    if sent.is_err() && to.watch().expired() == Some(Late::UpstreamSend) {
-        duplex.fault.set(Some(Fault::ConnectionWriteTimeout));
-    }
-    (sent.is_ok(), buffer)
-}
-
-/// Reads once.
-async fn receive<R: AsyncReadRent>(
-    exchange: &Exchange<'_>,
-    from: &mut Incoming<'_, R>,
-    inbox: &mut Buffer,
-    reading_away: bool,
-) -> Result<(), Fault> {
-    let (idle, late) = if reading_away {
-        (LINGER, Late::Linger)
-    } else {
-        (exchange.listener.timeouts.body_idle, Late::RequestBody)
-    };
-    let (read, back) = from.read_within(mem::take(inbox), idle, late).await;
-    *inbox = back;
-    match read {
-        Ok(count @ 1..) => {
-            exchange.shard.counters.bytes_client_in.add(count as u64);
-            Ok(())
-        }
-        Ok(_) if from.watch().expired() == Some(Late::RequestBody) => Err(Fault::RequestTimeout),
-        Ok(_) => Err(Fault::RequestIncomplete),
-        Err(_) => Err(Fault::ClientGone),
-    }
-}
-
-/// Reads until the client closes, is late, or has had its time.
-async fn read_away<R: AsyncReadRent>(
-    exchange: &Exchange<'_>,
-    from: &mut Incoming<'_, R>,
-    inbox: &mut Buffer,
-    mut lingering: Lingering,
-) {
-    while !lingering.is_over(exchange.shard) {
-        inbox.clear();
-        if receive(exchange, from, inbox, true).await.is_err() {
-            break;
-        }
-    }
-    inbox.clear();
 }
