@@ -253,7 +253,8 @@ async fn forward(
         let delivered = if order.is_at_hand() {
             relay::one_way(exchange, &mut link, client, &mut order.outbox).await
         } else {
-            relay::both_ways(exchange, &mut link, client, inbox, order).await
+            // Rare, and its state is large: in a box of its own it is not part of every exchange.
+            Box::pin(relay::both_ways(exchange, &mut link, client, inbox, order)).await
         };
         client.stream.reading().unguard();
         match delivered {
