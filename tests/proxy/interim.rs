@@ -136,7 +136,7 @@ fn answers_between_without_end_are_a_502(driver: Driver) {
     const GROWTH_KIB_MAX: u64 = 20 * 1024;
     let origin = Origin::new();
     let proxy = driver.proxy_for(origin.address());
-    let before = proxy.pss_kib();
+    let before = proxy.memory_kib();
     let mut client = proxy.client();
     let mut upstream = origin.gets(&mut client, GET);
     let hints = format!(
@@ -154,7 +154,7 @@ fn answers_between_without_end_are_a_502(driver: Driver) {
     let statuses = (0..10_000).map(|_| client.answer().status());
     let last = statuses.into_iter().find(|status| *status != 103);
     assert_eq!(last, Some(502));
-    let grown = proxy.pss_kib().saturating_sub(before);
+    let grown = proxy.memory_kib().saturating_sub(before);
     assert!(grown < GROWTH_KIB_MAX, "{grown} KiB more than at rest");
     assert!(!sender.join().expect("it only writes"), "all was taken");
 }

@@ -298,12 +298,15 @@ impl Proxy {
             .sum()
     }
 
-    /// The process's proportional share of memory, in KiB.
-    pub(crate) fn pss_kib(&self) -> u64 {
+    /// The memory that the process has written, in KiB. Its share of what is mapped from files
+    /// would change with how many of its kind run beside it.
+    pub(crate) fn memory_kib(&self) -> u64 {
         let rollup = self.proc("smaps_rollup");
-        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-        let pss = pss.expect("the kernel counts it").trim();
-        let kib = pss.strip_suffix(" kB").expect("it is in kB");
+        let own = rollup
+            .lines()
+            .find_map(|line| line.strip_prefix("Anonymous:"));
+        let own = own.expect("the kernel counts it").trim();
+        let kib = own.strip_suffix(" kB").expect("it is in kB");
         kib.parse().expect("it is a number")
     }
 
