@@ -192,9 +192,11 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         self.send_head().await?;
         let mut turns = 0;
         loop {
-            self.inbox.send_first(here.send);
-            let inbox = mem::take(&mut self.inbox);
-            self.inbox = self.send(inbox).await?;
+            if 0 < here.send {
+                self.inbox.send_first(here.send);
+                let inbox = mem::take(&mut self.inbox);
+                self.inbox = self.send(inbox).await?;
+            }
             self.inbox.consume(here.skip);
             if answer.body.is_done() {
                 return Ok(());
