@@ -25,7 +25,7 @@ fn sixty_four_mebibytes_are_echoed_while_they_are_sent(driver: Driver) {
     let origin = Origin::new();
     let proxy = driver.proxy_for(origin.address());
     let mut client = proxy.client();
-    let before = proxy.pss_kib();
+    let before = proxy.memory_kib();
     client.send(format!(
         "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {ECHOED}\r\n\r\n"
     ));
@@ -50,7 +50,7 @@ fn sixty_four_mebibytes_are_echoed_while_they_are_sent(driver: Driver) {
     for block in 0..ECHOED / MEBIBYTE {
         assert!(client.take(MEBIBYTE) == pattern(block), "block {block}");
     }
-    let grown = proxy.pss_kib().saturating_sub(before);
+    let grown = proxy.memory_kib().saturating_sub(before);
     sender.join().expect("everything was taken");
     echoing.join().expect("everything was echoed");
     assert!(grown < 4096, "{grown} KiB more than at rest");
@@ -79,10 +79,10 @@ fn a_slow_reader_holds_the_origin_back(driver: Driver) {
     upstream.send(format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {ECHOED}\r\n\r\n"
     ));
-    let before = proxy.pss_kib();
+    let before = proxy.memory_kib();
     let written = fill(&mut upstream);
     assert!(written < HELD_MAX, "{written} bytes went nowhere");
-    let grown = proxy.pss_kib().saturating_sub(before);
+    let grown = proxy.memory_kib().saturating_sub(before);
     assert!(grown < 2048, "{grown} KiB more than at rest");
     assert_eq!(client.head().status(), 200);
     client.take(written / 2);
@@ -98,10 +98,10 @@ fn a_slow_origin_holds_the_client_back(driver: Driver) {
     let mut upstream = origin.accept();
     upstream.set_receive_buffer(64 * 1024);
     upstream.head();
-    let before = proxy.pss_kib();
+    let before = proxy.memory_kib();
     let written = fill(&mut client);
     assert!(written < HELD_MAX, "{written} bytes went nowhere");
-    let grown = proxy.pss_kib().saturating_sub(before);
+    let grown = proxy.memory_kib().saturating_sub(before);
     assert!(grown < 2048, "{grown} KiB more than at rest");
     upstream.take(written / 2);
 }

@@ -1,7 +1,7 @@
 //! Bad input and bad endpoints where no answer can be given: the connection closes, one fault is
 //! counted, and the next request works.
 
-use crate::support::{Driver, GET, Origin, Proxy, Setup, Wire, on_both_drivers};
+use crate::support::{Driver, GET, Origin, Proxy, Served, Setup, Wire, ok, on_both_drivers};
 
 on_both_drivers! {
     a_truncated_request_body_is_the_clients_fault
@@ -13,6 +13,14 @@ on_both_drivers! {
     an_endpoint_that_closes_inside_its_head_is_a_502
     another_endpoint_takes_over_from_one_that_refuses
     a_client_that_takes_nothing_is_closed
+    an_endless_answer_does_not_look_whole_after_a_bad_chunk
+    an_endless_answer_does_not_look_whole_after_a_truncated_body
+    an_endless_answer_does_not_look_whole_after_a_late_body
+    a_client_that_resets_inside_a_head_is_gone
+    a_client_that_resets_inside_a_body_is_gone
+    a_client_that_resets_while_it_waits_is_gone
+    a_client_that_resets_inside_an_answer_is_gone
+    a_refusing_endpoint_without_another_is_tried_once
 }
 
 /// The client, whose request ended too early, gets a 400 or nothing, and the end.
@@ -122,7 +130,7 @@ fn an_endpoint_that_closes_inside_its_head_is_a_502(driver: Driver) {
 }
 
 fn another_endpoint_takes_over_from_one_that_refuses(driver: Driver) {
-    let origin = crate::support::Served::saying("a");
+    let origin = Served::saying("a");
     let backends = [Origin::refused(), origin.address()];
     let keys = "policy = \"round_robin\"";
     let proxy = Setup::new(driver).service("a", &backends, keys).start();
@@ -159,4 +167,129 @@ fn a_client_that_takes_nothing_is_closed(driver: Driver) {
     proxy.counts_one_fault("client_send_timeout");
     drop(client);
     origin.answers_next(proxy.client());
+}
+
+/// The client has the begin of an answer that only the close ends when its upload, of which `body`
+/// is the begin, fails: what it has must not look whole (RFC 9112 section 8).
+#[track_caller]
+fn check_unmarked(driver: Driver, body: &str, fail: impl FnOnce(&mut Wire), label: &str) {
+    let origin = Origin::new();
+    let proxy = Setup::new(driver)
+        .listener("[listener.timeouts]\nbody_idle = \"300ms\"")
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\n{body}"));
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\n\r\nbegun");
+    assert_eq!(client.head().status(), 200);
+    assert_eq!(client.take(5), b"begun");
+    fail(&mut client);
+    client.is_reset();
+    upstream.rest();
+    proxy.counts_one_fault(label);
+}
+
+const BEGUN: &str = "Content-Length: 50\r\n\r\nhello";
+const BEGUN_IN_CHUNKS: &str = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+
+fn an_endless_answer_does_not_look_whole_after_a_bad_chunk(driver: Driver) {
+    let bad = |client: &mut Wire| client.send("zz\r\n");
+    check_unmarked(driver, BEGUN_IN_CHUNKS, bad, "http_request_error");
+}
+
+fn an_endless_answer_does_not_look_whole_after_a_truncated_body(driver: Driver) {
+    let close = |client: &mut Wire| client.finish_sending();
+    for body in [BEGUN, BEGUN_IN_CHUNKS] {
+        check_unmarked(driver, body, close, "http_request_incomplete");
+    }
+}
+
+fn an_endless_answer_does_not_look_whole_after_a_late_body(driver: Driver) {
+    for body in [BEGUN, BEGUN_IN_CHUNKS] {
+        check_unmarked(driver, body, |_| {}, "http_request_timeout");
+    }
+}
+
+/// The client is gone before it had its answer: that is one fault, nobody is answered, and no
+/// endpoint is to blame.
+#[track_caller]
+fn check_gone(proxy: &Proxy) {
+    proxy.counts_one_fault("client_gone");
+    let report = proxy.report();
+    assert_eq!(report.no_service.own_answers, 0, "{report:#?}");
+    let service = &report.services["a"];
+    let counted = (service.own_answers, service.endpoint_faults);
+    assert_eq!(counted, (0, 0), "{report:#?}");
+}
+
+fn a_client_that_resets_inside_a_head_is_gone(driver: Driver) {
+    let origin = Served::saying("a");
+    let proxy = driver.proxy_for(origin.address());
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHos");
+    client.reset();
+    check_gone(&proxy);
+}
+
+fn a_client_that_resets_inside_a_body_is_gone(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = driver.proxy_for(origin.address());
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100\r\n\r\n12");
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.take(2);
+    client.reset();
+    upstream.ends();
+    check_gone(&proxy);
+}
+
+fn a_client_that_resets_while_it_waits_is_gone(driver: Driver) {
+    for reused in [false, true] {
+        let origin = Origin::new();
+        let proxy = driver.proxy_for(origin.address());
+        let mut client = proxy.client();
+        let mut upstream = origin.gets(&mut client, GET);
+        if reused {
+            upstream.send(ok("a"));
+            client.answer();
+            client.send(GET);
+            upstream.request();
+        }
+        client.reset();
+        upstream.ends();
+        check_gone(&proxy);
+        assert!(origin.has_no_more(), "nobody waits for another try");
+    }
+}
+
+fn a_client_that_resets_inside_an_answer_is_gone(driver: Driver) {
+    let begun = [
+        "HTTP/1.1 200 OK\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    ];
+    for answer in begun {
+        let origin = Origin::new();
+        let proxy = driver.proxy_for(origin.address());
+        let mut client = proxy.client();
+        let mut upstream = origin.gets(&mut client, GET);
+        upstream.send(answer);
+        assert_eq!(client.head().status(), 200);
+        client.reset();
+        upstream.ends();
+        check_gone(&proxy);
+    }
+}
+
+fn a_refusing_endpoint_without_another_is_tried_once(driver: Driver) {
+    let refused = Origin::refused();
+    let keys = "[service.retry]\nattempts_max = 2";
+    let proxy = Setup::new(driver).service("a", &[refused], keys).start();
+    assert_eq!(proxy.client().get("a.test", "/").status(), 502);
+    proxy.counts_one_fault("connection_refused");
+    let tries = &proxy.report().services["a"].endpoints;
+    assert_eq!(tries.get(&refused.to_string()), Some(&1));
 }

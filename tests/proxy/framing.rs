@@ -14,6 +14,7 @@ on_both_drivers! {
     a_client_of_http_1_0_is_served
     pipelined_requests_are_answered_in_order
     a_transfer_coding_that_we_do_not_know_is_a_501
+    a_chunk_that_no_body_reaches_is_refused
 }
 
 fn echo() -> Served {
@@ -252,4 +253,35 @@ fn a_transfer_coding_that_we_do_not_know_is_a_501(driver: Driver) {
     assert_eq!(answer.status(), 501);
     client.ends();
     proxy.counts_one_fault("http_request_unsupported");
+}
+
+/// Such a size overflows whoever adds the length of a chunk's end to it.
+fn a_chunk_that_no_body_reaches_is_refused(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = driver.proxy_for(origin.address());
+    let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for size in ["ffffffffffffffff", "fffffffffffffffe", "8000000000000000"] {
+        let mut client = proxy.client();
+        client.send(format!("{head}{size}\r\nx"));
+        assert_eq!(client.answer().status(), 400, "{size} with its head");
+        client.ends();
+        assert!(origin.has_no_more(), "{size} is not sent on");
+
+        let mut client = proxy.client();
+        client.send(format!("{head}1\r\na\r\n"));
+        let mut upstream = origin.accept();
+        upstream.head();
+        assert_eq!(upstream.take(6), b"1\r\na\r\n");
+        client.send(format!("{size}\r\nx"));
+        assert_eq!(client.answer().status(), 400, "{size} behind its head");
+        upstream.ends();
+    }
+    let mut client = proxy.client();
+    for size in ["ffffffffffffffff", "8000000000000000"] {
+        let mut upstream = origin.gets(&mut client, POST);
+        let coded = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        upstream.send(format!("{coded}{size}\r\nx"));
+        assert_eq!(client.answer().status(), 502, "{size} in an answer");
+        upstream.ends();
+    }
 }

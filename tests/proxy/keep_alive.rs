@@ -12,6 +12,8 @@ on_both_drivers! {
     an_origin_that_closes_all_its_connections_at_once_never_becomes_a_502
     a_post_is_not_replayed
     bytes_that_nobody_asked_for_end_a_pooled_connection
+    a_body_where_none_may_be_is_nobodys_answer
+    a_line_end_behind_an_answer_is_survived
     a_client_that_asks_for_close_gets_it
     a_client_that_half_closes_gets_its_answer
     a_client_that_resets_ends_the_upstream_exchange
@@ -165,6 +167,44 @@ fn bytes_that_nobody_asked_for_end_a_pooled_connection(driver: Driver) {
     let mut upstream = origin.gets(&mut client, GET);
     upstream.send(ok("true"));
     assert_eq!(client.answer().text(), "true");
+}
+
+/// RFC 9112 section 6.3 rule 1: there is none; it would be read as the next answer.
+fn a_body_where_none_may_be_is_nobodys_answer(driver: Driver) {
+    const BODY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nNO";
+    let cases = [
+        ("HEAD", "200 OK\r\nContent-Length: 40"),
+        ("HEAD", "200 OK\r\nTransfer-Encoding: chunked"),
+        ("GET", "204 No Content"),
+        ("GET", "304 Not Modified\r\nContent-Length: 40"),
+    ];
+    assert_eq!(BODY.len(), 40);
+    for (method, answer) in cases {
+        let origin = Origin::new();
+        let proxy = driver.proxy_for(origin.address());
+        let mut client = proxy.client();
+        let request = format!("{method} / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        let mut upstream = origin.gets(&mut client, &request);
+        upstream.send(format!("HTTP/1.1 {answer}\r\n\r\n"));
+        client.answer_to(method);
+        upstream.try_send(BODY);
+        origin.answers_next(proxy.client());
+        upstream.ends();
+    }
+}
+
+fn a_line_end_behind_an_answer_is_survived(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = driver.proxy_for(origin.address());
+    let mut client = proxy.client();
+    let mut upstream = origin.gets(&mut client, GET);
+    upstream.send(ok("a"));
+    assert_eq!(client.answer().text(), "a");
+    upstream.try_send("\r\n");
+    origin.answers_next(client);
+    // The request may have met the stray bytes there before it was sent again.
+    upstream.rest();
+    assert!(proxy.report().faults().is_empty());
 }
 
 fn a_client_that_asks_for_close_gets_it(driver: Driver) {

@@ -6,13 +6,14 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
+use std::time::Duration;
 
 use super::report::Report;
 use super::signal::signal;
@@ -50,6 +51,7 @@ pub(crate) struct Setup {
     listener: String,
     rest: String,
     descriptors_max: Option<u32>,
+    unread: bool,
     expected: Vec<&'static str>,
 }
 
@@ -63,6 +65,7 @@ impl Setup {
             listener: String::new(),
             rest: String::new(),
             descriptors_max: None,
+            unread: false,
             expected: Vec::new(),
         }
     }
@@ -114,6 +117,12 @@ impl Setup {
         self
     }
 
+    /// Nobody reads the standard output of the process, a pipe that is full from the start.
+    pub(crate) fn unread_output(mut self) -> Self {
+        self.unread = true;
+        self
+    }
+
     /// WARN and ERROR lines that contain `text` are part of the test.
     pub(crate) fn expects_line(mut self, text: &'static str) -> Self {
         self.expected.push(text);
@@ -152,6 +161,8 @@ pub(crate) struct Proxy {
     listeners: HashMap<String, SocketAddr>,
     stdout: Lines,
     stderr: Lines,
+    /// Kept open, so that writes wait for a reader who never comes.
+    _full: Option<PipeReader>,
     over: bool,
     _directory: Directory,
 }
@@ -162,15 +173,15 @@ impl Proxy {
         let directory = Directory::new();
         let config = directory.path.join("config.toml");
         fs::write(&config, setup.config()).expect("the directory is writable");
-        let child = command(setup.descriptors_max)
-            .args(["run", "--config"])
-            .arg(&config)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut child = child.expect("the binary is built");
+        let mut command = command(setup.descriptors_max);
+        command.args(["run", "--config"]).arg(&config);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let full = setup.unread.then(|| full_pipe(&mut command));
+        let mut child = command.spawn().expect("the binary is built");
+        let stdout = child.stdout.take();
         let mut proxy = Self {
-            stdout: Lines::of(child.stdout.take().expect("it is piped")),
+            stdout: stdout.map_or_else(|| Lines::of(io::empty()), Lines::of),
+            _full: full,
             stderr: Lines::of(child.stderr.take().expect("it is piped")),
             process: Ended(child),
             setup,
@@ -262,7 +273,13 @@ impl Proxy {
     /// Waits for the end of the process, and says its exit code.
     #[track_caller]
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
-        self.stderr.until_end();
+        self.exit_code_within(DEADLINE)
+    }
+
+    /// As [`Proxy::exit_code`], where `span` is how long the process may take from its last line.
+    #[track_caller]
+    pub(crate) fn exit_code_within(&mut self, span: Duration) -> Option<i32> {
+        self.stderr.until_end(span);
         self.over = true;
         let status = self.process.0.wait().expect("it is our child");
         status.code()
@@ -281,12 +298,15 @@ impl Proxy {
             .sum()
     }
 
-    /// The process's proportional share of memory, in KiB.
-    pub(crate) fn pss_kib(&self) -> u64 {
+    /// The memory that the process has written, in KiB. Its share of what is mapped from files
+    /// would change with how many of its kind run beside it.
+    pub(crate) fn memory_kib(&self) -> u64 {
         let rollup = self.proc("smaps_rollup");
-        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-        let pss = pss.expect("the kernel counts it").trim();
-        let kib = pss.strip_suffix(" kB").expect("it is in kB");
+        let own = rollup
+            .lines()
+            .find_map(|line| line.strip_prefix("Anonymous:"));
+        let own = own.expect("the kernel counts it").trim();
+        let kib = own.strip_suffix(" kB").expect("it is in kB");
         kib.parse().expect("it is a number")
     }
 
@@ -362,7 +382,7 @@ pub(crate) fn start_and_stop(config: &str, text: &str) -> Vec<String> {
     let stderr = Lines::of(process.0.stderr.take().expect("it is piped"));
     stderr.until(|line| line.contains(text));
     signal(process.0.id(), "TERM");
-    stderr.until_end();
+    stderr.until_end(DEADLINE);
     stderr.seen()
 }
 
@@ -402,6 +422,16 @@ fn command(descriptors_max: Option<u32>) -> Command {
     }
     command.env("NO_COLOR", "1").stdin(Stdio::null());
     command
+}
+
+/// Makes a pipe that takes no more the standard output of `command`; its end to read from.
+fn full_pipe(command: &mut Command) -> PipeReader {
+    // pipe(7): a pipe holds so many bytes unless it is told otherwise.
+    const HELD: usize = 64 * 1024;
+    let (reader, mut writer) = io::pipe().expect("two descriptors are free");
+    writer.write_all(&[0; HELD]).expect("we hold the other end");
+    command.stdout(writer);
+    reader
 }
 
 /// A stream's lines, gathered by a thread of their own.
@@ -459,11 +489,11 @@ impl Lines {
         }
     }
 
-    /// Waits until the stream has ended.
+    /// Waits until the stream has ended, for each of its lines at most `span`.
     #[track_caller]
-    fn until_end(&self) {
+    fn until_end(&self, span: Duration) {
         loop {
-            match self.incoming.recv_timeout(DEADLINE) {
+            match self.incoming.recv_timeout(span) {
                 Ok(line) => self.seen.borrow_mut().push(line),
                 Err(RecvTimeoutError::Disconnected) => return,
                 late => {

@@ -25,6 +25,8 @@ pub(crate) struct Row {
     pub(crate) faults: BTreeMap<String, u64>,
     /// Exchanges by address.
     pub(crate) endpoints: BTreeMap<String, u64>,
+    /// What all its endpoints are blamed for.
+    pub(crate) endpoint_faults: u64,
 }
 
 impl Report {
@@ -51,8 +53,9 @@ impl Report {
                 ["faults", pairs @ ..] => report.row(&service).faults = labelled(pairs),
                 ["endpoint", address, ..] => {
                     let exchanges = before(line, "exchanges");
-                    let endpoints = &mut report.row(&service).endpoints;
-                    endpoints.insert((*address).to_owned(), exchanges);
+                    let row = report.row(&service);
+                    row.endpoints.insert((*address).to_owned(), exchanges);
+                    row.endpoint_faults += after(line, "faults");
                 }
                 ["shard", ..] => break,
                 _ => {}

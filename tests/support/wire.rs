@@ -85,6 +85,12 @@ impl Wire {
             .expect("the socket is connected");
     }
 
+    /// Ends both directions, for every handle.
+    pub(crate) fn cut(&mut self) {
+        // The other side may have been first.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
     /// Closes with RST instead of FIN.
     pub(crate) fn reset(self) {
         socket2::SockRef::from(&self.stream)
@@ -148,6 +154,21 @@ impl Wire {
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.read_more() {}
         std::mem::take(&mut self.unread)
+    }
+
+    /// The connection ends here, by RST: what was read must not be taken for all of it.
+    #[track_caller]
+    pub(crate) fn is_reset(&mut self) {
+        let end = self.stream.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(end, Err(ErrorKind::ConnectionReset), "0 is a FIN");
+        assert!(self.unread.is_empty(), "{}", self.unread.escape_ascii());
+    }
+
+    /// Reads what there is and drops it; false at the end of the connection.
+    #[track_caller]
+    pub(crate) fn discard(&mut self) -> bool {
+        self.unread.clear();
+        self.read_more()
     }
 
     /// The connection ends here, by FIN or RST, and nothing more comes.
