@@ -182,9 +182,9 @@ impl Shard {
         }
     }
 
-    /// Lets the other tasks and the tick have their turn when so many operations in a row were ready
-    /// at once, as on epoll they may be: a peer that is fast enough would keep the shard for itself.
-    /// On the ring every operation is a turn of the loop.
+    /// Lets the other tasks and the tick have their turn when so many operations in a row were
+    /// ready at once, as on epoll they may be: a peer that is fast enough would keep the shard for
+    /// itself. On the ring every operation is a turn of the loop.
     async fn give_way(&self) {
         if TURNS_MAX <= self.wheel.turns().get() {
             self.wheel.turns().set(0);
