@@ -9,7 +9,7 @@ use std::mem;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 
-use super::buffer::{Buffer, LARGE, MEDIUM};
+use super::buffer::{Buffer, LARGE, MEDIUM, TINY};
 use super::client::After;
 use super::deadline::Late;
 use super::io::{Incoming, Outgoing};
@@ -22,6 +22,12 @@ use crate::http::framing::{Body, BodyLength, BodyLimits};
 use crate::http::head::{FieldSpace, HeadScan, Response};
 use crate::http::hop::{ClientConnection, ResponseHop, write_response};
 use crate::http::reply::write_reply;
+
+/// From so many exchanges under way on, the next ones await their answers with the least buffer, so
+/// that what is held meanwhile stays in the cache; a longer answer then takes a read more. At 1,000
+/// connections that costs less than full buffers, and less than waiting for readability without one
+/// (bench/README.md).
+const CROWD: u64 = 256;
 
 /// Interim responses of one exchange; an endpoint that sends more means harm.
 const INTERIMS_MAX: usize = 16;
@@ -59,7 +65,11 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         to: Outgoing<'a, W>,
         duplex: &'a Duplex,
     ) -> Self {
-        let inbox = exchange.shard.stock.take(MEDIUM);
+        let crowded = CROWD <= exchange.shard.counters.upstreams_in_use.get();
+        let inbox = exchange
+            .shard
+            .stock
+            .take(if crowded { TINY } else { MEDIUM });
         Self {
             exchange,
             from,
@@ -118,6 +128,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
                     return self.understand(length).map_err(broken);
                 }
             }
+            self.promote();
             if !self.inbox.make_room(limits.bytes_max) {
                 return Err(broken(Fault::ResponseHeadTooLarge));
             }
@@ -274,12 +285,26 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         let _gone = self.send_head().await;
     }
 
-    /// Gives a body of which much is left, or nobody knows how much, the largest buffer.
+    /// A head that fills the buffer of a crowd goes on in one of the usual class.
+    fn promote(&mut self) {
+        if self.inbox.room() == 0 && self.inbox.capacity() < MEDIUM {
+            let mut larger = self.exchange.shard.stock.take(MEDIUM);
+            larger.tail().extend_from_slice(self.inbox.filled());
+            self.exchange
+                .shard
+                .stock
+                .put(mem::replace(&mut self.inbox, larger));
+        }
+    }
+
+    /// Gives a body of which much is left, or nobody knows how much, the largest buffer, and no body
+    /// the least.
     fn enlarge(&mut self, remaining: Option<u64>) {
         let long = remaining.is_none_or(|left| MEDIUM as u64 <= left);
-        if long && self.inbox.is_empty() && self.inbox.capacity() < LARGE {
+        let class = if long { LARGE } else { MEDIUM };
+        if self.inbox.is_empty() && self.inbox.capacity() < class {
             let stock = &self.exchange.shard.stock;
-            stock.put(mem::replace(&mut self.inbox, stock.take(LARGE)));
+            stock.put(mem::replace(&mut self.inbox, stock.take(class)));
         }
     }
 

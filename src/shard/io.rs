@@ -121,12 +121,6 @@ impl Stream {
         self.tcp.as_ref().expect(WHOLE).readable(false).await
     }
 
-    /// As [`Stream::readable`], but it may end early (on epoll, where knowing for sure would be a
-    /// system call).
-    pub(crate) async fn may_be_readable(&self) -> io::Result<()> {
-        self.tcp.as_ref().expect(WHOLE).readable(true).await
-    }
-
     /// The direction that we read.
     pub(crate) fn incoming(&mut self) -> Incoming<'_, TcpStream> {
         Incoming {

@@ -18,12 +18,6 @@ use super::upstream::Link;
 use crate::fault::Fault;
 use crate::fd::{self, Cut};
 
-/// From so many exchanges under way on, the next ones hold no buffer for it: they wait
-/// for readability first, and the buffers stay few and in the cache. Below, that one operation more
-/// is dearer than what it saves: 3 % of an exchange's time at 64 connections, where at 1,000 it
-/// saves 2 % (scripts/bench).
-const CROWD: u64 = 256;
-
 /// An exchange that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Broken {
@@ -115,10 +109,6 @@ pub(super) async fn one_way(
         return Err(Broken::new(upstream_fault(link.stream.cut_for(), false)));
     }
     link.stream.reading().arm(timeouts.response, Late::Response);
-    if CROWD <= exchange.shard.counters.upstreams_in_use.get() {
-        // An error is found again by the read.
-        let _readable = link.stream.may_be_readable().await;
-    }
     let duplex = Duplex::default();
     duplex.uploaded.set(true);
     Down::new(

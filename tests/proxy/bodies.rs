@@ -10,6 +10,7 @@ on_both_drivers! {
     a_slow_reader_holds_the_origin_back
     a_slow_origin_holds_the_client_back
     an_answer_before_the_end_of_the_request_arrives
+    answers_of_any_size_arrive_in_a_crowd
 }
 
 const MEBIBYTE: usize = 1024 * 1024;
@@ -121,4 +122,33 @@ fn an_answer_before_the_end_of_the_request_arrives(driver: Driver) {
     drop(client);
     // Its rest was never sent; what comes next is not taken for it.
     origin.answers_next(proxy.client());
+}
+
+/// From 256 exchanges under way on a shard, answers are awaited with small buffers.
+fn answers_of_any_size_arrive_in_a_crowd(driver: Driver) {
+    const CROWD: usize = 300;
+    let origin = Origin::new();
+    let proxy = driver.proxy_for(origin.address());
+    let (mut clients, mut upstreams) = (Vec::new(), Vec::new());
+    for _ in 0..CROWD {
+        let mut client = proxy.client();
+        upstreams.push(origin.gets(&mut client, GET));
+        clients.push(client);
+    }
+    for (place, (client, upstream)) in clients.iter_mut().zip(&mut upstreams).enumerate() {
+        let field = "f".repeat(place * 37 % 4000);
+        let body = "b".repeat(place * 131 % 40_000);
+        let length = body.len();
+        let head =
+            format!("HTTP/1.1 200 OK\r\nX-Long: {field}\r\nContent-Length: {length}\r\n\r\n");
+        upstream.send(head + &body);
+        let answer = client.answer();
+        assert_eq!(
+            answer.head.field("X-Long").unwrap_or_default(),
+            field,
+            "{place}"
+        );
+        assert!(answer.text() == body, "{place}");
+    }
+    assert!(proxy.report().faults().is_empty());
 }
