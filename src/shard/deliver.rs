@@ -297,8 +297,8 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         }
     }
 
-    /// Gives a body of which much is left, or nobody knows how much, the largest buffer, and no body
-    /// the least.
+    /// Gives a body of which much is left, or nobody knows how much, the largest buffer, and no
+    /// body the least.
     fn enlarge(&mut self, remaining: Option<u64>) {
         let long = remaining.is_none_or(|left| MEDIUM as u64 <= left);
         let class = if long { LARGE } else { MEDIUM };
