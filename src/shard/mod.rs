@@ -9,6 +9,7 @@
 
 mod client;
 mod deliver;
+mod linger;
 mod listen;
 mod relay;
 mod run;

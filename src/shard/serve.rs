@@ -13,18 +13,19 @@ use std::mem;
 use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
+use super::linger::linger;
 use super::relay::{self, Broken, Reach};
 use super::upstream::{self, Tries};
 use super::{Current, Shard};
 use crate::balance::{self, Picker};
 use crate::fault::Fault;
-use crate::fd::{self, Cut};
+use crate::fd;
 use crate::http::exchange::RequestFacts;
 use crate::http::framing::{Body, BodyLimits, FramingError};
 use crate::http::head::{FieldSpace, HeadLimits, HeadScan, Request};
 use crate::http::hop::{RequestHop, write_request};
 use crate::http::reply::{Reply, write_reply};
-use crate::plan::{Listener, Service, ServiceIndex, Ticks};
+use crate::plan::{Listener, Service, ServiceIndex};
 use crate::tally::ServiceCounters;
 
 /// What every step of an exchange may look at.
@@ -64,10 +65,6 @@ struct Refusal {
     whole: bool,
 }
 
-/// How long a client that is answered before it has sent all may be silent, and how long it may go
-/// on sending, so that the close does not reset away the answer.
-pub(super) const LINGER: Ticks = Ticks(20);
-const LINGER_MAX: Ticks = Ticks(300);
 /// What the rewriting adds to a head at most, the operator's edits aside: a guess that only picks
 /// the class of a buffer.
 const REWRITE_BYTES: usize = 512;
@@ -373,43 +370,6 @@ pub(super) fn reply(facts: Option<RequestFacts>, close: bool) -> Reply {
         close,
         head_method: facts.is_some_and(|facts| facts.head_method),
         minor: facts.map_or(1, |facts| facts.minor),
-    }
-}
-
-/// Reads away what the client still sends, for a while: closing in its face would reset the
-/// connection, and the answer with it (RFC 9112 section 9.6).
-async fn linger(shard: &Shard, client: &mut Client) {
-    fd::cut(client.stream.fd(), Cut::Writing);
-    let mut bin = shard.stock.take(MEDIUM);
-    let mut lingering = Lingering::default();
-    while !lingering.is_over(shard) {
-        let (read, back) = client
-            .stream
-            .incoming()
-            .read_within(bin, LINGER, Late::Linger)
-            .await;
-        bin = back;
-        bin.clear();
-        if !matches!(read, Ok(1..)) {
-            break;
-        }
-        shard.give_way().await;
-    }
-    shard.stock.put(bin);
-}
-
-/// How long a client that goes on sending is read from in all before it is closed.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lingering {
-    /// The tick of the first read.
-    since: Option<u32>,
-}
-
-impl Lingering {
-    /// To be asked before each read.
-    pub(super) fn is_over(&mut self, shard: &Shard) -> bool {
-        let now = shard.clock.tick();
-        LINGER_MAX.0 < now - *self.since.get_or_insert(now)
     }
 }
 

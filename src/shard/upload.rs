@@ -12,8 +12,9 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use super::buffer::{Buffer, LARGE};
 use super::deadline::Late;
 use super::io::{Incoming, Outgoing};
+use super::linger::{LINGER, Lingering};
 use super::relay::Duplex;
-use super::serve::{Exchange, LINGER, Lingering, Order};
+use super::serve::{Exchange, Order};
 use crate::fault::Fault;
 use crate::fd::Cut;
 
