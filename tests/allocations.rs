@@ -72,9 +72,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Rounds of two exchanges a client, once to warm up and once counted.
+/// Rounds of two exchanges a client in one pass.
 const ROUNDS: usize = 200;
 const CLIENTS: usize = 16;
+/// Passes within which the stock must have seen its most.
+const PASSES_MAX: usize = 10;
 
 #[test]
 fn an_exchange_allocates_nothing_in_the_steady_state() {
@@ -105,24 +107,28 @@ fn check(driver: &str) {
     let mut clients: Vec<_> = (0..CLIENTS)
         .map(|_| TcpStream::connect(address).expect("it listens"))
         .collect();
-    // All at once, so that the stock has seen the most that can be under way, and then for a while.
     round(&mut clients, b"GET /together HTTP/1.1\r\nHost: a\r\n\r\n");
-    exchanges(&mut clients);
-    ALLOCATIONS.store(0, Ordering::Relaxed);
-    COUNTING.store(true, Ordering::Relaxed);
-    exchanges(&mut clients);
-    COUNTING.store(false, Ordering::Relaxed);
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed);
+    // What is held at once of each kind depends on who is faster, and the most of it is allocated
+    // once: at most so many passes see a new most. An exchange that allocates does so in all.
+    let passes = (0..PASSES_MAX).map(|_| allocations_of(&mut clients));
+    let settled = passes.take_while(|allocations| *allocations != 0).count();
     // SAFETY: a signal to this process, which the proxy's control has taken over.
     unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
     drop(clients);
     proxy.join().expect("the proxy ends");
-    assert_eq!(
-        allocations,
-        0,
-        "{driver}: {} exchanges",
-        2 * ROUNDS * CLIENTS
+    assert!(
+        settled < PASSES_MAX,
+        "{driver}: no pass without an allocation"
     );
+}
+
+/// What the shard allocates in one pass of exchanges.
+fn allocations_of(clients: &mut [TcpStream]) -> u64 {
+    ALLOCATIONS.store(0, Ordering::Relaxed);
+    COUNTING.store(true, Ordering::Relaxed);
+    exchanges(clients);
+    COUNTING.store(false, Ordering::Relaxed);
+    ALLOCATIONS.load(Ordering::Relaxed)
 }
 
 fn exchanges(clients: &mut [TcpStream]) {
