@@ -1,8 +1,8 @@
 //! How long a client is still read from when it was answered before it had sent all.
 //!
-//! Closing while it sends would reset the connection, and the answer that it has not read yet with it
-//! (RFC 9112 section 9.6). So our side is ended first, and what still comes is read away: until the
-//! client closes, falls silent, or has had its time.
+//! Closing while it sends would reset the connection, and the answer that it has not read yet with
+//! it (RFC 9112 section 9.6). So our side is ended first, and what still comes is read away: until
+//! the client closes, falls silent, or has had its time.
 
 use super::Shard;
 use super::buffer::MEDIUM;
