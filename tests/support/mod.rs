@@ -8,6 +8,7 @@ mod origin;
 mod process;
 mod report;
 mod signal;
+mod socket;
 mod wire;
 
 use std::time::Duration;

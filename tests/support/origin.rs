@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use super::socket::Socket;
 use super::{DEADLINE, GET, Message, Wire};
 
 /// A listening socket whose connections the test accepts one by one.
 pub(crate) struct Origin {
-    listener: TcpListener,
+    listener: Socket<TcpListener>,
 }
 
 impl Origin {
@@ -20,7 +21,9 @@ impl Origin {
         socket2::SockRef::from(&listener)
             .set_read_timeout(Some(DEADLINE))
             .expect("the deadline is not zero");
-        Self { listener }
+        Self {
+            listener: Socket::new(listener),
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -30,7 +33,8 @@ impl Origin {
     /// The next connection.
     #[track_caller]
     pub(crate) fn accept(&self) -> Wire {
-        let (stream, _) = self.listener.accept().expect("ringmain connects in time");
+        let accepted = self.listener.wait(TcpListener::accept);
+        let (stream, _) = accepted.expect("ringmain connects in time");
         Wire::new(stream)
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::report::Report;
 use super::signal::signal;
-use super::{DEADLINE, Wire};
+use super::{DEADLINE, Wire, socket};
 
 /// The two ways a shard talks to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +177,7 @@ impl Proxy {
         command.args(["run", "--config"]).arg(&config);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let full = setup.unread.then(|| full_pipe(&mut command));
-        let mut child = command.spawn().expect("the binary is built");
+        let mut child = socket::spawn(&mut command).expect("the binary is built");
         let stdout = child.stdout.take();
         let mut proxy = Self {
             stdout: stdout.map_or_else(|| Lines::of(io::empty()), Lines::of),
@@ -327,7 +327,11 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if thread::panicking() {
-            let mut report = format!("the log of ringmain ({:?}):\n", self.setup.driver);
+            let state = self.process.0.try_wait();
+            let mut report = format!(
+                "the log of ringmain ({:?}, {state:?}; None: it runs):\n",
+                self.setup.driver
+            );
             for line in self.stderr.seen() {
                 report += &line;
                 report.push('\n');
@@ -352,12 +356,11 @@ pub(crate) fn run_to_end(arguments: &[&str], config: &str) -> (Option<i32>, Stri
     let directory = Directory::new();
     let path = directory.path.join("config.toml");
     fs::write(&path, config).expect("the directory is writable");
-    let output = command(None)
-        .args(arguments)
-        .arg("--config")
-        .arg(&path)
-        .output()
-        .expect("the binary is built");
+    let mut command = command(None);
+    command.args(arguments).arg("--config").arg(&path);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = socket::spawn(&mut command).expect("the binary is built");
+    let output = child.wait_with_output().expect("it is our child");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.code(),
@@ -373,11 +376,9 @@ pub(crate) fn start_and_stop(config: &str, text: &str) -> Vec<String> {
     let directory = Directory::new();
     let path = directory.path.join("config.toml");
     fs::write(&path, config).expect("the directory is writable");
-    let child = command(None)
-        .args(["run", "--config"])
-        .arg(&path)
-        .stderr(Stdio::piped())
-        .spawn();
+    let mut command = command(None);
+    command.args(["run", "--config"]).arg(&path);
+    let child = socket::spawn(command.stderr(Stdio::piped()));
     let mut process = Ended(child.expect("the binary is built"));
     let stderr = Lines::of(process.0.stderr.take().expect("it is piped"));
     stderr.until(|line| line.contains(text));

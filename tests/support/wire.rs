@@ -7,10 +7,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::DEADLINE;
+use super::socket::Socket;
 
 /// A connection and what was read from it beyond the last message.
 pub(crate) struct Wire {
-    stream: TcpStream,
+    stream: Socket<TcpStream>,
     unread: Vec<u8>,
 }
 
@@ -38,7 +39,7 @@ impl Wire {
 
     pub(crate) fn new(stream: TcpStream) -> Self {
         let wire = Self {
-            stream,
+            stream: Socket::new(stream),
             unread: Vec::new(),
         };
         wire.set_deadline(DEADLINE);
@@ -61,7 +62,7 @@ impl Wire {
     pub(crate) fn split(&self) -> Self {
         let stream = self.stream.try_clone().expect("a descriptor is free");
         Self {
-            stream,
+            stream: Socket::new(stream),
             unread: Vec::new(),
         }
     }
@@ -93,14 +94,14 @@ impl Wire {
 
     /// Closes with RST instead of FIN.
     pub(crate) fn reset(self) {
-        socket2::SockRef::from(&self.stream)
+        socket2::SockRef::from(&*self.stream)
             .set_linger(Some(Duration::ZERO))
             .expect("the socket is open");
     }
 
     /// Makes the kernel keep at most about `bytes` that we have not read.
     pub(crate) fn set_receive_buffer(&self, bytes: usize) {
-        socket2::SockRef::from(&self.stream)
+        socket2::SockRef::from(&*self.stream)
             .set_recv_buffer_size(bytes)
             .expect("the socket is open");
     }
@@ -158,8 +159,9 @@ impl Wire {
 
     /// The connection ends here, by RST: what was read must not be taken for all of it.
     #[track_caller]
-    pub(crate) fn is_reset(&mut self) {
-        let end = self.stream.read(&mut [0]).map_err(|error| error.kind());
+    pub(crate) fn is_reset(&self) {
+        let end = self.stream.wait(|mut stream| stream.read(&mut [0]));
+        let end = end.map_err(|error| error.kind());
         assert_eq!(end, Err(ErrorKind::ConnectionReset), "0 is a FIN");
         assert!(self.unread.is_empty(), "{}", self.unread.escape_ascii());
     }
@@ -187,7 +189,7 @@ impl Wire {
     pub(crate) fn is_quiet_for(&self, span: Duration) -> bool {
         self.set_deadline(span);
         let mut byte = [0];
-        let quiet = match self.stream.peek(&mut byte) {
+        let quiet = match self.stream.wait(|stream| stream.peek(&mut byte)) {
             Ok(_) => false,
             Err(error) => is_timeout(&error),
         };
@@ -198,7 +200,8 @@ impl Wire {
     /// Waits for a byte; true exactly when the connection ended, or stayed silent past the
     /// deadline, instead.
     pub(crate) fn is_over(&self) -> bool {
-        self.unread.is_empty() && !matches!(self.stream.peek(&mut [0]), Ok(1..))
+        self.unread.is_empty()
+            && !matches!(self.stream.wait(|stream| stream.peek(&mut [0])), Ok(1..))
     }
 
     /// Reads one request: its head and its body by its framing.
@@ -265,15 +268,15 @@ impl Wire {
     #[track_caller]
     fn read_more(&mut self) -> bool {
         let mut bytes = [0; 64 * 1024];
-        match self.stream.read(&mut bytes) {
+        match self.stream.wait(|mut stream| stream.read(&mut bytes)) {
             Ok(count) => {
                 self.unread.extend_from_slice(&bytes[..count]);
                 0 < count
             }
             Err(error) => {
                 assert!(
-                    !is_timeout(&error),
-                    "nothing came within the deadline; unread so far: {:?}",
+                    is_end(&error),
+                    "nothing came within the deadline ({error}); unread so far: {:?}",
                     String::from_utf8_lossy(&self.unread)
                 );
                 false
@@ -351,4 +354,12 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 
 fn is_timeout(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// True when an error is how the other side ended the connection.
+fn is_end(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted
+    )
 }
