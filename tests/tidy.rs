@@ -75,7 +75,7 @@ const ROOMS: &[Room] = &[
         &["arc_swap", "rtrb", "loom"],
     ),
     room("plan", &["http", "balance", "fault"], &["memchr"]),
-    room("tally", &["fault"], &[]),
+    room("tally", &["fault"], &["hdrhistogram", "arc_swap", "loom"]),
     room("http", &["fault"], &["httparse", "memchr"]),
     room("balance", &[], &["rand", "rand_xorshift"]),
     room("fault", &[], &[]),

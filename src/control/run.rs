@@ -211,7 +211,8 @@ impl Control {
             driver: driver.unwrap_or("starting"),
         };
         let mut text = String::new();
-        write!(text, "{}", self.publisher.report(process)).expect("a String takes everything");
+        write!(text, "{}", self.publisher.report(process, Vec::new()))
+            .expect("a String takes everything");
         self.printer.print(text);
     }
 

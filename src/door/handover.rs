@@ -58,7 +58,7 @@ pub(super) struct Handover<C: Cell> {
 /// nothing may make that slow.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Line<N>(N);
+pub(super) struct Line<N>(pub(super) N);
 
 impl<C: Cell> Handover<C> {
     /// Nothing is handed over yet: the generation is 0, and `cell` is not looked at.

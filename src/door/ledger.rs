@@ -6,11 +6,12 @@
 //! nothing writes it any more, its numbers are added to those of its service that are final, and it
 //! is freed.
 
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::plan::{Plan, Service};
-use crate::tally::{EndpointCounters, PlanCounters, ServiceCounters, ServiceTotals, ShardCounters};
+use crate::tally::{Phases, PlanCounters, ServiceCounters, ServiceTotals, ShardCounters};
 
 /// The counters of all shards.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Ledger {
     gone: Vec<Arc<ServiceCounters>>,
     /// The final numbers of services that are gone.
     gone_final: ServiceTotals,
+    /// What was recorded of services that are gone.
+    gone_phases: Phases,
 }
 
 /// One service of the newest plan.
@@ -36,6 +39,10 @@ struct Entry {
     earlier: Vec<Arc<ServiceCounters>>,
     /// The numbers of sets that nothing writes any more.
     earlier_final: ServiceTotals,
+    /// What was recorded of the service, under all plans that had it.
+    phases: Phases,
+    /// What was recorded of each endpoint, in the order of `addresses`.
+    endpoint_phases: Vec<Phases>,
 }
 
 impl Ledger {
@@ -45,6 +52,7 @@ impl Ledger {
             services: Vec::new(),
             gone: Vec::new(),
             gone_final: ServiceTotals::default(),
+            gone_phases: Phases::of_service(),
         }
     }
 
@@ -69,6 +77,7 @@ impl Ledger {
             self.gone.extend(entry.current);
             self.gone.extend(entry.earlier);
             self.gone_final += &entry.earlier_final;
+            self.gone_phases.merge(&entry.phases);
         }
         let of_shard = |(shard, own): (usize, &Arc<ShardCounters>)| {
             Arc::new(PlanCounters {
@@ -85,9 +94,23 @@ impl Ledger {
 
     /// Takes the numbers of the sets that nothing writes any more, and frees them.
     pub(super) fn settle(&mut self) {
-        settle(&mut self.gone, &mut self.gone_final);
+        settle(&mut self.gone, &mut self.gone_final, &mut self.gone_phases);
         for entry in &mut self.services {
-            settle(&mut entry.earlier, &mut entry.earlier_final);
+            settle(
+                &mut entry.earlier,
+                &mut entry.earlier_final,
+                &mut entry.phases,
+            );
+        }
+    }
+
+    /// Picks up what the shards have laid down.
+    pub(super) fn gather(&mut self) {
+        for counters in &self.gone {
+            counters.handed.gather(&mut self.gone_phases);
+        }
+        for entry in &mut self.services {
+            entry.gather();
         }
     }
 
@@ -103,6 +126,17 @@ impl Ledger {
             totals.add(counters);
         }
         totals
+    }
+
+    /// What was recorded of the service at `index` of the newest plan, and of its endpoints.
+    pub(super) fn phases(&self, index: usize) -> (&Phases, &[Phases]) {
+        let entry = &self.services[index];
+        (&entry.phases, &entry.endpoint_phases)
+    }
+
+    /// What was recorded of services that the newest plan does not have.
+    pub(super) fn gone_phases(&self) -> &Phases {
+        &self.gone_phases
     }
 
     /// What services counted that the newest plan does not have.
@@ -125,9 +159,23 @@ impl Entry {
         Self {
             name: service.name.clone(),
             current: (0..shards).map(fresh).collect(),
-            addresses,
             earlier: Vec::new(),
             earlier_final: ServiceTotals::default(),
+            phases: Phases::of_service(),
+            endpoint_phases: addresses.iter().map(|_| Phases::of_endpoint()).collect(),
+            addresses,
+        }
+    }
+
+    fn gather(&mut self) {
+        for counters in self.earlier.iter().chain(&self.current) {
+            counters.handed.gather(&mut self.phases);
+        }
+        // Endpoints that earlier sets have and the current ones have not are gone.
+        for counters in &self.current {
+            for (endpoint, phases) in counters.endpoints.iter().zip(&mut self.endpoint_phases) {
+                endpoint.handed.gather(phases);
+            }
         }
     }
 
@@ -137,11 +185,16 @@ impl Entry {
         if addresses == self.addresses {
             return self;
         }
+        let last = &self.addresses;
         let next = self.current.iter().map(|counters| {
-            let endpoints = carried_endpoints(&self.addresses, &counters.endpoints, &addresses);
-            Arc::new(ServiceCounters::over(endpoints))
+            let endpoints = counters.endpoints.iter().cloned();
+            let endpoints = carried(last, endpoints, &addresses, Arc::default);
+            Arc::new(ServiceCounters::over(endpoints.collect()))
         });
         let next = next.collect();
+        let phases = std::mem::take(&mut self.endpoint_phases).into_iter();
+        let phases = carried(last, phases, &addresses, Phases::of_endpoint);
+        self.endpoint_phases = phases.collect();
         self.earlier
             .extend(std::mem::replace(&mut self.current, next));
         self.addresses = addresses;
@@ -154,31 +207,33 @@ fn addresses_of(service: &Service) -> Box<[SocketAddr]> {
     endpoints.map(|endpoint| endpoint.address).collect()
 }
 
-/// The counters for `next`: of an address that stands in `last` the same ones, each taken once.
-fn carried_endpoints(
+/// What endpoints have, for `next`: of an address that stands in `last` what it had there, each
+/// taken once, of others what `fresh` makes.
+fn carried<T>(
     last: &[SocketAddr],
-    counters: &[Arc<EndpointCounters>],
+    had: impl Iterator<Item = T>,
     next: &[SocketAddr],
-) -> Box<[Arc<EndpointCounters>]> {
-    let mut left: Vec<_> = last.iter().zip(counters).collect();
-    let carried =
-        next.iter().map(
-            |address| match left.iter().position(|(before, _)| *before == address) {
-                Some(place) => Arc::clone(left.remove(place).1),
-                None => Arc::default(),
-            },
-        );
-    carried.collect()
+    fresh: impl Fn() -> T,
+) -> impl Iterator<Item = T> {
+    let mut left: HashMap<SocketAddr, VecDeque<T>> = HashMap::new();
+    for (address, had) in last.iter().zip(had) {
+        left.entry(*address).or_default().push_back(had);
+    }
+    next.iter().map(move |address| {
+        let had = left.get_mut(address).and_then(VecDeque::pop_front);
+        had.unwrap_or_else(&fresh)
+    })
 }
 
 /// Moves those of `open` that have no other holder to `done`.
-fn settle(open: &mut Vec<Arc<ServiceCounters>>, done: &mut ServiceTotals) {
+fn settle(open: &mut Vec<Arc<ServiceCounters>>, done: &mut ServiceTotals, phases: &mut Phases) {
     open.retain_mut(|counters| {
         // `get_mut` and not the count: it acquires what the last other holder wrote before it let
         // go.
         let is_final = Arc::get_mut(counters).is_some();
         if is_final {
             done.add_own(counters);
+            counters.handed.gather(phases);
         }
         !is_final
     });

@@ -10,6 +10,8 @@
 //!     post: cell, then generation  --- plan --->     poll: generation, then cell
 //!     adopted(shard)               <-- number --     adopt(generation)
 //!     counters of all shards       <-- counts --     counters of this shard
+//!     ask_for_recorders            --- number -->    asked_for_recorders
+//!     gather                       <-- recorders --  (a counters' `Handed`), then answer
 //!     notices                      <-- ring ----     notify
 //! ```
 //!
@@ -22,6 +24,9 @@
 //! | `adopted[s]` | shard `s`; control while it is dead | control |
 //! | `shelf`, `ledger` | control | control |
 //! | counters of shard `s` | shard `s`; control while it is dead | control |
+//! | `collect`: what is asked for | control | shards |
+//! | `collect`: what shard `s` has answered | shard `s` | control |
+//! | the `Handed` of shard `s`'s counters | shard `s` puts in, both take out | |
 //! | notice ring of shard `s` | shard `s` at one end, control at the other | |
 //!
 //! # Handing over
@@ -53,9 +58,19 @@
 //! A shard thread that dies and forgets its runtime leaks its pointers; the plan they point to is
 //! then never freed, and nothing else comes of it.
 //!
-//! `handover` is the part of this that is ours; its tests run it under loom. arc-swap's inside and
-//! rtrb's are theirs.
+//! # Recorders
+//!
+//! A shard records where no other thread looks. When control has raised the number that it asks by,
+//! the shard's next tick lays every recorder that is not empty down in its `Handed`, and then
+//! writes the number back (release). Control that reads it (acquire) finds all that was recorded
+//! before that tick; what it gathers earlier or later is neither lost nor counted twice, because a
+//! place is emptied in one step. A shard lays down once more when it ends, after its last exchange.
+//! What a shard that dies had laid down stays; what it had not is lost with it.
+//!
+//! `handover`, `collect` and [`Handed`](crate::tally::Handed) are the part of this that is ours;
+//! their tests run them under loom. arc-swap's inside and rtrb's are theirs.
 
+mod collect;
 mod handover;
 mod ledger;
 pub mod notice;
@@ -65,13 +80,14 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use arc_swap::ArcSwapOption;
 
+use collect::Collect;
 use handover::{Cell, Counted, Handover, Shelf};
 use ledger::Ledger;
 pub use notice::{NOTICES_MAX, Notice};
 
-use crate::plan::{Plan, Service};
-use crate::tally::report::{Process, Report, ServiceReport};
-use crate::tally::{PlanCounters, ServiceTotals, ShardCounters, ShardTotals};
+use crate::plan::{Endpoint, Plan, Service};
+use crate::tally::report::{EndpointReport, Process, Report, ServiceReport};
+use crate::tally::{Phases, PlanCounters, ServiceTotals, ShardCounters, ShardTotals};
 
 /// A plan as the shards get it, with what they count under it.
 #[derive(Debug)]
@@ -85,6 +101,7 @@ pub struct Posted {
 /// A door for so many shards: control's side and each shard's, in their order.
 pub fn door(shards: usize) -> (Publisher, Vec<Subscriber>) {
     let handover = Arc::new(Handover::new(ArcSwapOption::empty(), shards));
+    let collect = Arc::new(Collect::new(shards));
     let ledger = Ledger::new(shards);
     let mut rings = Vec::with_capacity(shards);
     let mut subscribers = Vec::with_capacity(shards);
@@ -95,12 +112,15 @@ pub fn door(shards: usize) -> (Publisher, Vec<Subscriber>) {
             shard,
             handover: Arc::clone(&handover),
             seen: 0,
+            collect: Arc::clone(&collect),
+            answered: 0,
             counters: Arc::clone(counters),
             notices: ring_in,
         });
     }
     let publisher = Publisher {
         handover,
+        collect,
         shelf: Shelf::new(),
         ledger,
         rings,
@@ -112,6 +132,7 @@ pub fn door(shards: usize) -> (Publisher, Vec<Subscriber>) {
 #[derive(Debug)]
 pub struct Publisher {
     handover: Arc<Handover<ArcSwapOption<Posted>>>,
+    collect: Arc<Collect<AtomicU64>>,
     shelf: Shelf<Arc<Posted>>,
     ledger: Ledger,
     /// By shard.
@@ -181,29 +202,55 @@ impl Publisher {
         self.ledger.service(index)
     }
 
-    /// The report of what was counted until now.
-    pub fn report<'a>(&'a self, process: Process<'a>) -> Report<'a> {
+    /// Asks every shard to lay down what it has recorded. Returns the number by which the answers
+    /// are known.
+    pub fn ask_for_recorders(&self) -> u64 {
+        self.collect.ask()
+    }
+
+    /// The shards that have not answered `asked` yet.
+    pub fn late(&self, asked: u64) -> Vec<usize> {
+        let is_late = |shard: &usize| self.collect.answered(*shard) < asked;
+        (0..self.shards()).filter(is_late).collect()
+    }
+
+    /// Picks up what the shards have laid down.
+    pub fn gather(&mut self) {
+        self.ledger.gather();
+    }
+
+    /// The report of what was counted until now, and of what was recorded until the last
+    /// [`Publisher::gather`]; `late` are the shards whose part is missing from that.
+    pub fn report<'a>(&'a self, process: Process<'a>, late: Vec<usize>) -> Report<'a> {
         let plan = self.current().map(|posted| &*posted.plan);
         let services = plan.map_or(&[][..], |plan| &plan.services);
         let shards = self.shard_counters().iter();
         Report {
             process,
             generation: self.generation(),
+            late,
             services: (0..)
                 .zip(services)
                 .map(|(index, service)| self.report_of(index, service))
                 .collect(),
             gone: self.gone_totals(),
+            gone_phases: self.ledger.gone_phases(),
             shards: shards.map(|own| ShardTotals::from(&**own)).collect(),
         }
     }
 
-    fn report_of<'a>(&self, index: usize, service: &'a Service) -> ServiceReport<'a> {
-        let endpoints = service.endpoints.iter();
+    fn report_of<'a>(&'a self, index: usize, service: &'a Service) -> ServiceReport<'a> {
+        let (phases, endpoint_phases) = self.ledger.phases(index);
+        let endpoints = service.endpoints.iter().zip(endpoint_phases);
+        let endpoint = |(endpoint, phases): (&'a Endpoint, &'a Phases)| EndpointReport {
+            name: &endpoint.name,
+            phases,
+        };
         ServiceReport {
             name: &service.name,
-            endpoints: endpoints.map(|endpoint| &*endpoint.name).collect(),
             totals: self.service_totals(index),
+            phases,
+            endpoints: endpoints.map(endpoint).collect(),
         }
     }
 
@@ -240,6 +287,8 @@ impl Publisher {
             shard,
             handover: Arc::clone(&self.handover),
             seen: 0,
+            collect: Arc::clone(&self.collect),
+            answered: 0,
             counters,
             notices: ring_in,
         }
@@ -253,6 +302,9 @@ pub struct Subscriber {
     handover: Arc<Handover<ArcSwapOption<Posted>>>,
     /// The generation of the last plan that `poll` gave.
     seen: u64,
+    collect: Arc<Collect<AtomicU64>>,
+    /// The number that `answer` was told last.
+    answered: u64,
     counters: Arc<ShardCounters>,
     notices: rtrb::Producer<Notice>,
 }
@@ -281,6 +333,19 @@ impl Subscriber {
     pub fn adopt(&mut self, generation: u64) {
         debug_assert!(generation <= self.seen, "adopted what was not polled");
         self.handover.adopt(self.shard, generation);
+    }
+
+    /// The number by which control asks for what this shard has recorded, when that is news. One
+    /// relaxed load.
+    pub fn asked_for_recorders(&self) -> Option<u64> {
+        let asked = self.collect.asked();
+        (self.answered < asked).then_some(asked)
+    }
+
+    /// Tells control that everything this shard had recorded is laid down.
+    pub fn answer(&mut self, asked: u64) {
+        self.answered = asked;
+        self.collect.answer(self.shard, asked);
     }
 
     /// Tells control what happened, or counts that there was no room. Never waits.

@@ -295,7 +295,7 @@ fn the_report_names_services_and_endpoints_of_the_newest_plan() {
         up: std::time::Duration::ZERO,
         driver: "epoll",
     };
-    let text = publisher.report(process).to_string();
+    let text = publisher.report(process, Vec::new()).to_string();
     let expected = "\
 ringmain 0.1.0  pid 1  up 0s  generation 1  epoll  1 shards  since start
 service a   1 exchanges   forwarded 1 (2xx 1)   own answers 0

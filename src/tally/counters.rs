@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Handed;
 use crate::fault::Fault;
 
 /// How many classes of statuses there are: 1xx to 5xx.
@@ -116,6 +117,10 @@ pub struct ShardCounters {
     pub notices_dropped: Counter,
     /// Times that this shard was started anew after its thread had died.
     pub restarts: Counter,
+    /// Microseconds that the shard's threads have lived, as of their last ticks.
+    pub lived_microseconds: Counter,
+    /// Microseconds of CPU time that they have used, the kernel's part for them included.
+    pub busy_microseconds: Counter,
 }
 
 impl ShardCounters {
@@ -153,6 +158,8 @@ pub struct ServiceCounters {
     pub replays: Counter,
     /// Faults by cause.
     pub faults: FaultCounters,
+    /// Where the shard lays down what it has recorded of the service.
+    pub handed: Handed,
     /// In the order of the plan's endpoints.
     pub endpoints: Box<[Arc<EndpointCounters>]>,
 }
@@ -193,6 +200,8 @@ pub struct EndpointCounters {
     pub faults: Counter,
     /// Connections made to it.
     pub connects: Counter,
+    /// Where the shard lays down what it has recorded of the endpoint.
+    pub handed: Handed,
 }
 
 /// What one shard writes under one plan.

@@ -6,12 +6,16 @@
 //! the set of them is only roughly of one moment: a report may show an exchange that is counted
 //! already and whose answer is not yet.
 //!
-//! Histograms stand beside the counters: a service's recorders belong to its [`ServiceCounters`],
-//! an endpoint's to its [`EndpointCounters`], so that both keep what they recorded from one
-//! generation to the next as the counters do.
+//! Histograms stand beside the counters. A shard records into [`Recorder`]s of its own, which no
+//! other thread sees, and when control asks for them it hands them over whole, through the
+//! [`Handed`] of their [`ServiceCounters`] or [`EndpointCounters`]; control adds them up in
+//! [`Phases`].
 
 pub mod counters;
+pub mod handed;
 pub mod names;
+pub mod phase;
+pub mod recorder;
 pub mod report;
 pub mod totals;
 
@@ -19,4 +23,7 @@ pub use counters::{
     Counter, EndpointCounters, PlanCounters, STATUS_CLASSES, ServiceCounters, ShardCounters,
     status_class,
 };
+pub use handed::Handed;
+pub use phase::Phase;
+pub use recorder::{Phases, Recorder};
 pub use totals::{EndpointTotals, NoServiceTotals, ServiceTotals, ShardTotals};

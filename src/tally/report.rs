@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::Phases;
 use super::totals::{EndpointTotals, NoServiceTotals, ServiceTotals, ShardTotals};
 use crate::fault::Fault;
 
@@ -17,10 +18,15 @@ pub struct Report<'a> {
     pub process: Process<'a>,
     /// The newest plan's number.
     pub generation: u64,
+    /// Shards that had not handed over what they recorded when the report had to be made: their
+    /// part since the report before is missing from the phases.
+    pub late: Vec<usize>,
     /// In the order of the plan.
     pub services: Vec<ServiceReport<'a>>,
     /// What services counted that the plan no longer has.
     pub gone: ServiceTotals,
+    /// What was recorded of them.
+    pub gone_phases: &'a Phases,
     /// In the order of the shards.
     pub shards: Vec<ShardTotals>,
 }
@@ -43,10 +49,21 @@ pub struct Process<'a> {
 pub struct ServiceReport<'a> {
     /// The operator's name for it.
     pub name: &'a str,
-    /// Its endpoints' addresses, in the order of `totals.endpoints`.
-    pub endpoints: Vec<&'a str>,
     /// What it counted.
     pub totals: ServiceTotals,
+    /// What was recorded of it.
+    pub phases: &'a Phases,
+    /// In the order of `totals.endpoints`.
+    pub endpoints: Vec<EndpointReport<'a>>,
+}
+
+/// One endpoint; what it counted stands in its service's totals.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointReport<'a> {
+    /// Its address.
+    pub name: &'a str,
+    /// What was recorded of it.
+    pub phases: &'a Phases,
 }
 
 impl fmt::Display for Report<'_> {
@@ -77,7 +94,9 @@ impl fmt::Display for Report<'_> {
 
 fn write_service(f: &mut fmt::Formatter<'_>, service: &ServiceReport<'_>) -> fmt::Result {
     write_exchanges(f, &format!("service {}", service.name), &service.totals)?;
-    for (name, totals) in service.endpoints.iter().zip(&service.totals.endpoints) {
+    for (EndpointReport { name, .. }, totals) in
+        service.endpoints.iter().zip(&service.totals.endpoints)
+    {
         let EndpointTotals {
             exchanges, faults, ..
         } = totals;
@@ -209,6 +228,15 @@ impl fmt::Display for Up {
 mod tests {
     use super::*;
 
+    static NOTHING: Phases = Phases::of_service();
+
+    fn quiet_endpoint(name: &str) -> EndpointReport<'_> {
+        EndpointReport {
+            name,
+            phases: &NOTHING,
+        }
+    }
+
     fn report() -> Report<'static> {
         let endpoint = |exchanges, faults| EndpointTotals {
             exchanges,
@@ -229,6 +257,8 @@ mod tests {
             ..ServiceTotals::default()
         };
         Report {
+            late: Vec::new(),
+            gone_phases: &NOTHING,
             process: Process {
                 version: "0.1.0",
                 pid: 4711,
@@ -239,13 +269,18 @@ mod tests {
             services: vec![
                 ServiceReport {
                     name: "my-service",
-                    endpoints: vec!["127.0.0.1:9090", "127.0.0.1:9091"],
+                    endpoints: vec![
+                        quiet_endpoint("127.0.0.1:9090"),
+                        quiet_endpoint("127.0.0.1:9091"),
+                    ],
                     totals: busy,
+                    phases: &NOTHING,
                 },
                 ServiceReport {
                     name: "quiet",
-                    endpoints: vec!["[::1]:9092"],
+                    endpoints: vec![quiet_endpoint("[::1]:9092")],
                     totals: quiet,
+                    phases: &NOTHING,
                 },
             ],
             gone: ServiceTotals::default(),
@@ -264,6 +299,8 @@ mod tests {
                 own_answers: not_found,
                 faults,
             },
+            lived: Duration::from_secs(100),
+            busy: Duration::from_secs(31),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The numbers of all shards merged: plain sums, taken while the counters move.
 
 use std::ops::AddAssign;
+use std::time::Duration;
 
 use super::counters::{Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters};
 use crate::fault::Fault;
@@ -46,6 +47,10 @@ pub struct ShardTotals {
     pub exchanges: u64,
     /// What never got as far as a service.
     pub no_service: NoServiceTotals,
+    /// See [`ShardCounters::lived_microseconds`].
+    pub lived: Duration,
+    /// See [`ShardCounters::busy_microseconds`].
+    pub busy: Duration,
 }
 
 /// What never got as far as a service.
@@ -115,6 +120,8 @@ impl From<&ShardCounters> for ShardTotals {
                 own_answers: counters.no_service_own_answers.get(),
                 faults: values(&counters.no_service_faults),
             },
+            lived: Duration::from_micros(counters.lived_microseconds.get()),
+            busy: Duration::from_micros(counters.busy_microseconds.get()),
         }
     }
 }
