@@ -252,6 +252,21 @@ pub fn prepare_upstream(fd: RawFd) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))
 }
 
+/// How long the calling thread has run on a CPU, the kernel's part for it included. A system call.
+pub fn thread_busy() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` lives across the call, which fills it.
+    let answer = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    if answer == 0 {
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    } else {
+        Duration::ZERO
+    }
+}
+
 /// How many descriptors this process may have open (RLIMIT_NOFILE, the soft limit).
 pub fn descriptors_max() -> u64 {
     let mut limit = libc::rlimit {

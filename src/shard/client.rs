@@ -25,6 +25,9 @@ pub(super) struct Client {
     pub(super) listener: usize,
     /// Its address as text, for `X-Forwarded-For`.
     pub(super) address: AddressText,
+    /// When the first byte of the running request, or of the next one, was there, in nanoseconds of
+    /// the shard's clock.
+    pub(super) begun: u64,
     /// False exactly while a head's deadline runs: the first one's from accept, a later one's from
     /// its first byte.
     pub(super) greeted: bool,
@@ -55,6 +58,7 @@ impl Client {
             stream,
             listener,
             address,
+            begun: 0,
             greeted: false,
             _presence: presence,
         }
@@ -78,9 +82,11 @@ pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
         .reading()
         .arm(shard.patience(timeouts.head), Late::Head);
     loop {
+        let asked = shard.clock.turn();
         if client.stream.readable().await.is_err() {
             return;
         }
+        client.begun = shard.clock.ready_at(asked);
         let after;
         (client, after) = Slots::converse(&shard, client).await;
         if after == After::Close {
@@ -113,6 +119,8 @@ pub(super) async fn converse(shard: &Shard, client: &mut Client) -> After {
             shard.stock.put(inbox);
             return after;
         }
+        // Its first bytes have been here for a while, but it was not its turn.
+        client.begun = shard.clock.now();
     }
 }
 

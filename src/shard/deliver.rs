@@ -93,11 +93,12 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
                 });
             }
             self.send_head().await?;
+            self.exchange.timing.was_interim(!self.inbox.is_empty());
             answer = self.receive_answer(Reach::Begun).await?;
         }
         self.duplex.answered.set(true);
         self.from.watch().disarm();
-        let first = answer.take(&mut self.inbox);
+        let first = self.take(&mut answer);
         let first = first.map_err(|fault| Broken {
             fault,
             reach: Reach::Begun,
@@ -219,9 +220,18 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             if !matches!(read, Ok(1..)) {
                 return self.end_of_body(&read, answer);
             }
-            here = answer.take(&mut self.inbox)?;
+            here = self.take(answer)?;
             self.exchange.shard.give_way().await;
         }
+    }
+
+    /// Frames what is in the inbox.
+    fn take(&mut self, answer: &mut Answer) -> Result<Here, Fault> {
+        let here = answer.take(&mut self.inbox)?;
+        if answer.body.is_done() {
+            self.exchange.timing.answer_read();
+        }
+        Ok(here)
     }
 
     /// What it means that no more bytes come where a body's were awaited: its end, when only the
@@ -230,6 +240,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         let cut = self.from.cut_for();
         let by_us = cut.is_some() || self.duplex.fault.get().is_some();
         if read.is_ok() && !by_us && answer.body.end().is_ok() {
+            self.exchange.timing.answer_read();
             return Ok(());
         }
         Err(upstream_fault(cut, true))
@@ -237,9 +248,22 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
 
     /// Reads once into the inbox.
     async fn read(&mut self) -> io::Result<usize> {
-        let (read, back) = self.from.read(mem::take(&mut self.inbox)).await;
+        let timing = &self.exchange.timing;
+        let read = self.from.read(mem::take(&mut self.inbox));
+        // Until its answer begins, the endpoint is awaited from the moment when it has the request.
+        let ((read, back), at) = if timing.answer_has_begun() {
+            let (read, wait) = timing.reading(read).await;
+            (read, wait.end)
+        } else {
+            let clock = &self.exchange.shard.clock;
+            let asked = clock.turn();
+            (read.await, clock.ready_at(asked))
+        };
         self.inbox = back;
         let count = read?;
+        if 0 < count {
+            timing.answer_part_read(at);
+        }
         self.exchange
             .shard
             .counters
@@ -262,8 +286,10 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         let send_idle = self.exchange.listener.timeouts.send_idle;
         let counters = &self.exchange.shard.counters;
         counters.bytes_client_out.add(buffer.unsent() as u64);
-        let (sent, buffer) = self.to.write(buffer, send_idle, Late::ClientSend).await;
+        let write = self.to.write(buffer, send_idle, Late::ClientSend);
+        let ((sent, buffer), wait) = self.exchange.timing.asking(write).await;
         if sent.is_ok() {
+            self.exchange.timing.answer_part_told(wait);
             return Ok(buffer);
         }
         self.exchange.shard.stock.put(buffer);

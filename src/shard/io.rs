@@ -20,6 +20,7 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, S
 use monoio::net::TcpStream;
 
 use super::buffer::Buffer;
+use super::clock::Clock;
 use super::deadline::{Late, Watch, Wheel};
 use crate::fd::{self, Cut};
 use crate::plan::Ticks;
@@ -291,11 +292,21 @@ pub(crate) async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
 }
 
-/// Starts a task that nobody waits for; `caught` is called when it panics.
-pub(crate) fn spawn(task: impl Future<Output = ()> + 'static, caught: impl FnOnce() + 'static) {
+/// Starts a task that nobody waits for; `caught` is called when it panics. `clock` is told whenever
+/// it runs.
+pub(crate) fn spawn(
+    clock: &Rc<Clock>,
+    task: impl Future<Output = ()> + 'static,
+    caught: impl FnOnce() + 'static,
+) {
     // The box keeps the task at its own size: as an argument of an async function it would be held
     // twice.
-    let task = Caught(Box::pin(task));
+    let mut task = Caught(Box::pin(task));
+    let clock = Rc::clone(clock);
+    let task = poll_fn(move |context| {
+        clock.task_runs();
+        Pin::new(&mut task).poll(context)
+    });
     // Dropping the handle detaches the task.
     drop(monoio::spawn(async move {
         if task.await.is_err() {

@@ -4,8 +4,8 @@
 //! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts,
 //! `client` lives between two requests, `serve` is one exchange top to bottom, `upstream` finds a
 //! connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways. Below
-//! them the shard's own parts: `pool`, `deadline`, `buffer`, `slots`, `clock`; at the edge `io` and
-//! `driver`, the only modules that know the runtime.
+//! them the shard's own parts: `pool`, `deadline`, `buffer`, `slots`, `clock`, `timing`, `tallies`;
+//! at the edge `io` and `driver`, the only modules that know the runtime.
 
 mod client;
 mod deliver;
@@ -22,6 +22,8 @@ mod clock;
 mod deadline;
 mod pool;
 mod slots;
+mod tallies;
+mod timing;
 
 mod driver;
 mod io;
@@ -38,7 +40,7 @@ pub use run::{Setup, ShardError, run};
 use crate::balance::{Picker, Xorshift};
 use crate::door::{Notice, Posted, Subscriber};
 use crate::plan::{Life, Listener, Plan, Policy, Service, ServiceIndex, Ticks};
-use crate::tally::{PlanCounters, ServiceCounters, ShardCounters};
+use crate::tally::ShardCounters;
 
 /// How long a client may be quiet during a drain before it is closed: two seconds.
 const QUIET: Ticks = Ticks(20);
@@ -48,7 +50,7 @@ const TURNS_MAX: u32 = 64;
 /// What the tasks of one shard share; none of it leaves the thread.
 #[derive(Debug)]
 struct Shard {
-    clock: clock::Clock,
+    clock: Rc<clock::Clock>,
     wheel: Rc<deadline::Wheel>,
     stock: buffer::Stock,
     slots: slots::Slots,
@@ -58,6 +60,7 @@ struct Shard {
     current: RefCell<Rc<Current>>,
     door: RefCell<Subscriber>,
     counters: Arc<ShardCounters>,
+    tallies: tallies::Tallies,
     /// Client connections that are open.
     clients: Cell<u32>,
     /// The descriptors of the sockets that are accepted from.
@@ -98,19 +101,22 @@ impl NotFound {
 #[derive(Debug)]
 struct Current {
     posted: Arc<Posted>,
-    shard: usize,
     /// By service; a picker's state is the shard's own.
     pickers: Box<[RefCell<Picker>]>,
+    /// By service.
+    tallies: Box<[Rc<tallies::ServiceTally>]>,
     /// By listener: client connections open on it. A client holds its listener's, across plans.
     clients: Box<[Rc<Cell<u32>>]>,
 }
 
 impl Current {
-    /// Prepares `posted` for this shard; listeners that `last` had keep their clients' count.
+    /// Prepares `posted` for this shard; listeners that `last` had keep their clients' count, and
+    /// services and endpoints their recorders.
     fn new(
         posted: Arc<Posted>,
         shard: usize,
         last: Option<&Self>,
+        tallies: &tallies::Tallies,
         generator: &mut Xorshift,
     ) -> Self {
         let picker = |service: &Arc<Service>| {
@@ -137,10 +143,12 @@ impl Current {
         };
         let clients = posted.plan.listeners.iter().map(clients).collect();
         let pickers = posted.plan.services.iter().map(picker).collect();
+        let last = last.map_or(&[][..], |last| &last.tallies);
+        let tallies = tallies.open(&posted.counters[shard], last);
         Self {
             posted,
-            shard,
             pickers,
+            tallies,
             clients,
         }
     }
@@ -149,12 +157,8 @@ impl Current {
         &self.posted.plan
     }
 
-    fn counters(&self) -> &PlanCounters {
-        &self.posted.counters[self.shard]
-    }
-
-    fn service_counters(&self, service: ServiceIndex) -> &ServiceCounters {
-        &self.counters().services[service.0 as usize]
+    fn tally(&self, service: ServiceIndex) -> &tallies::ServiceTally {
+        &self.tallies[service.0 as usize]
     }
 
     fn is_draining(&self) -> bool {

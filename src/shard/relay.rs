@@ -102,13 +102,14 @@ pub(super) async fn one_way(
         .bytes_upstream_out
         .add(outbox.unsent() as u64);
     let mut up = link.stream.outgoing();
-    let (sent, back) = up
-        .write(mem::take(outbox), timeouts.send_idle, Late::UpstreamSend)
-        .await;
+    let write = up.write(mem::take(outbox), timeouts.send_idle, Late::UpstreamSend);
+    let ((sent, back), wait) = exchange.timing.asking(write).await;
     *outbox = back;
     if sent.is_err() {
         return Err(Broken::new(upstream_fault(link.stream.cut_for(), false)));
     }
+    exchange.timing.request_part_sent(wait);
+    exchange.timing.request_sent();
     link.stream.reading().arm(timeouts.response, Late::Response);
     let duplex = Duplex::default();
     duplex.uploaded.set(true);

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::buffer::Stock;
 use super::clock::Clock;
@@ -14,6 +15,7 @@ use super::driver::{AnyRuntime, DriverChoice, DriverKind};
 use super::io::{Bell, Caught, Listening, sleep, spawn};
 use super::pool::Pool;
 use super::slots::Slots;
+use super::tallies::Tallies;
 use super::{Current, NotFound, QUIET, Shard, listen};
 use crate::balance;
 use crate::door::{Notice, Posted, Subscriber};
@@ -96,9 +98,10 @@ impl Shard {
     fn new(door: Subscriber, posted: Arc<Posted>, nonblocking: bool) -> Self {
         let mut generator = balance::generator();
         let counters = Arc::clone(door.counters());
-        let current = Current::new(posted, door.shard(), None, &mut generator);
+        let tallies = Tallies::default();
+        let current = Current::new(posted, door.shard(), None, &tallies, &mut generator);
         Self {
-            clock: Clock::start(),
+            clock: Rc::new(Clock::start()),
             wheel: Wheel::new(),
             stock: Stock::new(),
             slots: Slots::default(),
@@ -107,6 +110,7 @@ impl Shard {
             current: RefCell::new(Rc::new(current)),
             door: RefCell::new(door),
             counters,
+            tallies,
             clients: Cell::new(0),
             listeners: RefCell::default(),
             changed: Bell::default(),
@@ -118,6 +122,8 @@ impl Shard {
 
     /// Serves until the drain is over.
     async fn live(self: Rc<Self>, sockets: Vec<(usize, OwnedFd)>) -> Result<(), ShardError> {
+        let clock = Rc::clone(&self.clock);
+        self.start(async move { clock.keep().await });
         for (listener, socket) in sockets {
             let listening = Listening::new(socket).map_err(ShardError::Listener)?;
             self.listeners.borrow_mut().push(listening.fd());
@@ -130,6 +136,8 @@ impl Shard {
         }
         self.pool.clear();
         self.slots.clear();
+        self.clock.dismiss_keeper();
+        self.tallies.hand_over();
         self.notify(Notice::Drained);
         Ok(())
     }
@@ -149,7 +157,7 @@ impl Shard {
     /// Starts a task of this shard. A panic in it ends it alone, and is counted.
     pub(super) fn start(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
         let shard = Rc::clone(self);
-        spawn(task, move || shard.panicked());
+        spawn(&self.clock, task, move || shard.panicked());
     }
 
     pub(super) fn panicked(&self) {
@@ -160,6 +168,7 @@ impl Shard {
     /// The tick, until the drain is over.
     async fn tick(self: &Rc<Self>) {
         let mut swept = self.clock.tick();
+        let mut counted = (Duration::ZERO, Duration::ZERO);
         let mut ended_at = None;
         loop {
             sleep(TICK).await;
@@ -167,6 +176,8 @@ impl Shard {
             self.wheel.advance(now);
             self.wheel.look_for_gone();
             self.look_at_door();
+            self.hand_over();
+            self.count_time(&mut counted);
             if SECOND <= now - swept {
                 swept = now;
                 self.counters.upstreams_idle.sub(self.pool.sweep(now));
@@ -200,7 +211,8 @@ impl Shard {
         };
         let shard = self.door.borrow().shard();
         let last = self.current();
-        let current = Current::new(posted, shard, Some(&last), &mut self.generator.borrow_mut());
+        let generator = &mut self.generator.borrow_mut();
+        let current = Current::new(posted, shard, Some(&last), &self.tallies, generator);
         if current.is_draining() {
             self.wheel.hasten(Late::KeepAlive, QUIET);
             self.wheel.hasten(Late::Head, QUIET);
@@ -208,6 +220,30 @@ impl Shard {
         *self.current.borrow_mut() = Rc::new(current);
         self.adopted();
         self.changed.ring();
+    }
+
+    /// Lays down what was recorded, if control asks for it.
+    fn hand_over(&self) {
+        let mut door = self.door.borrow_mut();
+        if let Some(asked) = door.asked_for_recorders() {
+            self.tallies.hand_over();
+            door.answer(asked);
+        }
+    }
+
+    /// Counts how long this thread has lived and how much of that it was busy, beyond what was
+    /// `counted` of both.
+    fn count_time(&self, counted: &mut (Duration, Duration)) {
+        let (lived, busy) = (Duration::from_nanos(self.clock.now()), fd::thread_busy());
+        let microseconds = |more: Duration| more.as_micros() as u64;
+        let counters = &self.counters;
+        counters
+            .lived_microseconds
+            .add(microseconds(lived - counted.0));
+        counters
+            .busy_microseconds
+            .add(microseconds(busy.saturating_sub(counted.1)));
+        *counted = (lived, busy);
     }
 
     fn adopted(&self) {

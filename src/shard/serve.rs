@@ -15,6 +15,8 @@ use super::client::{After, Client};
 use super::deadline::Late;
 use super::linger::linger;
 use super::relay::{self, Broken, Reach};
+use super::tallies::ServiceTally;
+use super::timing::Timing;
 use super::upstream::{self, Tries};
 use super::{Current, Shard};
 use crate::balance::{self, Picker};
@@ -26,17 +28,19 @@ use crate::http::head::{FieldSpace, HeadLimits, HeadScan, Request};
 use crate::http::hop::{RequestHop, write_request};
 use crate::http::reply::{Reply, write_reply};
 use crate::plan::{Listener, Service, ServiceIndex};
-use crate::tally::ServiceCounters;
+use crate::tally::{Phase, ServiceCounters};
 
 /// What every step of an exchange may look at.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Exchange<'a> {
     pub(super) shard: &'a Shard,
     pub(super) current: &'a Current,
     pub(super) listener: &'a Listener,
     index: ServiceIndex,
     pub(super) service: &'a Service,
+    pub(super) tally: &'a ServiceTally,
     pub(super) counters: &'a ServiceCounters,
+    pub(super) timing: Timing<'a>,
     pub(super) facts: RequestFacts,
     /// The endpoint of the running try, by its place in the service.
     pub(super) endpoint: Cell<usize>,
@@ -72,19 +76,26 @@ const REWRITE_BYTES: usize = 512;
 /// Serves one request; what is left in `inbox` belongs to the next one.
 pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buffer) -> After {
     let current = shard.current();
-    let head = match receive_head(shard, &current, client, inbox).await {
+    let timing = Timing::new(&shard.clock, client.begun);
+    let head = match receive_head(shard, &current, client, inbox, &timing).await {
         Ok(Some(length)) => length,
         Ok(None) => return After::Close,
-        Err(fault) => return refuse(&current, shard, client, Refusal::of_head(fault)).await,
+        Err(fault) => {
+            let refusal = Refusal::of_head(fault);
+            return refuse(&current, shard, client, refusal, &timing).await;
+        }
     };
     let mut order = match order(shard, &current, client, inbox, head) {
         Ok(order) => order,
-        Err(refusal) => return refuse(&current, shard, client, refusal).await,
+        Err(refusal) => return refuse(&current, shard, client, refusal, &timing).await,
     };
     if inbox.is_empty() {
         shard.stock.put(mem::take(inbox));
     }
-    let exchange = Exchange::new(shard, &current, client.listener, &order);
+    if !order.is_at_hand() {
+        timing.request_goes_on();
+    }
+    let exchange = Exchange::new(shard, &current, client.listener, &order, timing);
     let forwarded = forward(&exchange, client, inbox, &mut order).await;
     shard.stock.put(mem::take(&mut order.outbox));
     match forwarded {
@@ -100,6 +111,7 @@ async fn receive_head(
     current: &Current,
     client: &mut Client,
     inbox: &mut Buffer,
+    timing: &Timing<'_>,
 ) -> Result<Option<usize>, Fault> {
     let listener = &current.plan().listeners[client.listener];
     let limits = head_limits(listener);
@@ -118,8 +130,10 @@ async fn receive_head(
         if !inbox.make_room(limits.bytes_max) {
             return Err(Fault::RequestHeadTooLarge);
         }
-        let (read, back) = client.stream.incoming().read(mem::take(inbox)).await;
+        let mut incoming = client.stream.incoming();
+        let ((read, back), wait) = timing.reading(incoming.read(mem::take(inbox))).await;
         *inbox = back;
+        timing.request_received(wait.end);
         match read {
             Ok(0) => return without_head(shard, client, inbox),
             Ok(count) => shard.counters.bytes_client_in.add(count as u64),
@@ -256,8 +270,10 @@ async fn forward(
             Box::pin(relay::both_ways(exchange, &mut link, client, inbox, order)).await
         };
         client.stream.reading().unguard();
+        exchange.record_try();
         match delivered {
             Ok(delivered) => {
+                exchange.record_end(true);
                 if delivered.reusable {
                     upstream::put_back(exchange, link, delivered.suspect);
                 }
@@ -288,20 +304,41 @@ async fn settle(
             fd::reset_at_close(client.stream.fd());
             After::Close
         }
-        Reach::Part | Reach::OwnAnswer => After::Close,
+        Reach::Part => After::Close,
+        Reach::OwnAnswer => {
+            exchange.record_end(false);
+            After::Close
+        }
         // Nobody is left to be told.
         Reach::Nothing | Reach::Begun if fault.is_unanswerable() => After::Close,
         Reach::Nothing | Reach::Begun => {
             exchange.counters.own_answers.add(1);
-            let facts = Some(order.facts);
-            let (shard, current) = (exchange.shard, exchange.current);
-            answer(shard, current, client, fault, facts, order.body.is_done()).await
+            let Exchange {
+                shard,
+                current,
+                tally,
+                ref timing,
+                ..
+            } = *exchange;
+            let answer = Answer {
+                fault,
+                facts: Some(order.facts),
+                whole: order.body.is_done(),
+                tally: Some(tally),
+            };
+            answer.send(shard, current, client, timing).await
         }
     }
 }
 
 /// Counts and answers a request that is not forwarded.
-async fn refuse(current: &Current, shard: &Shard, client: &mut Client, refusal: Refusal) -> After {
+async fn refuse(
+    current: &Current,
+    shard: &Shard,
+    client: &mut Client,
+    refusal: Refusal,
+    timing: &Timing<'_>,
+) -> After {
     let Refusal {
         fault,
         service,
@@ -310,9 +347,9 @@ async fn refuse(current: &Current, shard: &Shard, client: &mut Client, refusal: 
     } = refusal;
     let answered = u64::from(!fault.is_unanswerable());
     shard.counters.exchanges.add(1);
-    match service {
-        Some(service) => {
-            let counters = current.service_counters(service);
+    let tally = service.map(|service| current.tally(service));
+    match tally {
+        Some(ServiceTally { counters, .. }) => {
             counters.exchanges.add(1);
             counters.own_answers.add(answered);
             counters.count_fault(fault);
@@ -326,42 +363,71 @@ async fn refuse(current: &Current, shard: &Shard, client: &mut Client, refusal: 
     if fault.is_unanswerable() {
         return After::Close;
     }
-    answer(shard, current, client, fault, facts, whole).await
+    if !whole {
+        timing.request_goes_on();
+    }
+    let answer = Answer {
+        fault,
+        facts,
+        whole,
+        tally,
+    };
+    answer.send(shard, current, client, timing).await
 }
 
-/// Sends an answer of ringmain's own. The connection goes on where the request was `whole`, so that
-/// the next one's begin is known.
-async fn answer(
-    shard: &Shard,
-    current: &Current,
-    client: &mut Client,
+/// An answer of ringmain's own.
+#[derive(Debug)]
+struct Answer<'a> {
     fault: Fault,
     facts: Option<RequestFacts>,
+    /// True exactly when nothing of the request is left to be read.
     whole: bool,
-) -> After {
-    shard.counters.own_answers.add(1);
-    let close = !whole || shard.is_draining() || !facts.is_some_and(|facts| facts.keep_alive);
-    let mut outbox = shard.stock.take(SMALL);
-    write_reply(outbox.tail(), fault, &reply(facts, close));
-    outbox.send_all();
-    shard.counters.bytes_client_out.add(outbox.unsent() as u64);
-    let send_idle = current.plan().listeners[client.listener].timeouts.send_idle;
-    let (sent, outbox) = client
-        .stream
-        .outgoing()
-        .write(outbox, send_idle, Late::ClientSend)
-        .await;
-    shard.stock.put(outbox);
-    if sent.is_err() {
-        return After::Close;
+    /// `None` when the request did not get as far as a service.
+    tally: Option<&'a ServiceTally>,
+}
+
+impl Answer<'_> {
+    /// Sends it. The connection goes on where the request was whole, so that the next one's begin
+    /// is known.
+    async fn send(
+        self,
+        shard: &Shard,
+        current: &Current,
+        client: &mut Client,
+        timing: &Timing<'_>,
+    ) -> After {
+        let Self {
+            fault,
+            facts,
+            whole,
+            tally,
+        } = self;
+        shard.counters.own_answers.add(1);
+        let close = !whole || shard.is_draining() || !facts.is_some_and(|facts| facts.keep_alive);
+        let mut outbox = shard.stock.take(SMALL);
+        write_reply(outbox.tail(), fault, &reply(facts, close));
+        outbox.send_all();
+        shard.counters.bytes_client_out.add(outbox.unsent() as u64);
+        let send_idle = current.plan().listeners[client.listener].timeouts.send_idle;
+        let mut outgoing = client.stream.outgoing();
+        let write = outgoing.write(outbox, send_idle, Late::ClientSend);
+        let ((sent, outbox), wait) = timing.asking(write).await;
+        shard.stock.put(outbox);
+        if sent.is_err() {
+            return After::Close;
+        }
+        timing.answer_part_told(wait);
+        if let Some(tally) = tally {
+            timing.end(|phase, nanoseconds| tally.record(phase, nanoseconds));
+        }
+        if !close {
+            return After::KeepAlive;
+        }
+        if !whole {
+            linger(shard, client).await;
+        }
+        After::Close
     }
-    if !close {
-        return After::KeepAlive;
-    }
-    if !whole {
-        linger(shard, client).await;
-    }
-    After::Close
 }
 
 /// The shape of an own answer to a request of which `facts` are known.
@@ -385,14 +451,23 @@ impl Drop for CountsPanic<'_> {
 }
 
 impl<'a> Exchange<'a> {
-    fn new(shard: &'a Shard, current: &'a Current, listener: usize, order: &Order) -> Self {
+    fn new(
+        shard: &'a Shard,
+        current: &'a Current,
+        listener: usize,
+        order: &Order,
+        timing: Timing<'a>,
+    ) -> Self {
+        let tally = current.tally(order.service);
         Self {
             shard,
             current,
             listener: &current.plan().listeners[listener],
             index: order.service,
             service: current.plan().service(order.service),
-            counters: current.service_counters(order.service),
+            tally,
+            counters: &tally.counters,
+            timing,
             facts: order.facts,
             endpoint: Cell::new(0),
         }
@@ -403,6 +478,25 @@ impl<'a> Exchange<'a> {
         self.counters.count_fault(fault);
         self.counters.own_answers.add(1);
         self.shard.counters.own_answers.add(1);
+    }
+
+    /// Records what the try that is over has reached, for its endpoint and for the service.
+    fn record_try(&self) {
+        let endpoint = self.endpoint.get();
+        self.timing
+            .end_try(|phase, nanoseconds| self.tally.record_both(endpoint, phase, nanoseconds));
+    }
+
+    /// Records the whole of the exchange, whose answer has reached the client: the endpoint's, if
+    /// it was `forwarded`, or one of ringmain's own.
+    fn record_end(&self, forwarded: bool) {
+        self.timing.end(|phase, nanoseconds| {
+            self.tally.record(phase, nanoseconds);
+            if forwarded && phase == Phase::Total {
+                self.tally
+                    .record_endpoint(self.endpoint.get(), phase, nanoseconds);
+            }
+        });
     }
 
     /// The service's picker on this shard.

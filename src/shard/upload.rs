@@ -63,31 +63,32 @@ impl<R: AsyncReadRent, W: AsyncWriteRent> Up<'_, '_, R, W> {
             self.inbox.discard_unsent();
             shard.give_way().await;
         }
-        self.duplex
-            .uploaded
-            .set(forwarding && !self.duplex.over.get());
+        if forwarding && !self.duplex.over.get() {
+            self.duplex.uploaded.set(true);
+            self.exchange.timing.request_sent();
+        }
     }
 
     /// Reads once and says how many of the bytes are the body's, and go on as they are.
     async fn receive_body(&mut self, reading_away: bool) -> Result<usize, Fault> {
-        self.receive(reading_away).await?;
+        let at = self.receive(reading_away).await?;
         let passed = self.order.body.pass(self.inbox.filled());
-        passed
-            .map(|passed| passed.taken)
-            .map_err(|error| error.request_fault())
+        let passed = passed.map_err(|error| error.request_fault())?;
+        if self.order.body.is_done() {
+            self.exchange.timing.request_received(at);
+        }
+        Ok(passed.taken)
     }
 
-    /// Reads once.
-    async fn receive(&mut self, reading_away: bool) -> Result<(), Fault> {
+    /// Reads once, and says when there was something.
+    async fn receive(&mut self, reading_away: bool) -> Result<u64, Fault> {
         let (idle, late) = if reading_away {
             (LINGER, Late::Linger)
         } else {
             (self.exchange.listener.timeouts.body_idle, Late::RequestBody)
         };
-        let (read, back) = self
-            .from
-            .read_within(mem::take(self.inbox), idle, late)
-            .await;
+        let read = self.from.read_within(mem::take(self.inbox), idle, late);
+        let ((read, back), wait) = self.exchange.timing.reading(read).await;
         *self.inbox = back;
         let expired = self.from.watch().expired();
         match read {
@@ -97,7 +98,7 @@ impl<R: AsyncReadRent, W: AsyncWriteRent> Up<'_, '_, R, W> {
                     .counters
                     .bytes_client_in
                     .add(count as u64);
-                Ok(())
+                Ok(wait.end)
             }
             Ok(_) if expired == Some(Late::RequestBody) => Err(Fault::RequestTimeout),
             Ok(_) => Err(Fault::RequestIncomplete),
@@ -111,7 +112,11 @@ impl<R: AsyncReadRent, W: AsyncWriteRent> Up<'_, '_, R, W> {
         let send_idle = self.exchange.service.timeouts.send_idle;
         let counters = &self.exchange.shard.counters;
         counters.bytes_upstream_out.add(buffer.unsent() as u64);
-        let (sent, buffer) = self.to.write(buffer, send_idle, Late::UpstreamSend).await;
+        let write = self.to.write(buffer, send_idle, Late::UpstreamSend);
+        let ((sent, buffer), wait) = self.exchange.timing.asking(write).await;
+        if sent.is_ok() {
+            self.exchange.timing.request_part_sent(wait);
+        }
         if sent.is_err() && self.to.watch().expired() == Some(Late::UpstreamSend) {
             self.duplex.fault.set(Some(Fault::ConnectionWriteTimeout));
         }

@@ -11,7 +11,7 @@ use super::serve::Exchange;
 use crate::fault::{Fault, Side};
 use crate::fd;
 use crate::plan::Endpoint;
-use crate::tally::ShardCounters;
+use crate::tally::{Phase, ShardCounters};
 
 /// The most tries that any configuration allows, the first included.
 const TRIES_MAX: usize = 16;
@@ -210,7 +210,11 @@ fn take<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint, look: bool) -> Option<
 async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result<Link<'a>> {
     let shard = exchange.shard;
     let timeout = exchange.service.timeouts.connect;
-    let mut stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
+    let connect = || {
+        let connecting = Stream::connect(endpoint.address, timeout, &shard.wheel);
+        exchange.timing.asking(connecting)
+    };
+    let (mut stream, mut wait) = connect().await;
     // Idle connections must not keep one that is needed from being made.
     while stream.as_ref().is_err_and(fd::is_out_of_descriptors) && shard.pool.give_up_oldest() {
         shard.counters.upstreams_idle.sub(1);
@@ -218,9 +222,13 @@ async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result
             // Closing takes the ring a turn.
             sleep(TURN).await;
         }
-        stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
+        (stream, wait) = connect().await;
     }
     let stream = stream?;
+    let (picked, took) = (exchange.endpoint.get(), wait.end - wait.begin);
+    exchange
+        .tally
+        .record_both(picked, Phase::UpstreamConnect, took);
     shard.counters.upstreams_opened.add(1);
     Ok(Link::new(shard, stream, false))
 }
