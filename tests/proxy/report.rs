@@ -30,6 +30,30 @@ fn the_report_at_the_end_is_exact(driver: Driver) {
     assert_eq!(report.services["a"].exchanges, 21);
     assert_eq!(report.no_service.exchanges, 3);
     assert_eq!(report.connections, 0);
+    let service = &report.services["a"];
+    let endpoint = &service.endpoint_phases[&origin.address().to_string()];
+    for (phases, of_endpoint) in [(&service.phases, false), (endpoint, true)] {
+        for label in [
+            "upstream_send",
+            "upstream_wait",
+            "upstream_receive",
+            "total",
+        ] {
+            let times = phases[label];
+            assert_eq!(times.count, 21, "{label}: {report:#?}");
+            let quantiles = [times.p50, times.p90, times.p99, times.p999, times.p9999];
+            assert!(
+                quantiles.is_sorted() && times.p9999 <= times.max,
+                "{times:?}"
+            );
+        }
+        for label in ["client_receive", "client_send", "own"] {
+            let count = phases.get(label).map(|times| times.count);
+            assert_eq!(count, (!of_endpoint).then_some(21), "{label}: {report:#?}");
+        }
+        let wait = phases["upstream_wait"].max;
+        assert!(wait <= phases["total"].max, "{report:#?}");
+    }
     assert!(report.late.is_empty(), "{report:#?}");
 }
 

@@ -3,10 +3,12 @@
 //! Pure: no clock, no counters, no plan; names, totals and histograms are arguments. A report is
 //! cut to what a [`Selection`] names, and the [`Excerpt`] is written.
 
+mod hdr;
+mod json;
 mod selection;
 mod text;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::Phases;
 use super::totals::{ServiceTotals, ShardTotals};
@@ -76,6 +78,50 @@ pub struct EndpointReport<'a> {
     pub name: &'a str,
     /// What was recorded of it.
     pub phases: &'a Phases,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+    /// One distribution for the plotters of HdrHistogram.
+    Hgrm,
+    /// Every histogram for the processors of HdrHistogram.
+    Hlog,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Text, Self::Json, Self::Hgrm, Self::Hlog];
+
+    /// Its name on the command line and in requests.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Hgrm => "hgrm",
+            Self::Hlog => "hlog",
+        }
+    }
+}
+
+impl Excerpt<'_> {
+    /// The excerpt in `format`; `now` is the time of day.
+    ///
+    /// # Errors
+    /// When the format holds one distribution and more than one service is left.
+    pub fn render(&self, format: Format, now: SystemTime) -> Result<String, SelectionError> {
+        match format {
+            Format::Text => Ok(self.to_string()),
+            Format::Json => Ok(json::json(self)),
+            Format::Hgrm => hdr::hgrm(self),
+            Format::Hlog => Ok(hdr::hlog(self, now)),
+        }
+    }
 }
 
 /// The causes that were counted, in the order of an exchange's life.

@@ -133,6 +133,9 @@ impl Excerpt<'_> {
 /// The first names, and how many more there are: a plan may have thousands.
 fn some(names: &[String]) -> String {
     const SHOWN: usize = 20;
+    if names.is_empty() {
+        return "none, there are no services".to_owned();
+    }
     let mut text = names[..names.len().min(SHOWN)].join(", ");
     if SHOWN < names.len() {
         text += &format!(" and {} more", names.len() - SHOWN);
