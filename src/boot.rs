@@ -10,10 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 
 use core_affinity::CoreId;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, channel, unbounded_channel};
 
 use crate::balance;
-use crate::config::{self, Config};
+use crate::config::{self, AdminAddress, Config};
+use crate::control::admin;
 use crate::control::compile::Live;
 use crate::control::log::register_shard_thread;
 use crate::control::run::{Control, ShardEnd, Supervisor};
@@ -35,8 +36,23 @@ pub struct Options {
     pub report_at_end: bool,
 }
 
-/// What is called once all shards serve, with every listener's name and bound address.
-pub type OnReady<'a> = dyn FnMut(&[(String, SocketAddr)]) + 'a;
+/// Every listener's name and the address that it is bound to.
+pub type Listeners = Vec<(String, SocketAddr)>;
+
+/// Where the process can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// In the order of the configuration.
+    pub listeners: Listeners,
+    /// The admin API's; `None` where it is off.
+    pub admin: Option<AdminAddress>,
+}
+
+/// What is called once all shards serve.
+pub type OnReady<'a> = dyn FnMut(&Addresses) + 'a;
+
+/// Requests of the admin API that may wait for control; its clients are few.
+const WANTED_MAX: usize = 32;
 
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +64,14 @@ pub enum BootError {
         name: String,
         /// Its address.
         address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The admin API's address cannot be bound.
+    #[error("the admin API: {address}: {source}")]
+    Admin {
+        /// `[admin] address`.
+        address: AdminAddress,
         /// What the kernel says.
         source: io::Error,
     },
@@ -74,7 +98,12 @@ pub fn run(
     on_ready: &mut OnReady<'_>,
 ) -> Result<End, BootError> {
     let shards = shard_count(config.runtime().shards);
-    let sockets = bind_all(config, shards)?;
+    let (listeners, sockets) = bind_all(config, shards)?;
+    let address = &config.admin().address;
+    let admin = admin::Bound::open(address).map_err(|source| BootError::Admin {
+        address: address.clone(),
+        source,
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -82,13 +111,32 @@ pub fn run(
             what: "control's runtime",
             source,
         })?;
-    runtime.block_on(serve(config, options, sockets, shards, on_ready))
+    let opened = Opened {
+        addresses: Addresses {
+            listeners,
+            admin: admin.as_ref().map(|admin| admin.address().clone()),
+        },
+        sockets,
+        admin,
+    };
+    runtime.block_on(serve(config, options, opened, shards, on_ready))
+}
+
+/// What listens before anything runs.
+struct Opened {
+    addresses: Addresses,
+    sockets: Sockets,
+    admin: Option<admin::Bound>,
 }
 
 async fn serve(
     config: &Config,
     options: Options,
-    sockets: Sockets,
+    Opened {
+        addresses,
+        sockets,
+        admin,
+    }: Opened,
     shards: usize,
     on_ready: &mut OnReady<'_>,
 ) -> Result<End, BootError> {
@@ -107,8 +155,15 @@ async fn serve(
     };
     let control = Control::new(publisher, config.clone(), live, options.report_at_end);
     let (ended, ends) = unbounded_channel();
+    let (wanted_in, wanted) = channel(WANTED_MAX);
+    let admin = admin.map(|admin| admin.serve(wanted_in)).transpose();
+    let admin = admin.map_err(|source| BootError::System {
+        what: "the admin API's socket",
+        source,
+    })?;
     let mut boot = Boot {
         sockets,
+        addresses,
         cpus: cpus(config.runtime().pin, shards),
         driver: driver(config.runtime().driver),
         threads: Vec::new(),
@@ -123,9 +178,12 @@ async fn serve(
             })?;
     }
     let end = control
-        .run(signals, ends, &mut boot)
+        .run(signals, ends, wanted, &mut boot)
         .await
         .map_err(BootError::Shard)?;
+    if let Some(admin) = admin {
+        admin.finish().await;
+    }
     for thread in boot.threads {
         // Its end came through the channel; what is left of the thread is its return.
         let _ended = thread.join();
@@ -136,6 +194,7 @@ async fn serve(
 /// What boot keeps while the proxy runs.
 struct Boot<'a> {
     sockets: Sockets,
+    addresses: Addresses,
     /// By shard; empty when shards are not pinned.
     cpus: Vec<CoreId>,
     driver: DriverChoice,
@@ -146,8 +205,6 @@ struct Boot<'a> {
 
 /// The listening sockets of the process.
 struct Sockets {
-    /// By listener: its name and the address that it is bound to.
-    bound: Vec<(String, SocketAddr)>,
     /// By listener, then by shard; empty once the drain has begun.
     open: Vec<Vec<OwnedFd>>,
 }
@@ -190,7 +247,7 @@ impl Supervisor for Boot<'_> {
     }
 
     fn ready(&mut self) {
-        (self.on_ready)(&self.sockets.bound);
+        (self.on_ready)(&self.addresses);
     }
 }
 
@@ -257,11 +314,9 @@ fn draw_name() -> String {
 
 /// Binds every listener once per shard. On port 0 the kernel picks one for the first, and the
 /// others follow.
-fn bind_all(config: &Config, shards: usize) -> Result<Sockets, BootError> {
-    let mut sockets = Sockets {
-        bound: Vec::new(),
-        open: Vec::new(),
-    };
+fn bind_all(config: &Config, shards: usize) -> Result<(Listeners, Sockets), BootError> {
+    let mut bound = Listeners::new();
+    let mut sockets = Sockets { open: Vec::new() };
     for listener in config.listeners() {
         let failed = |source| BootError::Bind {
             name: listener.name.clone(),
@@ -274,10 +329,10 @@ fn bind_all(config: &Config, shards: usize) -> Result<Sockets, BootError> {
         while open.len() < shards {
             open.push(fd::listen(address, BACKLOG).map_err(failed)?);
         }
-        sockets.bound.push((listener.name.clone(), address));
+        bound.push((listener.name.clone(), address));
         sockets.open.push(open);
     }
-    Ok(sockets)
+    Ok((bound, sockets))
 }
 
 /// SO_REUSEPORT would let a second process of the same user share the port unseen; so the address

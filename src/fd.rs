@@ -6,13 +6,16 @@
 
 #![expect(unsafe_code, reason = "this is the edge to the kernel")]
 
+use std::fs::{File, Permissions};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 /// Which directions of a connection to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +125,26 @@ pub fn probe_bind(address: SocketAddr) -> io::Result<()> {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())
+}
+
+/// A listening socket at `path`, close-on-exec, not blocking, which its owner alone may connect to
+/// (mode 0600).
+///
+/// # Errors
+/// What socket(2), fchmod(2), bind(2) or listen(2) say.
+pub fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    /// Clients that may wait to be accepted.
+    const BACKLOG: i32 = 64;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // Linux gives the file that bind makes the mode that the socket has: there is no moment at
+    // which others could connect.
+    let file = File::from(OwnedFd::from(socket));
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    let socket = Socket::from(OwnedFd::from(file));
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// The address that a socket is bound to.

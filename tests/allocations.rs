@@ -90,6 +90,7 @@ fn check(driver: &str) {
     let origin = origin();
     let text = format!(
         "[runtime]\nshards = 1\ndriver = \"{driver}\"\ndrain_timeout = \"0s\"\n\
+         [admin]\naddress = \"\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\nservice = \"a\"\n\
          [[service]]\nname = \"a\"\npolicy = \"round_robin\"\nbackends = [\"{origin}\"]\n\
          backend_field = \"X-Backend\"\n\
@@ -99,7 +100,8 @@ fn check(driver: &str) {
     let (tell, told) = mpsc::channel();
     let proxy = thread::spawn(move || {
         let ended = boot::run(&config, boot::Options::default(), &mut |bound| {
-            tell.send(bound[0].1).expect("the test waits for it");
+            tell.send(bound.listeners[0].1)
+                .expect("the test waits for it");
         });
         ended.expect("the proxy starts")
     });

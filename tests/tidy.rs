@@ -57,7 +57,15 @@ const ROOMS: &[Room] = &[
         &[
             "config", "door", "plan", "tally", "http", "balance", "fault", "units", "fd",
         ],
-        &["tokio", "env_logger", "rtrb", "jiff"],
+        &[
+            "tokio",
+            "axum",
+            "hyper",
+            "hyper_util",
+            "env_logger",
+            "rtrb",
+            "jiff",
+        ],
     ),
     room(
         "shard",

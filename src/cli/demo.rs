@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::Args as ClapArgs;
 
 use crate::boot;
-use crate::config::{self, Config};
+use crate::config::{self, AdminAddress, Config};
 
 use super::backend::{self, Conduct};
 use super::{Failure, print, run};
@@ -19,6 +19,9 @@ const BACKENDS: usize = 3;
 
 /// Where the proxy listens when nothing else is said and nobody else is there.
 const PORT: u16 = 8080;
+
+/// Where the admin API answers when nobody else is there.
+const ADMIN_PORT: u16 = 9901;
 
 /// `ringmain demo`.
 #[derive(Debug, ClapArgs)]
@@ -32,18 +35,13 @@ pub(super) struct Args {
 /// Runs both until it is interrupted.
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let backends = start_backends()?;
-    let config = configure(port(args), &backends)?;
+    let port = args.port.unwrap_or_else(|| free_port(PORT));
+    let config = configure(port, free_port(ADMIN_PORT), &backends)?;
     let log = run::install_log(&config)?;
     let mut outcome = Ok(());
-    let end = boot::run(
-        &config,
-        boot::Options::default(),
-        &mut |listeners: &[(String, SocketAddr)]| {
-            if let Some((_, proxy)) = listeners.first() {
-                outcome = print(&introduction(*proxy, &backends, args.port));
-            }
-        },
-    );
+    let end = boot::run(&config, boot::Options::default(), &mut |addresses| {
+        outcome = print(&introduction(addresses, &backends, args.port));
+    });
     log.flush();
     outcome.and_then(|()| run::end_of(end))
 }
@@ -60,43 +58,53 @@ fn start_backends() -> Result<Vec<SocketAddr>, Failure> {
     Ok(addresses)
 }
 
-/// The port to ask for: what was typed, else 8080, else a free one.
-fn port(args: &Args) -> u16 {
-    args.port
-        .unwrap_or_else(|| match TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)) {
-            Ok(_) => PORT,
-            Err(_) => 0,
-        })
+/// `port` on the loopback interface, or, where that is taken, 0 for any free one.
+fn free_port(port: u16) -> u16 {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => port,
+        Err(_) => 0,
+    }
 }
 
 /// The built-in configuration; LOG_LEVEL and LOG_FORMAT hold here as everywhere.
-fn configure(port: u16, backends: &[SocketAddr]) -> Result<Config, Failure> {
-    config::parse("demo", &config_text(port, backends))
+fn configure(port: u16, admin: u16, backends: &[SocketAddr]) -> Result<Config, Failure> {
+    config::parse("demo", &config_text(port, admin, backends))
         .and_then(|config| config.with_environment(|name| env::var(name).ok()))
         .map_err(|errors| Failure::of_configuration(&errors))
 }
 
-fn config_text(port: u16, backends: &[SocketAddr]) -> String {
+fn config_text(port: u16, admin: u16, backends: &[SocketAddr]) -> String {
     let backends: Vec<_> = backends
         .iter()
         .map(|address| format!("\"{address}\""))
         .collect();
     format!(
         "[log]\nlevel = \"warn\"\n\n\
+         [admin]\naddress = \"127.0.0.1:{admin}\"\n\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:{port}\"\n\n\
          [[service]]\nname = \"demo\"\ndomains = [\"localhost\", \"127.0.0.1\"]\nbackends = [{}]\n",
         backends.join(", ")
     )
 }
 
-/// What there is, and what to type.
-fn introduction(proxy: SocketAddr, backends: &[SocketAddr], asked: Option<u16>) -> String {
+/// What there is, and what to type. `asked` is the port that was asked for.
+fn introduction(
+    addresses: &boot::Addresses,
+    backends: &[SocketAddr],
+    asked: Option<u16>,
+) -> String {
+    let (_, proxy) = &addresses.listeners[0];
     let elsewhere = match asked {
         None if proxy.port() != PORT => "   (8080 is taken)",
         _ => "",
     };
     let backends: Vec<_> = backends.iter().map(ToString::to_string).collect();
     let process = std::process::id();
+    let report = match &addresses.admin {
+        Some(AdminAddress::Tcp(admin)) if admin.port() == ADMIN_PORT => "ringmain report".into(),
+        Some(admin) => format!("ringmain report --admin {admin}"),
+        None => format!("kill -USR1 {process}"),
+    };
     format!(
         "A proxy and {BACKENDS} dummy backends run in this process.\n\n  \
          proxy     http://{proxy}/{elsewhere}\n  \
@@ -104,7 +112,7 @@ fn introduction(proxy: SocketAddr, backends: &[SocketAddr], asked: Option<u16>) 
          Type in another terminal:\n  \
          curl -i http://{proxy}/\n  \
          curl -i -d '{{\"hello\":\"ring\"}}' http://{proxy}/reflect\n  \
-         kill -USR1 {process}      # prints the counters here\n\n\
+         {report}      # where the time went\n\n\
          Ctrl-C ends it.\n",
         backends.join("  ")
     )
@@ -120,7 +128,7 @@ mod tests {
             .map(|text| text.parse().expect("valid"))
             .into();
         for port in [0, PORT] {
-            let text = config_text(port, &backends);
+            let text = config_text(port, 0, &backends);
             let config = config::parse("demo", &text).unwrap_or_else(|errors| panic!("{errors}"));
             let written: Vec<_> = config.services()[0]
                 .backends
@@ -135,7 +143,15 @@ mod tests {
     fn another_port_than_8080_is_explained_unless_it_was_asked_for() {
         let check = |port, asked, explained| {
             let proxy = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let text = introduction(proxy, &[], asked);
+            let addresses = boot::Addresses {
+                listeners: vec![("web".to_owned(), proxy)],
+                admin: Some(AdminAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())),
+            };
+            let text = introduction(&addresses, &[], asked);
+            assert!(
+                text.contains(&format!("ringmain report --admin 127.0.0.1:{port} ")),
+                "{text}"
+            );
             assert_eq!(text.contains("8080 is taken"), explained, "{text}");
             assert!(
                 text.contains(&format!("curl -i http://{proxy}/\n")),

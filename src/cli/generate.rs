@@ -74,6 +74,7 @@ mod tests {
         for name in [
             "RUN",
             "CHECK",
+            "REPORT",
             "BACKEND",
             "DEMO",
             "DOCTOR",

@@ -11,6 +11,7 @@ mod doctor;
 mod failure;
 mod generate;
 mod interrupt;
+mod report;
 mod run;
 
 use std::io::{self, Write};
@@ -42,6 +43,8 @@ enum Command {
     Run(run::Args),
     /// Prints every error of a configuration, or the plan it compiles to.
     Check(check::CheckArgs),
+    /// Prints where the time of a running instance's exchanges went: exact percentiles.
+    Report(report::Args),
     /// Runs dummy backends that say which address answered.
     Backend(backend::Args),
     /// Runs the proxy and three dummy backends in one process, and says what to type.
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         None => run::run(&line.run),
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Check(args)) => return check::run(&args),
+        Some(Command::Report(args)) => report::run(&args),
         Some(Command::Backend(args)) => backend::run(&args),
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Doctor(_)) => doctor::run(),

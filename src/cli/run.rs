@@ -1,7 +1,7 @@
 //! `ringmain run`: the proxy, from a file or from the command line alone.
 
 use std::env;
-use std::net::SocketAddr;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,6 +45,9 @@ pub(super) struct Args {
     /// How a backend is picked: random, round_robin.
     #[arg(long, value_name = "P", requires = "listen")]
     policy: Option<String>,
+    /// Where the admin API answers [default: 127.0.0.1:9901]; "" is nowhere.
+    #[arg(long, value_name = "ADDR", requires = "listen")]
+    admin: Option<String>,
 }
 
 /// What the command line may say about the log; it beats the environment, which beats the file.
@@ -73,7 +76,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
 fn load(args: &Args) -> Result<Config, Failure> {
     let environment = |name: &str| env::var(name).ok();
     let config = match &args.listen {
-        Some(listen) => Config::single(listen, &args.backend, args.policy.as_deref()),
+        Some(listen) => {
+            let (policy, admin) = (args.policy.as_deref(), args.admin.as_deref());
+            Config::single(listen, &args.backend, policy, admin)
+        }
         None => config::load(&config::find(args.config.as_deref(), environment)),
     };
     let config = config.map_err(|errors| {
@@ -119,13 +125,28 @@ pub(super) fn install_log(config: &Config) -> Result<LogHandle, Failure> {
 pub(super) fn end_of(end: Result<boot::End, boot::BootError>) -> Result<ExitCode, Failure> {
     match end {
         Ok(boot::End::Drained | boot::End::CutShort) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(Failure::from_error(&error)),
+        Err(error) => Err(failure_of(&error)),
     }
 }
 
-fn announce(listeners: &[(String, SocketAddr)]) {
-    for (listener, address) in listeners {
+fn failure_of(error: &boot::BootError) -> Failure {
+    match error {
+        boot::BootError::Admin { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+            Failure::at_run_time(error.to_string()).because(
+                "another process answers there, maybe another ringmain",
+                "[admin] address = \"\" or another address in the file; without one: --admin \"\"",
+            )
+        }
+        _ => Failure::from_error(error),
+    }
+}
+
+fn announce(addresses: &boot::Addresses) {
+    for (listener, address) in &addresses.listeners {
         log::info!(listener:%, address:%; "listening");
+    }
+    if let Some(address) = &addresses.admin {
+        log::info!(address:%; "the admin API answers");
     }
 }
 

@@ -32,7 +32,7 @@ pub use errors::{ConfigError, ConfigErrors};
 pub use findings::KnownKey;
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
 pub use route::Route;
-pub use runtime::{Admin, Driver, LogConfig, LogFormat, Pin, Runtime};
+pub use runtime::{Admin, AdminAddress, Driver, LogConfig, LogFormat, Pin, Runtime};
 pub use service::{Backend, Fields, Pool, Retry, Service, ServiceTimeouts};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -161,7 +161,7 @@ fn read_file(path: &Path) -> io::Result<String> {
 impl Config {
     /// One listener and one service that takes all requests, as `ringmain run --listen ADDR
     /// --backend URL` asks for. A backend is `http://IP:PORT` or `IP:PORT`; `policy` as in
-    /// `[[service]]`.
+    /// `[[service]]`, `admin` as in `[admin] address`.
     ///
     /// # Errors
     /// As [`parse`] has them, in a text made of the arguments.
@@ -169,6 +169,7 @@ impl Config {
         listen: &str,
         backends: &[String],
         policy: Option<&str>,
+        admin: Option<&str>,
     ) -> Result<Self, ConfigErrors> {
         let quote = |text: &str| toml::Value::from(text).to_string();
         let address = |url: &String| {
@@ -176,8 +177,11 @@ impl Config {
             quote(address.strip_suffix('/').unwrap_or(address))
         };
         let backends: Vec<String> = backends.iter().map(address).collect();
+        let admin = admin.map_or_else(String::new, |admin| {
+            format!("[admin]\naddress = {}\n\n", quote(admin))
+        });
         let text = format!(
-            "[[listener]]\nname = \"web\"\naddress = {}\nservice = \"service\"\n\n\
+            "{admin}[[listener]]\nname = \"web\"\naddress = {}\nservice = \"service\"\n\n\
              [[service]]\nname = \"service\"\nbackends = [{}]\npolicy = {}\n",
             quote(listen),
             backends.join(", "),
@@ -261,7 +265,23 @@ impl Config {
         let limits = std::iter::once(process).chain(listeners);
         let small = limits.filter(|(_, limit)| (1..shards).contains(limit));
         let small = small.map(|(key, limit)| too_few(&key, limit, shards));
-        small.chain(self.unreachable()).collect()
+        small
+            .chain(self.unreachable())
+            .chain(self.exposed())
+            .collect()
+    }
+
+    /// An admin API that strangers may reach.
+    fn exposed(&self) -> Option<String> {
+        match &self.admin.address {
+            AdminAddress::Tcp(address) if !address.ip().to_canonical().is_loopback() => {
+                Some(format!(
+                    "admin.address: {address} is not on the loopback interface; reports are \
+                     refused there"
+                ))
+            }
+            _ => None,
+        }
     }
 
     /// Services that no request can come to.

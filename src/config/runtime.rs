@@ -1,6 +1,9 @@
 //! What holds for the whole process: `[runtime]`, `[admin]`, `[log]`, `[dns]`.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::file::Table;
@@ -49,8 +52,70 @@ pub enum Driver {
 /// `[admin]`: where the admin API answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// `IP:PORT`, `unix:/path`, or empty for none.
-    pub address: String,
+    /// Where it listens.
+    pub address: AdminAddress,
+}
+
+/// An address of the admin API: `""`, `IP:PORT` or `unix:/path`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// There is none.
+    Off,
+    /// TCP. Port 0 has the kernel choose one.
+    Tcp(SocketAddr),
+    /// A socket in the file system, by its absolute path.
+    Unix(PathBuf),
+}
+
+/// Where the admin API answers when nothing else is said.
+const ADMIN_ADDRESS: &str = "127.0.0.1:9901";
+
+/// unix(7): a path and its zero byte fit 108 bytes.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+impl Default for AdminAddress {
+    fn default() -> Self {
+        ADMIN_ADDRESS.parse().expect("the default is an address")
+    }
+}
+
+impl FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::Off);
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Tcp(address));
+        }
+        let path = text
+            .strip_prefix("unix:")
+            .filter(|path| path.starts_with('/'));
+        let Some(path) = path.filter(|path| !path.contains('\0')) else {
+            return Err(format!(
+                "{text:?} is not an address; allowed: \"\", IP:PORT, as in \"127.0.0.1:9901\", or \
+                 \"unix:/path\""
+            ));
+        };
+        if SOCKET_PATH_BYTES_MAX < path.len() {
+            return Err(format!(
+                "{text:?} has a path of {} bytes; allowed: up to {SOCKET_PATH_BYTES_MAX}",
+                path.len()
+            ));
+        }
+        Ok(Self::Unix(path.into()))
+    }
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// `[log]`: the process log.
@@ -105,7 +170,11 @@ pub(super) fn runtime(table: &mut Table<'_, '_>) -> Runtime {
 
 pub(super) fn admin(table: &mut Table<'_, '_>) -> Admin {
     Admin {
-        address: table.text("address", "127.0.0.1:9901", words::admin_address),
+        address: table.value(
+            "address",
+            &format!("{ADMIN_ADDRESS:?}"),
+            text(str::parse::<AdminAddress>),
+        ),
     }
 }
 

@@ -555,12 +555,6 @@ fn fields_of_the_framing_are_left_to_ringmain() {
 #[test]
 fn a_feature_that_is_not_built_yet_takes_its_default_and_off_values_only() {
     let cases = [
-        ("[admin]\naddress = \"\"", None),
-        ("[admin]\naddress = \"127.0.0.1:9901\"", None),
-        (
-            "[admin]\naddress = \"127.0.0.1:1\"",
-            Some("\"127.0.0.1:9901\", \"\""),
-        ),
         ("[log.access]\nto = \"off\"", None),
         ("[log.access]\nto = \"stdout\"", Some("\"off\"")),
         ("[service.eject]\nconsecutive_faults = 5", None),
@@ -595,7 +589,8 @@ fn a_feature_that_is_not_built_yet_takes_its_default_and_off_values_only() {
 #[test]
 fn one_listener_and_its_backends_need_no_file() {
     let backends = ["http://127.0.0.1:9090/", "[::1]:9091"].map(String::from);
-    let config = Config::single("127.0.0.1:8080", &backends, Some("round_robin")).expect("fine");
+    let config =
+        Config::single("127.0.0.1:8080", &backends, Some("round_robin"), None).expect("fine");
     assert_eq!(config.listeners()[0].service, config.services()[0].name);
     let addresses = config.services()[0]
         .backends
@@ -606,7 +601,8 @@ fn one_listener_and_its_backends_need_no_file() {
         ["127.0.0.1:9090", "[::1]:9091"]
     );
 
-    let errors = Config::single("here\"", &[], Some("p3c")).expect_err("nothing of it is right");
+    let errors =
+        Config::single("here\"", &[], Some("p3c"), None).expect_err("nothing of it is right");
     let keys: Vec<_> = errors.iter().map(|error| error.key.as_str()).collect();
     assert_eq!(
         keys,

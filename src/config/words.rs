@@ -290,20 +290,6 @@ pub(super) fn file_path(text: &str) -> Result<String, String> {
     }
 }
 
-/// `host:port`, `unix:/path`, or nothing.
-pub(super) fn admin_address(text: &str) -> Result<String, String> {
-    let socket = text
-        .strip_prefix("unix:")
-        .is_some_and(|path| path.starts_with('/'));
-    if text.is_empty() || socket || text.parse::<SocketAddr>().is_ok() {
-        return Ok(text.into());
-    }
-    Err(format!(
-        "{text:?} is not an address; allowed: \"\", IP:PORT, as in \"127.0.0.1:9901\", or \
-         \"unix:/path\""
-    ))
-}
-
 /// What a hash policy hashes.
 pub(super) fn hash_key(text: &str) -> Result<String, String> {
     let of = |prefix| text.strip_prefix(prefix).is_some_and(token);

@@ -1,5 +1,6 @@
 //! The control plane: one thread that may lock, allocate and wait, so that no shard has to.
 
+pub mod admin;
 mod collect;
 pub mod compile;
 pub mod log;

@@ -6,11 +6,12 @@
 
 use std::io;
 use std::process;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::admin::Wanted;
 use super::collect::{Collected, Collecting};
 use super::compile::{Live, compile};
 use super::printer::Printer;
@@ -81,8 +82,10 @@ pub struct Control {
 /// Who wants a report.
 #[derive(Debug)]
 enum Asker {
-    /// SIGUSR1 or the end of the process: it goes to standard output.
+    /// SIGUSR1: it goes to standard output.
     Output,
+    /// A client of the admin API.
+    Client(Wanted),
 }
 
 #[derive(Debug)]
@@ -143,6 +146,7 @@ impl Control {
         mut self,
         mut signals: Signals,
         mut ends: UnboundedReceiver<ShardEnd>,
+        mut wanted: Receiver<Wanted>,
         supervisor: &mut dyn Supervisor,
     ) -> Result<End, String> {
         let mut tick = interval(TICK);
@@ -153,32 +157,37 @@ impl Control {
                 biased;
                 ask = signals.next() => self.answer(ask, supervisor),
                 Some(end) = ends.recv() => self.shard_ended(end)?,
+                Some(wanted) = wanted.recv() => self.ask(Asker::Client(wanted)),
                 _ = tick.tick() => self.tick(supervisor),
             }
             if self.shards.iter().all(|shard| shard.ended) {
-                return Ok(self.finish().await);
+                return Ok(self.finish(wanted).await);
             }
         }
     }
 
     /// Serves whoever still waits for a report, which is exact now: every shard has ended.
-    async fn finish(mut self) -> End {
+    async fn finish(mut self, mut wanted: Receiver<Wanted>) -> End {
         self.hear();
         self.publisher.retire();
-        let served = self.collecting.finish(&mut self.publisher);
-        let is_wanted = self.report_at_end || !served.is_empty();
-        let report = is_wanted.then(|| self.report(Vec::new()).to_string());
-        self.printer.finish(report).await;
+        let mut served = self.collecting.finish(&mut self.publisher);
+        wanted.close();
+        while let Some(wanted) = wanted.recv().await {
+            served.push(Asker::Client(wanted));
+        }
+        let last = self.serve(served, Vec::new());
+        let last = last.or_else(|| {
+            self.report_at_end
+                .then(|| self.report(Vec::new()).to_string())
+        });
+        self.printer.finish(last).await;
         let cut = self.draining.is_some_and(|drain| drain.cut);
         if cut { End::CutShort } else { End::Drained }
     }
 
     fn answer(&mut self, ask: Ask, supervisor: &mut dyn Supervisor) {
         match ask {
-            Ask::Report => {
-                self.collecting.ask(Asker::Output);
-                self.collect();
-            }
+            Ask::Report => self.ask(Asker::Output),
             Ask::End if self.draining.is_none() => self.drain(supervisor),
             Ask::End => {
                 log::warn!("a second signal: ending at once");
@@ -191,6 +200,11 @@ impl Control {
         }
     }
 
+    fn ask(&mut self, asker: Asker) {
+        self.collecting.ask(asker);
+        self.collect();
+    }
+
     /// Moves the collecting on, and serves those for whom it is done.
     fn collect(&mut self) {
         let shards = &self.shards;
@@ -201,12 +215,37 @@ impl Control {
         let Some(Collected { served, late }) = collected else {
             return;
         };
-        // Once for all who wait: standard output is one place.
-        if !served.is_empty() {
-            self.hear();
-            let text = self.report(late).to_string();
+        self.hear();
+        if let Some(text) = self.serve(served, late) {
             self.printer.print(text);
         }
+    }
+
+    /// Answers the clients among `served`; gives the text for standard output if it is wanted
+    /// there, once for all who want it: it is one place.
+    fn serve(&self, served: Vec<Asker>, late: Vec<usize>) -> Option<String> {
+        if served.is_empty() {
+            return None;
+        }
+        let report = self.report(late);
+        let mut text = None;
+        for asker in served {
+            match asker {
+                Asker::Output => {
+                    text.get_or_insert_with(|| report.to_string());
+                }
+                // Whoever has gone is spared the work.
+                Asker::Client(Wanted { answer, .. }) if answer.is_closed() => {}
+                Asker::Client(Wanted { query, answer }) => {
+                    let excerpt = report.clone().excerpt(&query.selection);
+                    let rendered =
+                        excerpt.and_then(|excerpt| excerpt.render(query.format, SystemTime::now()));
+                    // An error: the client has gone meanwhile.
+                    let _answered = answer.send(rendered);
+                }
+            }
+        }
+        text
     }
 
     /// Without what the shards in `late` have recorded lately.

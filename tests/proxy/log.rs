@@ -41,6 +41,7 @@ fn json_lines_are_objects(driver: Driver) {
     // instead.
     let config = format!(
         "[runtime]\nshards = 1\npin = \"off\"\ndriver = \"{}\"\n[log]\nformat = \"json\"\n\
+         [admin]\naddress = \"\"\n\
          [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
          [[service]]\nname = \"a\"\ndomains = [\"a.test\"]\nbackends = [\"{}\"]\n",
         driver.label(),

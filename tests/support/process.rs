@@ -48,6 +48,7 @@ pub(crate) struct Setup {
     shards: u32,
     log: &'static str,
     runtime: String,
+    admin: String,
     listener: String,
     rest: String,
     descriptors_max: Option<u32>,
@@ -63,6 +64,7 @@ impl Setup {
             shards: 1,
             log: "level = \"info\"",
             runtime: "drain_timeout = \"5s\"".to_owned(),
+            admin: String::new(),
             listener: String::new(),
             rest: String::new(),
             descriptors_max: None,
@@ -86,6 +88,12 @@ impl Setup {
     /// The keys of `[runtime]` beyond shards, pin, driver and via.
     pub(crate) fn runtime(mut self, keys: &str) -> Self {
         keys.clone_into(&mut self.runtime);
+        self
+    }
+
+    /// Where the admin API answers; nowhere by itself.
+    pub(crate) fn admin(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.admin);
         self
     }
 
@@ -142,6 +150,7 @@ impl Setup {
             shards,
             log,
             runtime,
+            admin,
             listener,
             rest,
             ..
@@ -150,7 +159,7 @@ impl Setup {
         format!(
             "[runtime]\nshards = {shards}\npin = \"off\"\ndriver = \"{driver}\"\n\
              via = \"ringmain-test\"\n{runtime}\n\
-             [admin]\naddress = \"\"\n[log]\n{log}\n\
+             [admin]\naddress = \"{admin}\"\n[log]\n{log}\n\
              [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{listener}\n{rest}"
         )
     }
@@ -219,6 +228,19 @@ impl Proxy {
     /// The address of the listener `web`.
     pub(crate) fn address(&self) -> SocketAddr {
         self.listeners["web"]
+    }
+
+    /// Where the admin API answers, as the log says it.
+    #[track_caller]
+    pub(crate) fn admin(&self) -> String {
+        let line = self.log_line("the admin API answers");
+        key(&line, "address").expect("the line names its address")
+    }
+
+    /// A new client of the admin API, which listens on TCP.
+    #[track_caller]
+    pub(crate) fn admin_client(&self) -> Wire {
+        Wire::connect(self.admin().parse().expect("it is a socket address"))
     }
 
     /// A new client of the listener `web`.
@@ -380,13 +402,22 @@ impl Drop for Proxy {
     }
 }
 
-/// Runs the binary to its end: its exit code, standard output and standard error.
+/// Runs the binary to its end with a configuration: its exit code, standard output and standard
+/// error.
 pub(crate) fn run_to_end(arguments: &[&str], config: &str) -> (Option<i32>, String, String) {
     let directory = Directory::new();
     let path = directory.path.join("config.toml");
     fs::write(&path, config).expect("the directory is writable");
+    let path = path.to_str().expect("cargo's directory is UTF-8");
+    run_alone(&[arguments, &["--config", path]].concat())
+}
+
+/// Runs the binary to its end in an empty directory: its exit code, standard output and standard
+/// error.
+pub(crate) fn run_alone(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let directory = Directory::new();
     let mut command = command(None);
-    command.args(arguments).arg("--config").arg(&path);
+    command.args(arguments).current_dir(&directory.path);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = socket::spawn(&mut command).expect("the binary is built");
     let output = child.wait_with_output().expect("it is our child");
@@ -536,12 +567,17 @@ impl Lines {
 }
 
 /// A new directory that goes away with its owner.
-struct Directory {
+pub(crate) struct Directory {
     path: PathBuf,
 }
 
 impl Directory {
-    fn new() -> Self {
+    /// The path of `name` in it.
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();

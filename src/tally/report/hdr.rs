@@ -124,8 +124,8 @@ fn rows(histogram: &Histogram<u64>) -> Vec<Row> {
     rows
 }
 
-/// How far the next row is from the one at `percentile`: halved each time that the distance to 100 %
-/// is.
+/// How far the next row is from the one at `percentile`: halved each time that the distance to
+/// 100 % is.
 fn step(percentile: f64) -> f64 {
     let halvings = ((100.0 / (100.0 - percentile)).ln() / 2.0_f64.ln()).trunc();
     100.0 / (TICKS_PER_HALF_DISTANCE * (halvings + 1.0).exp2())
