@@ -6,8 +6,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use super::*;
 use crate::shard::io::both;
@@ -103,6 +105,18 @@ struct Delays {
     client_send: u64,
 }
 
+async fn asking(timing: &Timing<'_>, operation: impl Future<Output = ()>) -> Wait {
+    let asked = timing.ask();
+    operation.await;
+    timing.done(asked)
+}
+
+async fn listening(timing: &Timing<'_>, operation: impl Future<Output = ()>) -> Wait {
+    let listening = timing.listen();
+    operation.await;
+    timing.done(listening)
+}
+
 type Recorded = BTreeMap<&'static str, u64>;
 
 fn into(recorded: &RefCell<Recorded>) -> impl FnMut(Phase, u64) + '_ {
@@ -120,23 +134,23 @@ fn one_way(ready_at_once: bool, delays: Delays) -> Recorded {
     world.run(async {
         let timing = Timing::new(clock, clock.turn().began());
         for part in [0, delays.client_receive] {
-            let ((), wait) = timing.reading(world.takes(part)).await;
+            let wait = listening(&timing, world.takes(part)).await;
             timing.request_received(wait.end);
         }
         clock.pass(COMPUTED);
-        let ((), wait) = timing.asking(world.takes(delays.upstream_connect)).await;
+        let wait = asking(&timing, world.takes(delays.upstream_connect)).await;
         into(&recorded)(Phase::UpstreamConnect, wait.end - wait.begin);
-        let ((), wait) = timing.asking(world.takes(delays.upstream_send)).await;
+        let wait = asking(&timing, world.takes(delays.upstream_send)).await;
         timing.request_part_sent(wait);
         timing.request_sent();
         let asked = clock.turn();
         world.takes(delays.upstream_wait).await;
         timing.answer_part_read(clock.ready_at(asked));
-        let ((), wait) = timing.reading(world.takes(delays.upstream_receive)).await;
+        let wait = listening(&timing, world.takes(delays.upstream_receive)).await;
         timing.answer_part_read(wait.end);
         timing.answer_read();
         clock.pass(COMPUTED);
-        let ((), wait) = timing.asking(world.takes(delays.client_send)).await;
+        let wait = asking(&timing, world.takes(delays.client_send)).await;
         timing.answer_part_told(wait);
         timing.end_try(into(&recorded));
         timing.end(into(&recorded));
@@ -209,10 +223,10 @@ fn both_ways(answered: u64, uploaded: u64) -> Recorded {
         clock.pass(COMPUTED);
         let up = async {
             for part in 0..2 {
-                let ((), wait) = timing.asking(world.takes(0)).await;
+                let wait = asking(&timing, world.takes(0)).await;
                 timing.request_part_sent(wait);
                 if part == 0 {
-                    let ((), wait) = timing.reading(world.takes(uploaded)).await;
+                    let wait = listening(&timing, world.takes(uploaded)).await;
                     timing.request_received(wait.end);
                 }
             }
@@ -224,7 +238,7 @@ fn both_ways(answered: u64, uploaded: u64) -> Recorded {
             timing.answer_part_read(clock.ready_at(asked));
             timing.answer_read();
             clock.pass(COMPUTED);
-            let ((), wait) = timing.asking(world.takes(0)).await;
+            let wait = asking(&timing, world.takes(0)).await;
             timing.answer_part_told(wait);
         };
         both(up, down).await;
@@ -264,14 +278,14 @@ fn interim_responses_are_part_of_the_wait() {
     let recorded = RefCell::default();
     world.run(async {
         let timing = Timing::new(clock, clock.turn().began());
-        let ((), wait) = timing.asking(world.takes(0)).await;
+        let wait = asking(&timing, world.takes(0)).await;
         timing.request_part_sent(wait);
         timing.request_sent();
         for _interim in 0..2 {
             let asked = clock.turn();
             world.takes(1_000).await;
             timing.answer_part_read(clock.ready_at(asked));
-            let ((), wait) = timing.asking(world.takes(500)).await;
+            let wait = asking(&timing, world.takes(500)).await;
             timing.answer_part_told(wait);
             timing.was_interim(false);
         }
@@ -279,7 +293,7 @@ fn interim_responses_are_part_of_the_wait() {
         world.takes(1_000).await;
         timing.answer_part_read(clock.ready_at(asked));
         timing.answer_read();
-        let ((), wait) = timing.asking(world.takes(0)).await;
+        let wait = asking(&timing, world.takes(0)).await;
         timing.answer_part_told(wait);
         timing.end_try(into(&recorded));
         timing.end(into(&recorded));
@@ -298,13 +312,13 @@ fn a_try_that_fails_leaves_what_it_reached_and_the_next_begins_anew() {
     world.run(async {
         let timing = Timing::new(clock, clock.turn().began());
         for recorded in [&first, &second] {
-            let ((), wait) = timing.asking(world.takes(100)).await;
+            let wait = asking(&timing, world.takes(100)).await;
             timing.request_part_sent(wait);
             timing.request_sent();
             world.takes(1_000).await;
             timing.end_try(into(recorded));
         }
-        let ((), wait) = timing.asking(world.takes(0)).await;
+        let wait = asking(&timing, world.takes(0)).await;
         timing.answer_part_told(wait);
         timing.end(into(&second));
     });
