@@ -2,8 +2,8 @@
 # What scripts/bench and scripts/flamegraph share: checked options, tools, a place to work and its end, the origin, a ringmain
 # under load.
 #
-# Sourced, not run, after `from=$PWD`: relative paths of a command line are where the person stands, not where the repository is.
-# Whoever sources it sets proxy_core and load_core before anything is started.
+# Sourced, not run, after `from=$PWD`: relative paths of a command line are where the person stands, not where the repository
+# is. Whoever sources it sets proxy_core and load_core before anything is started.
 # shellcheck disable=SC2034,SC2154 # some variables are theirs, and some of ours are for them
 
 # Tools of the administrator, and what cargo has installed.
