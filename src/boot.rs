@@ -28,6 +28,13 @@ pub use crate::control::run::End;
 /// Clients that may wait to be accepted, per socket; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// What the command line asks for beyond the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Print the report to standard output once everything has drained.
+    pub report_at_end: bool,
+}
+
 /// What is called once all shards serve, with every listener's name and bound address.
 pub type OnReady<'a> = dyn FnMut(&[(String, SocketAddr)]) + 'a;
 
@@ -61,7 +68,11 @@ pub enum BootError {
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(config: &Config, on_ready: &mut OnReady<'_>) -> Result<End, BootError> {
+pub fn run(
+    config: &Config,
+    options: Options,
+    on_ready: &mut OnReady<'_>,
+) -> Result<End, BootError> {
     let shards = shard_count(config.runtime().shards);
     let sockets = bind_all(config, shards)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -71,11 +82,12 @@ pub fn run(config: &Config, on_ready: &mut OnReady<'_>) -> Result<End, BootError
             what: "control's runtime",
             source,
         })?;
-    runtime.block_on(serve(config, sockets, shards, on_ready))
+    runtime.block_on(serve(config, options, sockets, shards, on_ready))
 }
 
 async fn serve(
     config: &Config,
+    options: Options,
     sockets: Sockets,
     shards: usize,
     on_ready: &mut OnReady<'_>,
@@ -93,7 +105,7 @@ async fn serve(
         shards: shards as u32,
         nofile: fd::descriptors_max(),
     };
-    let control = Control::new(publisher, config.clone(), live);
+    let control = Control::new(publisher, config.clone(), live, options.report_at_end);
     let (ended, ends) = unbounded_channel();
     let mut boot = Boot {
         sockets,

@@ -98,7 +98,7 @@ fn check(driver: &str) {
     let config = config::parse("test", &text).expect("the configuration is valid");
     let (tell, told) = mpsc::channel();
     let proxy = thread::spawn(move || {
-        let ended = boot::run(&config, &mut |bound| {
+        let ended = boot::run(&config, boot::Options::default(), &mut |bound| {
             tell.send(bound[0].1).expect("the test waits for it");
         });
         ended.expect("the proxy starts")

@@ -75,7 +75,11 @@ const ROOMS: &[Room] = &[
         &["arc_swap", "rtrb", "loom"],
     ),
     room("plan", &["http", "balance", "fault"], &["memchr"]),
-    room("tally", &["fault"], &["hdrhistogram", "arc_swap", "loom"]),
+    room(
+        "tally",
+        &["fault"],
+        &["hdrhistogram", "serde_json", "arc_swap", "loom"],
+    ),
     room("http", &["fault"], &["httparse", "memchr"]),
     room("balance", &[], &["rand", "rand_xorshift"]),
     room("fault", &[], &[]),

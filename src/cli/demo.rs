@@ -35,11 +35,15 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = configure(port(args), &backends)?;
     let log = run::install_log(&config)?;
     let mut outcome = Ok(());
-    let end = boot::run(&config, &mut |listeners: &[(String, SocketAddr)]| {
-        if let Some((_, proxy)) = listeners.first() {
-            outcome = print(&introduction(*proxy, &backends, args.port));
-        }
-    });
+    let end = boot::run(
+        &config,
+        boot::Options::default(),
+        &mut |listeners: &[(String, SocketAddr)]| {
+            if let Some((_, proxy)) = listeners.first() {
+                outcome = print(&introduction(*proxy, &backends, args.port));
+            }
+        },
+    );
     log.flush();
     outcome.and_then(|()| run::end_of(end))
 }

@@ -17,6 +17,7 @@ use super::Failure;
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  ringmain run --config config.toml --log-level debug\n  \
+    ringmain run --config config.toml --report-at-end > report.txt\n  \
     ringmain run --listen 127.0.0.1:8080 --backend http://127.0.0.1:9090 --policy round_robin\n\n\
     Environment:\n  RINGMAIN_CONFIG      the file, where --config is absent\n  \
     LOG_LEVEL, RUST_LOG  as --log-level\n  LOG_FORMAT           as --log-format"
@@ -27,6 +28,9 @@ pub(super) struct Args {
     config: Option<PathBuf>,
     #[command(flatten)]
     log: LogArgs,
+    /// Prints the report to standard output once everything has drained.
+    #[arg(long)]
+    report_at_end: bool,
     /// Runs without a file: where to listen, such as 127.0.0.1:8080.
     #[arg(
         long,
@@ -58,7 +62,10 @@ struct LogArgs {
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = load(args)?;
     let log = install_log(&config)?;
-    let end = serve(&config);
+    let options = boot::Options {
+        report_at_end: args.report_at_end,
+    };
+    let end = end_of(boot::run(&config, options, &mut announce));
     log.flush();
     end
 }
@@ -106,10 +113,6 @@ pub(super) fn install_log(config: &Config) -> Result<LogHandle, Failure> {
         ),
         _ => Failure::from_error(&error),
     })
-}
-
-fn serve(config: &Config) -> Result<ExitCode, Failure> {
-    end_of(boot::run(config, &mut announce))
 }
 
 /// The exit code of a proxy's end.

@@ -4,22 +4,21 @@
 //! One loop. Nothing here is on the path of an exchange; the shards go on whatever this thread
 //! does.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::process;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::collect::{Collected, Collecting};
 use super::compile::{Live, compile};
+use super::printer::Printer;
 use super::signal::{Ask, Signals};
 use crate::config::Config;
 use crate::door::{Notice, Publisher, Subscriber};
 use crate::plan::Life;
-use crate::tally::report::Process;
+use crate::tally::report::{Process, Report};
 
 /// How often control looks at what the shards have said.
 const TICK: Duration = Duration::from_millis(50);
@@ -73,43 +72,17 @@ pub struct Control {
     /// `None` exactly while the process serves.
     draining: Option<Drain>,
     ready: bool,
+    collecting: Collecting<Asker>,
+    /// Whether the end of the process prints a report, asked for or not.
+    report_at_end: bool,
     printer: Printer,
 }
 
-/// Prints reports on a thread of their own: standard output may be a pipe that nobody reads, and
-/// control must not wait for it.
-#[derive(Debug, Default)]
-struct Printer {
-    /// To the thread, which the first report starts. One report may be on its way and one wait.
-    reports: Option<SyncSender<String>>,
-}
-
-impl Printer {
-    fn print(&mut self, text: String) {
-        if self.reports.is_none() {
-            let (reports, to_print) = sync_channel(1);
-            let printing = thread::Builder::new().name("report".to_owned());
-            if let Err(error) = printing.spawn(move || print_all(&to_print)) {
-                log::warn!(error:%; "there is no thread to print the report");
-                return;
-            }
-            self.reports = Some(reports);
-        }
-        if let Some(reports) = &self.reports
-            && reports.try_send(text).is_err()
-        {
-            log::warn!("nobody reads the reports on standard output; this one is left out");
-        }
-    }
-}
-
-fn print_all(reports: &Receiver<String>) {
-    for text in reports {
-        let mut out = io::stdout().lock();
-        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            log::warn!(error:%; "the report cannot be printed");
-        }
-    }
+/// Who wants a report.
+#[derive(Debug)]
+enum Asker {
+    /// SIGUSR1 or the end of the process: it goes to standard output.
+    Output,
 }
 
 #[derive(Debug)]
@@ -135,8 +108,9 @@ fn now() -> Instant {
 }
 
 impl Control {
-    /// Posts the first plan, before any shard runs.
-    pub fn new(mut publisher: Publisher, config: Config, live: Live) -> Self {
+    /// Posts the first plan, before any shard runs. With `report_at_end` the end of the process
+    /// prints a report.
+    pub fn new(mut publisher: Publisher, config: Config, live: Live, report_at_end: bool) -> Self {
         publisher.publish(compile(&config, &live));
         let started = now();
         let shard = |_| ShardLife {
@@ -155,6 +129,8 @@ impl Control {
             shards,
             draining: None,
             ready: false,
+            collecting: Collecting::new(started),
+            report_at_end,
             printer: Printer::default(),
         }
     }
@@ -173,22 +149,36 @@ impl Control {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                // Signals first: one that has come before the last shard ended is answered.
+                biased;
                 ask = signals.next() => self.answer(ask, supervisor),
                 Some(end) = ends.recv() => self.shard_ended(end)?,
                 _ = tick.tick() => self.tick(supervisor),
             }
             if self.shards.iter().all(|shard| shard.ended) {
-                self.hear();
-                self.publisher.retire();
-                let cut = self.draining.is_some_and(|drain| drain.cut);
-                return Ok(if cut { End::CutShort } else { End::Drained });
+                return Ok(self.finish().await);
             }
         }
     }
 
+    /// Serves whoever still waits for a report, which is exact now: every shard has ended.
+    async fn finish(mut self) -> End {
+        self.hear();
+        self.publisher.retire();
+        let served = self.collecting.finish(&mut self.publisher);
+        let is_wanted = self.report_at_end || !served.is_empty();
+        let report = is_wanted.then(|| self.report(Vec::new()).to_string());
+        self.printer.finish(report).await;
+        let cut = self.draining.is_some_and(|drain| drain.cut);
+        if cut { End::CutShort } else { End::Drained }
+    }
+
     fn answer(&mut self, ask: Ask, supervisor: &mut dyn Supervisor) {
         match ask {
-            Ask::Report => self.print_report(),
+            Ask::Report => {
+                self.collecting.ask(Asker::Output);
+                self.collect();
+            }
             Ask::End if self.draining.is_none() => self.drain(supervisor),
             Ask::End => {
                 log::warn!("a second signal: ending at once");
@@ -201,8 +191,26 @@ impl Control {
         }
     }
 
-    fn print_report(&mut self) {
-        self.hear();
+    /// Moves the collecting on, and serves those for whom it is done.
+    fn collect(&mut self) {
+        let shards = &self.shards;
+        let is_alive = |shard: usize| !shards[shard].ended && shards[shard].restart_at.is_none();
+        let collected = self
+            .collecting
+            .advance(&mut self.publisher, is_alive, now());
+        let Some(Collected { served, late }) = collected else {
+            return;
+        };
+        // Once for all who wait: standard output is one place.
+        if !served.is_empty() {
+            self.hear();
+            let text = self.report(late).to_string();
+            self.printer.print(text);
+        }
+    }
+
+    /// Without what the shards in `late` have recorded lately.
+    fn report(&self, late: Vec<usize>) -> Report<'_> {
         let driver = self.shards.iter().find_map(|shard| shard.driver.as_deref());
         let process = Process {
             version: env!("CARGO_PKG_VERSION"),
@@ -210,10 +218,7 @@ impl Control {
             up: now() - self.started,
             driver: driver.unwrap_or("starting"),
         };
-        let mut text = String::new();
-        write!(text, "{}", self.publisher.report(process, Vec::new()))
-            .expect("a String takes everything");
-        self.printer.print(text);
+        self.publisher.report(process, late)
     }
 
     fn drain(&mut self, supervisor: &mut dyn Supervisor) {
@@ -251,6 +256,7 @@ impl Control {
             self.say_ready();
         }
         self.restart_dead(supervisor);
+        self.collect();
         if let Some(drain) = &mut self.draining
             && !drain.cut
             && drain.deadline <= now()

@@ -302,8 +302,8 @@ service a   1 exchanges   forwarded 1 (2xx 1)   own answers 0
   endpoint 127.0.0.1:1   0 exchanges   faults 0
   endpoint 127.0.0.1:2   1 exchanges   faults 0
 no service         0 exchanges   own answers 0
-shard  connections    exchanges   share
-0                0            1  100.0%
+shard  connections    exchanges   share   busy
+0                0            1  100.0%      -
 ";
     assert_eq!(text, expected);
 }

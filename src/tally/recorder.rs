@@ -105,6 +105,11 @@ impl Phases {
         self.histograms[phase.index()].as_ref()
     }
 
+    /// A histogram of nothing, of the same digits.
+    pub(super) fn empty(&self) -> Histogram<u64> {
+        empty(self.digits, ROOM_MIN)
+    }
+
     /// Adds what a shard has recorded of the same service or endpoint.
     pub fn add(&mut self, recorder: &Recorder) {
         for (histogram, other) in self.histograms.iter_mut().zip(&recorder.histograms) {

@@ -17,4 +17,5 @@ mod keep_alive;
 mod limits;
 mod log;
 mod process;
+mod report;
 mod routing;

@@ -51,6 +51,7 @@ pub(crate) struct Setup {
     listener: String,
     rest: String,
     descriptors_max: Option<u32>,
+    options: Vec<&'static str>,
     unread: bool,
     expected: Vec<&'static str>,
 }
@@ -65,6 +66,7 @@ impl Setup {
             listener: String::new(),
             rest: String::new(),
             descriptors_max: None,
+            options: Vec::new(),
             unread: false,
             expected: Vec::new(),
         }
@@ -114,6 +116,12 @@ impl Setup {
     /// RLIMIT_NOFILE of the process.
     pub(crate) fn descriptors_max(mut self, descriptors: u32) -> Self {
         self.descriptors_max = Some(descriptors);
+        self
+    }
+
+    /// A further option of `ringmain run`.
+    pub(crate) fn option(mut self, option: &'static str) -> Self {
+        self.options.push(option);
         self
     }
 
@@ -175,6 +183,7 @@ impl Proxy {
         fs::write(&config, setup.config()).expect("the directory is writable");
         let mut command = command(setup.descriptors_max);
         command.args(["run", "--config"]).arg(&config);
+        command.args(&setup.options);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let full = setup.unread.then(|| full_pipe(&mut command));
         let mut child = socket::spawn(&mut command).expect("the binary is built");
@@ -230,6 +239,26 @@ impl Proxy {
         let shards = self.setup.shards as usize;
         self.stdout
             .when(|lines| Report::parse(&lines[before..], shards))
+    }
+
+    /// Waits for the end of the process, which is to be a drain, and reads the reports that nobody
+    /// has read.
+    #[track_caller]
+    pub(crate) fn reports_at_end(&mut self) -> Vec<Report> {
+        let before = self.stdout.len();
+        assert_eq!(self.exit_code(), Some(0));
+        self.stdout.until_end(DEADLINE);
+        let lines = self.stdout.seen();
+        let lines = &lines[before..];
+        let begins = lines
+            .iter()
+            .enumerate()
+            .filter(|(_, line)| line.starts_with("ringmain "));
+        let reports = begins.map(|(begin, _)| {
+            let report = Report::parse(&lines[begin..], self.setup.shards as usize);
+            report.expect("the report is whole")
+        });
+        reports.collect()
     }
 
     /// The first report that holds what `wanted` says; counters arrive with the shards' ticks.

@@ -1,6 +1,7 @@
 //! Reads the report that SIGUSR1 prints.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// One report.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,8 @@ pub(crate) struct Report {
     pub(crate) shards: Vec<u64>,
     /// Connections open now, all shards together.
     pub(crate) connections: u64,
+    /// Shards whose part is missing from the phases, as the report names them.
+    pub(crate) late: Vec<usize>,
 }
 
 /// What is counted of one service.
@@ -27,6 +30,25 @@ pub(crate) struct Row {
     pub(crate) endpoints: BTreeMap<String, u64>,
     /// What all its endpoints are blamed for.
     pub(crate) endpoint_faults: u64,
+    /// Its phases.
+    pub(crate) phases: Phases,
+    /// Its endpoints' phases by address.
+    pub(crate) endpoint_phases: BTreeMap<String, Phases>,
+}
+
+/// By label; a phase that was not recorded is not there.
+pub(crate) type Phases = BTreeMap<String, Times>;
+
+/// A line of a table of phases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) count: u64,
+    pub(crate) p50: Duration,
+    pub(crate) p90: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) p999: Duration,
+    pub(crate) p9999: Duration,
+    pub(crate) max: Duration,
 }
 
 impl Report {
@@ -37,11 +59,18 @@ impl Report {
             .position(|line| line.starts_with("ringmain "))?;
         let mut report = Self::default();
         let mut service = None;
+        let mut endpoint = None;
         let mut lines = lines[first + 1..].iter();
         for line in lines.by_ref() {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
+                ["late:", ..] => {
+                    let of_number = |c: char| c.is_ascii_digit();
+                    let numbers = line.split(|c| !of_number(c));
+                    report.late = numbers.filter_map(|number| number.parse().ok()).collect();
+                }
                 ["service", name, ..] => {
+                    endpoint = None;
                     service = Some((*name).to_owned());
                     report.services.insert((*name).to_owned(), Row::parse(line));
                 }
@@ -53,12 +82,20 @@ impl Report {
                 ["faults", pairs @ ..] => report.row(&service).faults = labelled(pairs),
                 ["endpoint", address, ..] => {
                     let exchanges = before(line, "exchanges");
+                    endpoint = Some((*address).to_owned());
                     let row = report.row(&service);
                     row.endpoints.insert((*address).to_owned(), exchanges);
                     row.endpoint_faults += after(line, "faults");
                 }
                 ["shard", ..] => break,
-                _ => {}
+                _ => {
+                    if let Some((label, times)) = Times::parse(&words) {
+                        report
+                            .row(&service)
+                            .phases_of(&endpoint)
+                            .insert(label, times);
+                    }
+                }
             }
         }
         for line in lines.take(shards) {
@@ -103,6 +140,47 @@ impl Row {
             ..Self::default()
         }
     }
+
+    fn phases_of(&mut self, endpoint: &Option<String>) -> &mut Phases {
+        match endpoint {
+            Some(address) => self.endpoint_phases.entry(address.clone()).or_default(),
+            None => &mut self.phases,
+        }
+    }
+}
+
+impl Times {
+    /// `None` for the header of a table, and for what is no line of one.
+    fn parse(words: &[&str]) -> Option<(String, Self)> {
+        let [label, count, times @ ..] = words else {
+            return None;
+        };
+        let [p50, p90, p99, p999, p9999, max] = <[&str; 6]>::try_from(times).ok()?.map(time);
+        let times = Self {
+            count: number(count)?,
+            p50: p50?,
+            p90: p90?,
+            p99: p99?,
+            p999: p999?,
+            p9999: p9999?,
+            max: max?,
+        };
+        Some(((*label).to_owned(), times))
+    }
+}
+
+/// A time as the report writes it, `1.2us`.
+fn time(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    let seconds = match &text[digits.len()..] {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        _ => return None,
+    };
+    Some(Duration::from_secs_f64(
+        digits.parse::<f64>().ok()? * seconds,
+    ))
 }
 
 /// `LABEL COUNT` pairs.

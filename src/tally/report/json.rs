@@ -1,0 +1,238 @@
+//! The report as JSON, for programs: the same facts as the text, unrounded.
+//!
+//! docs/REPORT.md shows the shape. Times are microseconds; what was recorded has tenths of them.
+
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
+
+use super::{Excerpt, Process, QUANTILES, ServiceReport, counted};
+use crate::fault::Fault;
+use crate::tally::phase::UNITS_PER_MICROSECOND;
+use crate::tally::{NoServiceTotals, Phase, Phases, STATUS_CLASSES, ServiceTotals, ShardTotals};
+
+/// The excerpt as one line, which ends with a newline.
+pub(super) fn json(excerpt: &Excerpt<'_>) -> String {
+    let report = &excerpt.report;
+    let Process {
+        version,
+        pid,
+        up,
+        driver,
+    } = report.process;
+    let services = report.services.iter();
+    let mut value = json!({
+        "ringmain": version,
+        "pid": pid,
+        "up_seconds": up.as_secs_f64(),
+        "generation": report.generation,
+        "driver": driver,
+        "window": "all",
+        "late_shards": report.late,
+        "services": services.map(|service| service_value(excerpt, service)).collect::<Value>(),
+    });
+    if excerpt.whole {
+        value["gone_services"] = totals_value(&report.gone);
+        value["gone_services"]["phases"] = phases_value(excerpt, report.gone_phases);
+        value["no_service"] = no_service_value(&report.shards);
+        value["shards"] = report.shards.iter().enumerate().map(shard_value).collect();
+    }
+    let mut text = value.to_string();
+    text.push('\n');
+    text
+}
+
+fn service_value(excerpt: &Excerpt<'_>, service: &ServiceReport<'_>) -> Value {
+    let endpoints = service.endpoints.iter().zip(&service.totals.endpoints);
+    let endpoints = endpoints.map(|(endpoint, totals)| {
+        json!({
+            "endpoint": endpoint.name,
+            "exchanges": totals.exchanges,
+            "forwarded": forwarded_value(&totals.forwarded),
+            "faults": totals.faults,
+            "connects": totals.connects,
+            "phases": phases_value(excerpt, endpoint.phases),
+        })
+    });
+    let mut value = json!({ "service": service.name });
+    merge(&mut value, totals_value(&service.totals));
+    if !excerpt.of_endpoints {
+        value["phases"] = phases_value(excerpt, service.phases);
+    }
+    value["endpoints"] = endpoints.collect();
+    value
+}
+
+fn totals_value(totals: &ServiceTotals) -> Value {
+    json!({
+        "exchanges": totals.exchanges,
+        "forwarded": forwarded_value(&totals.forwarded),
+        "own_answers": totals.own_answers,
+        "retries": totals.retries,
+        "replays": totals.replays,
+        "faults": faults_value(&totals.faults),
+    })
+}
+
+fn no_service_value(shards: &[ShardTotals]) -> Value {
+    let mut totals = NoServiceTotals::default();
+    for shard in shards {
+        totals += &shard.no_service;
+    }
+    json!({
+        "exchanges": totals.exchanges,
+        "own_answers": totals.own_answers,
+        "faults": faults_value(&totals.faults),
+    })
+}
+
+fn shard_value((number, totals): (usize, &ShardTotals)) -> Value {
+    json!({
+        "shard": number,
+        "connections": totals.clients_open,
+        "exchanges": totals.exchanges,
+        "lived_seconds": totals.lived.as_secs_f64(),
+        "busy_seconds": totals.busy.as_secs_f64(),
+    })
+}
+
+fn forwarded_value(forwarded: &[u64; STATUS_CLASSES]) -> Value {
+    let classes = (1..).zip(forwarded);
+    let classes = classes.map(|(class, count)| (format!("{class}xx"), json!(count)));
+    Value::Object(classes.collect())
+}
+
+fn faults_value(faults: &[u64; Fault::COUNT]) -> Value {
+    let faults = counted(faults).map(|(fault, count)| (fault.label().to_owned(), json!(count)));
+    Value::Object(faults.collect())
+}
+
+/// Only phases that were recorded and are asked for.
+fn phases_value(excerpt: &Excerpt<'_>, phases: &Phases) -> Value {
+    let shown = Phase::ALL.into_iter().filter(|phase| excerpt.shows(*phase));
+    let recorded = shown.filter_map(|phase| Some((phase, phases.histogram(phase)?)));
+    let phases = recorded.map(|(phase, times)| (phase.label().to_owned(), times_value(times)));
+    Value::Object(phases.collect())
+}
+
+fn times_value(histogram: &Histogram<u64>) -> Value {
+    let mut times = Map::new();
+    times.insert("count".to_owned(), json!(histogram.len()));
+    times.insert("min".to_owned(), json!(microseconds(histogram.min())));
+    // A nanosecond is far below what a mean of rounded times can tell.
+    let mean = histogram.mean() / UNITS_PER_MICROSECOND as f64;
+    times.insert("mean".to_owned(), json!((mean * 1_000.0).round() / 1_000.0));
+    let quantiles = QUANTILES.iter().map(|(_, quantile)| *quantile);
+    let values = histogram.value_at_quantiles(quantiles);
+    for ((name, _), value) in QUANTILES.iter().zip(values) {
+        times.insert((*name).to_owned(), json!(microseconds(value)));
+    }
+    times.insert("max".to_owned(), json!(microseconds(histogram.max())));
+    Value::Object(times)
+}
+
+fn microseconds(units: u64) -> f64 {
+    units as f64 / UNITS_PER_MICROSECOND as f64
+}
+
+/// Adds the members of `other`, an object too.
+fn merge(value: &mut Value, other: Value) {
+    if let (Value::Object(value), Value::Object(other)) = (value, other) {
+        value.extend(other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tally::report::{EndpointReport, Report, Selection};
+    use crate::tally::{EndpointTotals, Recorder};
+
+    #[test]
+    fn the_shape_is_that_of_the_document() {
+        let mut recorder = Recorder::of_service();
+        for nanoseconds in [1_200, 2_400, 9_100_000] {
+            recorder.record(Phase::Total, nanoseconds);
+        }
+        let mut phases = Phases::of_service();
+        phases.add(&recorder);
+        let mut totals = ServiceTotals {
+            exchanges: 4,
+            forwarded: [0, 2, 0, 0, 1],
+            own_answers: 1,
+            endpoints: vec![EndpointTotals {
+                exchanges: 3,
+                ..EndpointTotals::default()
+            }],
+            ..ServiceTotals::default()
+        };
+        totals.faults[Fault::ConnectionRefused.index()] = 1;
+        let nothing = Phases::of_service();
+        let report = Report {
+            process: Process {
+                version: "0.1.0",
+                pid: 4711,
+                up: Duration::from_millis(1_500),
+                driver: "epoll",
+            },
+            generation: 1,
+            late: vec![0],
+            services: vec![ServiceReport {
+                name: "a",
+                totals,
+                phases: &phases,
+                endpoints: vec![EndpointReport {
+                    name: "127.0.0.1:9090",
+                    phases: &nothing,
+                }],
+            }],
+            gone: ServiceTotals::default(),
+            gone_phases: &nothing,
+            shards: vec![ShardTotals::default()],
+        };
+        let excerpt = |service: Option<&str>| {
+            let selection = Selection {
+                service: service.map(str::to_owned),
+                ..Selection::default()
+            };
+            report.clone().excerpt(&selection).unwrap()
+        };
+        let forwarded =
+            |two: u64, five: u64| json!({"1xx": 0, "2xx": two, "3xx": 0, "4xx": 0, "5xx": five});
+        let none = json!({});
+        let mut expected = json!({
+            "ringmain": "0.1.0", "pid": 4711, "up_seconds": 1.5, "generation": 1,
+            "driver": "epoll", "window": "all", "late_shards": [0],
+            "services": [{
+                "service": "a", "exchanges": 4, "forwarded": forwarded(2, 1), "own_answers": 1,
+                "retries": 0, "replays": 0, "faults": {"connection_refused": 1},
+                "phases": {"total": {
+                    "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
+                    "p99": 9100.7, "p99.9": 9100.7, "p99.99": 9100.7, "max": 9100.7,
+                }},
+                "endpoints": [{
+                    "endpoint": "127.0.0.1:9090", "exchanges": 3, "forwarded": forwarded(0, 0),
+                    "faults": 0, "connects": 0, "phases": none,
+                }],
+            }],
+        });
+        let parsed = |text: String| -> Value { serde_json::from_str(&text).unwrap() };
+        assert_eq!(parsed(json(&excerpt(Some("a")))), expected);
+        merge(
+            &mut expected,
+            json!({
+                "gone_services": {
+                    "exchanges": 0, "forwarded": forwarded(0, 0), "own_answers": 0, "retries": 0,
+                    "replays": 0, "faults": none, "phases": none,
+                },
+                "no_service": {"exchanges": 0, "own_answers": 0, "faults": none},
+                "shards": [{
+                    "shard": 0, "connections": 0, "exchanges": 0, "lived_seconds": 0.0,
+                    "busy_seconds": 0.0,
+                }],
+            }),
+        );
+        assert_eq!(parsed(json(&excerpt(None))), expected);
+    }
+}
