@@ -130,10 +130,15 @@ async fn receive_head(
         if !inbox.make_room(limits.bytes_max) {
             return Err(Fault::RequestHeadTooLarge);
         }
-        let listening = timing.listen();
+        let turn = shard.clock.turn();
+        // The first bytes are here, for the connection is readable.
+        let listening = (!inbox.is_empty()).then(|| timing.listen());
         let (read, back) = client.stream.incoming().read(mem::take(inbox)).await;
         *inbox = back;
-        timing.request_received(timing.done(listening).end);
+        match listening {
+            Some(listening) => timing.request_received(timing.done(listening).end),
+            None => timing.request_begins(shard.clock.ready_at(turn)),
+        }
         match read {
             Ok(0) => return without_head(shard, client, inbox),
             Ok(count) => shard.counters.bytes_client_in.add(count as u64),

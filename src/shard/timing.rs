@@ -18,8 +18,10 @@ use crate::tally::Phase;
 #[derive(Debug)]
 pub(super) struct Timing<'a> {
     clock: &'a Clock,
-    /// The first byte of the request.
+    /// The first byte of the request was there to be read.
     begun: u64,
+    /// It was read.
+    first: Cell<u64>,
     /// The last byte of the request, or `NONE` while more of it is awaited.
     received: Cell<u64>,
     /// What was written of the final answer to the client.
@@ -103,11 +105,12 @@ impl Span {
 }
 
 impl<'a> Timing<'a> {
-    /// Of an exchange whose first byte came at `begun`.
+    /// Of an exchange whose first byte was there at `begun`.
     pub(super) const fn new(clock: &'a Clock, begun: u64) -> Self {
         Self {
             clock,
             begun,
+            first: Cell::new(begun),
             received: Cell::new(begun),
             told: Span::nothing(),
             running: Try {
@@ -154,6 +157,14 @@ impl<'a> Timing<'a> {
         self.own.wait_ends(self.clock, end);
         let begin = self.clock.went_out(asked.turn);
         Wait { begin, end }
+    }
+
+    /// The first bytes of the request were read: they had been there, and nobody was awaited for
+    /// them.
+    pub(super) fn request_begins(&self, at: u64) {
+        self.own.runs_until(at);
+        self.first.set(at);
+        self.received.set(at);
     }
 
     /// As far as is known the request was read to its end.
@@ -240,7 +251,7 @@ impl<'a> Timing<'a> {
         };
         let received = self.received.get();
         if received != NONE {
-            record(Phase::ClientReceive, received - self.begun);
+            record(Phase::ClientReceive, received - self.first.get());
         }
         record(Phase::ClientSend, told);
         record(Phase::Own, self.own.sum.get());
@@ -289,9 +300,13 @@ impl Own {
     fn goes_on(&self, at: u64) {
         self.waits.set(self.waits.get() - 1);
         if self.waits.get() == 0 && self.open.take().is_some() {
-            self.add_until(at);
-            self.since.set(at);
+            self.runs_until(at);
         }
+    }
+
+    fn runs_until(&self, at: u64) {
+        self.add_until(at);
+        self.since.set(at);
     }
 
     fn add_until(&self, until: u64) {

@@ -133,10 +133,11 @@ fn one_way(ready_at_once: bool, delays: Delays) -> Recorded {
     let recorded = RefCell::default();
     world.run(async {
         let timing = Timing::new(clock, clock.turn().began());
-        for part in [0, delays.client_receive] {
-            let wait = listening(&timing, world.takes(part)).await;
-            timing.request_received(wait.end);
-        }
+        let turn = clock.turn();
+        world.takes(0).await;
+        timing.request_begins(clock.ready_at(turn));
+        let wait = listening(&timing, world.takes(delays.client_receive)).await;
+        timing.request_received(wait.end);
         clock.pass(COMPUTED);
         let wait = asking(&timing, world.takes(delays.upstream_connect)).await;
         into(&recorded)(Phase::UpstreamConnect, wait.end - wait.begin);
@@ -184,10 +185,11 @@ fn a_delay_shows_in_its_phase_and_in_total_alone() {
 #[test]
 fn own_is_what_lies_between_the_waits() {
     let recorded = one_way(false, Delays::default());
-    // Two computations, and for each of the three writes what the others of its turn did.
-    assert_eq!(recorded["own"], 2 * COMPUTED + 3 * OTHERS);
+    // Two computations, and what the others of its turn did: for each of the three writes, and
+    // while the first bytes were there and not read yet.
+    assert_eq!(recorded["own"], 2 * COMPUTED + 4 * OTHERS);
     // What comes in parts has turns between them, in which the peer is awaited.
-    assert_eq!(recorded["client_receive"], 2 * OTHERS);
+    assert_eq!(recorded["client_receive"], OTHERS);
     assert_eq!(recorded["upstream_wait"], OTHERS);
     assert_eq!(recorded["upstream_receive"], OTHERS);
     assert_eq!(recorded["upstream_send"], 0);
