@@ -6,7 +6,7 @@ use std::thread;
 use super::*;
 use crate::http::{head::HeadLimits, hop::FieldEdits};
 use crate::plan::{Endpoint, Life, Policy, PoolLimits, Service, ServiceTimeouts, Ticks};
-use crate::tally::ServiceCounters;
+use crate::tally::{Phase, Recorder, ServiceCounters};
 
 /// A plan of services, each a name and the ports of its endpoints.
 fn plan(generation: u64, services: &[(&str, &[u16])]) -> Plan {
@@ -278,6 +278,105 @@ fn count_until(mut subscriber: Subscriber, over: &AtomicBool) -> u64 {
         }
     }
     counted
+}
+
+/// Lays `times` down as the totals of a service and of its endpoint at `endpoint`.
+fn lay_down(counters: &ServiceCounters, endpoint: usize, times: usize) {
+    let (mut service, mut of_endpoint) = (Recorder::of_service(), Recorder::of_endpoint());
+    for _ in 0..times {
+        service.record(Phase::Total, 1_000);
+        of_endpoint.record(Phase::Total, 1_000);
+    }
+    counters.handed.put(&mut service);
+    counters.endpoints[endpoint].handed.put(&mut of_endpoint);
+}
+
+/// How many totals the first service has, and each of its endpoints.
+fn totals(publisher: &Publisher) -> (u64, Vec<u64>) {
+    let process = Process {
+        version: "0.1.0",
+        pid: 1,
+        up: std::time::Duration::ZERO,
+        driver: "epoll",
+    };
+    let report = publisher.report(process, Vec::new());
+    let count = |phases: &Phases| phases.histogram(Phase::Total).map_or(0, |all| all.len());
+    let service = &report.services[0];
+    let endpoints = service.endpoints.iter();
+    (
+        count(service.phases),
+        endpoints.map(|endpoint| count(endpoint.phases)).collect(),
+    )
+}
+
+#[test]
+fn what_was_recorded_is_kept_when_the_endpoints_change() {
+    let (mut publisher, mut subscriber) = door_of_one();
+    publisher.publish(plan(1, &[("a", &[1, 2])]));
+    let first = adopted(&mut subscriber);
+    lay_down(counters(&first, 0), 0, 1);
+    lay_down(counters(&first, 0), 1, 2);
+    publisher.gather();
+    assert_eq!(totals(&publisher), (3, vec![1, 2]));
+    publisher.publish(plan(2, &[("a", &[2, 3])]));
+    let second = adopted(&mut subscriber);
+    // An exchange that began under the first plan ends, beside one of the second.
+    lay_down(counters(&first, 0), 1, 4);
+    lay_down(counters(&second, 0), 1, 8);
+    publisher.gather();
+    assert_eq!(totals(&publisher), (15, vec![6, 8]), "2 is kept, 3 is new");
+    // What is laid down last is found when the plan that it belongs to is freed.
+    lay_down(counters(&first, 0), 1, 16);
+    drop(first);
+    publisher.retire();
+    publisher.gather();
+    publisher.gather();
+    assert_eq!(totals(&publisher), (31, vec![22, 8]));
+}
+
+#[test]
+fn what_was_recorded_of_a_service_outlives_it() {
+    let (mut publisher, mut subscriber) = door_of_one();
+    publisher.publish(plan(1, &[("a", &[1])]));
+    let first = adopted(&mut subscriber);
+    lay_down(counters(&first, 0), 0, 1);
+    publisher.gather();
+    publisher.publish(plan(2, &[("b", &[1])]));
+    adopted(&mut subscriber);
+    lay_down(counters(&first, 0), 0, 2);
+    publisher.gather();
+    lay_down(counters(&first, 0), 0, 4);
+    drop(first);
+    publisher.retire();
+    assert_eq!(totals(&publisher), (0, vec![0]), "of the new service");
+    let gone = publisher.ledger.gone_phases().histogram(Phase::Total);
+    assert_eq!(gone.map(|all| all.len()), Some(7));
+}
+
+#[test]
+fn what_a_shard_had_laid_down_when_it_died_is_kept() {
+    let (mut publisher, mut subscriber) = door_of_one();
+    publisher.publish(plan(1, &[("a", &[1])]));
+    let asked = publisher.ask_for_recorders();
+    assert_eq!(subscriber.asked_for_recorders(), Some(asked));
+    lay_down(counters(&adopted(&mut subscriber), 0), 0, 3);
+    drop(subscriber);
+    assert_eq!(publisher.late(asked), [0], "it died before it could say so");
+
+    let mut subscriber = publisher.resubscribe(0);
+    lay_down(counters(&adopted(&mut subscriber), 0), 0, 4);
+    let asked = subscriber
+        .asked_for_recorders()
+        .expect("nobody has answered");
+    subscriber.answer(asked);
+    assert!(publisher.late(asked).is_empty());
+    assert_eq!(
+        subscriber.asked_for_recorders(),
+        None,
+        "asked once, answered once"
+    );
+    publisher.gather();
+    assert_eq!(totals(&publisher), (7, vec![7]));
 }
 
 #[test]

@@ -57,13 +57,6 @@ pub(crate) struct Turn {
     began: u64,
 }
 
-/// How long an operation was waited for; `begin == end` when it was ready at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wait {
-    pub(crate) begin: u64,
-    pub(crate) end: u64,
-}
-
 impl Turn {
     /// When it began: what had completed by then is known.
     pub(crate) fn began(self) -> u64 {
@@ -197,26 +190,6 @@ impl Clock {
             turn.began
         }
     }
-
-    /// How long an operation was waited for that was not ready when it was `asked` for, if that is
-    /// so, and is ready now.
-    pub(crate) fn wait_since(&self, asked: Option<Turn>) -> Wait {
-        match asked {
-            Some(turn) => {
-                let end = self.turn().began;
-                // The same turn still runs when one task has woken another.
-                let begin = self.went_out(turn).min(end);
-                Wait { begin, end }
-            }
-            None => {
-                let now = self.now();
-                Wait {
-                    begin: now,
-                    end: now,
-                }
-            }
-        }
-    }
 }
 
 /// The waker of the task that asks.
@@ -251,17 +224,16 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_has_no_length_when_nothing_was_waited_for() {
+    fn what_is_ready_in_the_turn_that_asked_for_it_is_ready_now() {
         let clock = Clock::stopped();
         clock.pass(50);
         clock.task_runs();
         let asked = clock.turn();
         clock.pass(8);
-        let at_once = Wait { begin: 58, end: 58 };
-        assert_eq!(clock.wait_since(None), at_once);
         assert_eq!(clock.ready_at(asked), 58);
-        // One task has woken another in the same turn.
-        let Wait { begin, end } = clock.wait_since(Some(asked));
-        assert_eq!(begin, end);
+        clock.end_turn();
+        clock.task_runs();
+        clock.pass(1);
+        assert_eq!(clock.ready_at(asked), 58);
     }
 }

@@ -248,27 +248,21 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
 
     /// Reads once into the inbox.
     async fn read(&mut self) -> io::Result<usize> {
-        let timing = &self.exchange.timing;
-        let read = self.from.read(mem::take(&mut self.inbox));
+        let Exchange { shard, timing, .. } = self.exchange;
+        let turn = shard.clock.turn();
         // Until its answer begins, the endpoint is awaited from the moment when it has the request.
-        let ((read, back), at) = if timing.answer_has_begun() {
-            let (read, wait) = timing.reading(read).await;
-            (read, wait.end)
-        } else {
-            let clock = &self.exchange.shard.clock;
-            let asked = clock.turn();
-            (read.await, clock.ready_at(asked))
+        let listening = timing.answer_has_begun().then(|| timing.listen());
+        let (read, back) = self.from.read(mem::take(&mut self.inbox)).await;
+        let at = match listening {
+            Some(listening) => timing.done(listening).end,
+            None => shard.clock.ready_at(turn),
         };
         self.inbox = back;
         let count = read?;
         if 0 < count {
             timing.answer_part_read(at);
         }
-        self.exchange
-            .shard
-            .counters
-            .bytes_upstream_in
-            .add(count as u64);
+        shard.counters.bytes_upstream_in.add(count as u64);
         Ok(count)
     }
 
@@ -286,8 +280,9 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         let send_idle = self.exchange.listener.timeouts.send_idle;
         let counters = &self.exchange.shard.counters;
         counters.bytes_client_out.add(buffer.unsent() as u64);
-        let write = self.to.write(buffer, send_idle, Late::ClientSend);
-        let ((sent, buffer), wait) = self.exchange.timing.asking(write).await;
+        let asked = self.exchange.timing.ask();
+        let (sent, buffer) = self.to.write(buffer, send_idle, Late::ClientSend).await;
+        let wait = self.exchange.timing.done(asked);
         if sent.is_ok() {
             self.exchange.timing.answer_part_told(wait);
             return Ok(buffer);

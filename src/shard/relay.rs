@@ -102,8 +102,11 @@ pub(super) async fn one_way(
         .bytes_upstream_out
         .add(outbox.unsent() as u64);
     let mut up = link.stream.outgoing();
-    let write = up.write(mem::take(outbox), timeouts.send_idle, Late::UpstreamSend);
-    let ((sent, back), wait) = exchange.timing.asking(write).await;
+    let asked = exchange.timing.ask();
+    let (sent, back) = up
+        .write(mem::take(outbox), timeouts.send_idle, Late::UpstreamSend)
+        .await;
+    let wait = exchange.timing.done(asked);
     *outbox = back;
     if sent.is_err() {
         return Err(Broken::new(upstream_fault(link.stream.cut_for(), false)));

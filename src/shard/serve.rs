@@ -40,7 +40,7 @@ pub(super) struct Exchange<'a> {
     pub(super) service: &'a Service,
     pub(super) tally: &'a ServiceTally,
     pub(super) counters: &'a ServiceCounters,
-    pub(super) timing: Timing<'a>,
+    pub(super) timing: &'a Timing<'a>,
     pub(super) facts: RequestFacts,
     /// The endpoint of the running try, by its place in the service.
     pub(super) endpoint: Cell<usize>,
@@ -95,7 +95,7 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
     if !order.is_at_hand() {
         timing.request_goes_on();
     }
-    let exchange = Exchange::new(shard, &current, client.listener, &order, timing);
+    let exchange = Exchange::new(shard, &current, client.listener, &order, &timing);
     let forwarded = forward(&exchange, client, inbox, &mut order).await;
     shard.stock.put(mem::take(&mut order.outbox));
     match forwarded {
@@ -130,10 +130,15 @@ async fn receive_head(
         if !inbox.make_room(limits.bytes_max) {
             return Err(Fault::RequestHeadTooLarge);
         }
-        let mut incoming = client.stream.incoming();
-        let ((read, back), wait) = timing.reading(incoming.read(mem::take(inbox))).await;
+        let turn = shard.clock.turn();
+        // The first bytes are here, for the connection is readable.
+        let listening = (!inbox.is_empty()).then(|| timing.listen());
+        let (read, back) = client.stream.incoming().read(mem::take(inbox)).await;
         *inbox = back;
-        timing.request_received(wait.end);
+        match listening {
+            Some(listening) => timing.request_received(timing.done(listening).end),
+            None => timing.request_begins(shard.clock.ready_at(turn)),
+        }
         match read {
             Ok(0) => return without_head(shard, client, inbox),
             Ok(count) => shard.counters.bytes_client_in.add(count as u64),
@@ -317,7 +322,7 @@ async fn settle(
                 shard,
                 current,
                 tally,
-                ref timing,
+                timing,
                 ..
             } = *exchange;
             let answer = Answer {
@@ -409,9 +414,13 @@ impl Answer<'_> {
         outbox.send_all();
         shard.counters.bytes_client_out.add(outbox.unsent() as u64);
         let send_idle = current.plan().listeners[client.listener].timeouts.send_idle;
-        let mut outgoing = client.stream.outgoing();
-        let write = outgoing.write(outbox, send_idle, Late::ClientSend);
-        let ((sent, outbox), wait) = timing.asking(write).await;
+        let asked = timing.ask();
+        let (sent, outbox) = client
+            .stream
+            .outgoing()
+            .write(outbox, send_idle, Late::ClientSend)
+            .await;
+        let wait = timing.done(asked);
         shard.stock.put(outbox);
         if sent.is_err() {
             return After::Close;
@@ -456,7 +465,7 @@ impl<'a> Exchange<'a> {
         current: &'a Current,
         listener: usize,
         order: &Order,
-        timing: Timing<'a>,
+        timing: &'a Timing<'a>,
     ) -> Self {
         let tally = current.tally(order.service);
         Self {

@@ -99,3 +99,76 @@ impl Tallies {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tally::{Phases, ShardCounters};
+
+    fn endpoints(count: usize) -> Vec<Arc<EndpointCounters>> {
+        (0..count).map(|_| Arc::default()).collect()
+    }
+
+    fn counters(services: &[&[Arc<EndpointCounters>]]) -> PlanCounters {
+        let service = |endpoints: &&[Arc<EndpointCounters>]| {
+            Arc::new(ServiceCounters::over((*endpoints).into()))
+        };
+        PlanCounters {
+            shard: Arc::<ShardCounters>::default(),
+            services: services.iter().map(service).collect(),
+        }
+    }
+
+    fn count(phases: &Phases) -> u64 {
+        phases.histogram(Phase::Total).map_or(0, |all| all.len())
+    }
+
+    #[test]
+    fn a_plan_goes_on_with_the_recorders_of_the_one_before() {
+        let tallies = Tallies::default();
+        let endpoints = endpoints(3);
+        let (stays, changes) = (&endpoints[..1], &endpoints[1..2]);
+        let first = counters(&[stays, changes]);
+        let last = tallies.open(&first, &[]);
+        // The second service has another set of counters now, with one endpoint more.
+        let second = PlanCounters {
+            shard: Arc::clone(&first.shard),
+            services: [
+                Arc::clone(&first.services[0]),
+                Arc::clone(&counters(&[&endpoints[1..3]]).services[0]),
+            ]
+            .into(),
+        };
+        let next = tallies.open(&second, &last);
+        assert!(Rc::ptr_eq(&last[0], &next[0]));
+        for (tally, endpoint) in [(&last[1], 0), (&next[1], 0), (&next[1], 1)] {
+            tally.record(Phase::Total, 1_000);
+            tally.record_endpoint(endpoint, Phase::Total, 1_000);
+        }
+        tallies.hand_over();
+        let mut services = [Phases::of_service(), Phases::of_service()];
+        let mut of_endpoints = [Phases::of_endpoint(), Phases::of_endpoint()];
+        first.services[1].handed.gather(&mut services[0]);
+        second.services[1].handed.gather(&mut services[1]);
+        for (phases, endpoint) in of_endpoints.iter_mut().zip(&endpoints[1..]) {
+            endpoint.handed.gather(phases);
+        }
+        assert_eq!(services.each_ref().map(count), [1, 2]);
+        assert_eq!(of_endpoints.each_ref().map(count), [2, 1]);
+    }
+
+    #[test]
+    fn a_tally_that_nothing_uses_any_more_is_handed_over_and_forgotten() {
+        let tallies = Tallies::default();
+        let counters = counters(&[&endpoints(1)]);
+        let open = tallies.open(&counters, &[]);
+        open[0].record(Phase::Total, 1_000);
+        drop(open);
+        assert_eq!(Arc::strong_count(&counters.services[0]), 2);
+        tallies.hand_over();
+        assert_eq!(Arc::strong_count(&counters.services[0]), 1);
+        let mut phases = Phases::of_service();
+        counters.services[0].handed.gather(&mut phases);
+        assert_eq!(count(&phases), 1);
+    }
+}

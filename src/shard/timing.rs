@@ -10,56 +10,55 @@
 //! means on each path stands in docs/PHASES.md.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
 
-use super::clock::{Clock, Turn, Wait};
+use super::clock::{Clock, Turn};
 use crate::tally::Phase;
 
 /// The times of one exchange, in nanoseconds of its shard's clock.
 #[derive(Debug)]
 pub(super) struct Timing<'a> {
     clock: &'a Clock,
-    /// The first byte of the request.
+    /// The first byte of the request was there to be read.
     begun: u64,
+    /// It was read.
+    first: Cell<u64>,
     /// The last byte of the request, or `NONE` while more of it is awaited.
     received: Cell<u64>,
     /// What was written of the final answer to the client.
-    told: Cell<Span>,
-    running: Cell<Try>,
+    told: Span,
+    running: Try,
     own: Own,
 }
 
 /// The times of one try on one endpoint.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Try {
     /// What was written of the request.
     sent: Span,
     /// True exactly when that is all of it.
-    is_sent: bool,
+    is_sent: Cell<bool>,
     /// True exactly while the request has been sent and its answer has not begun.
-    awaited: bool,
+    awaited: Cell<bool>,
     /// The first byte of the final response, or `NONE`.
-    answered: u64,
+    answered: Cell<u64>,
     /// The last bytes of a response that have come.
-    read: u64,
+    read: Cell<u64>,
     /// True exactly when they are the last of the final response.
-    is_read: bool,
+    is_read: Cell<bool>,
 }
 
-/// From the first to the last of what was written; `NONE` twice when nothing was.
-#[derive(Clone, Copy, Debug)]
+/// From the first to the last of what was written; both `NONE` when nothing was.
+#[derive(Debug)]
 struct Span {
-    begin: u64,
-    end: u64,
+    begin: Cell<u64>,
+    end: Cell<u64>,
 }
 
 /// The sum of the times in which no peer was awaited.
 #[derive(Debug)]
 struct Own {
     sum: Cell<u64>,
-    /// When it began to run; `NONE` while a peer is awaited.
+    /// When it began to run; without a meaning while `open` is `None` and a peer is awaited.
     since: Cell<u64>,
     /// How many waits there are at this moment.
     waits: Cell<u32>,
@@ -67,51 +66,61 @@ struct Own {
     open: Cell<Option<Asked>>,
 }
 
-/// How a wait began.
+/// A wait that has begun.
 #[derive(Clone, Copy, Debug)]
-enum Asked {
-    /// By something that goes out with the end of this turn.
-    In(Turn),
-    /// By nothing: bytes come on their own.
-    Nothing,
+pub(super) struct Asked {
+    turn: Turn,
+    /// True when something goes out with the end of the turn; false when bytes are awaited, which
+    /// come on their own.
+    goes_out: bool,
+}
+
+/// How long a peer was awaited; `begin == end` when it was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wait {
+    pub(super) begin: u64,
+    pub(super) end: u64,
 }
 
 const NONE: u64 = u64::MAX;
 
 impl Span {
-    const NOTHING: Self = Self {
-        begin: NONE,
-        end: NONE,
-    };
-
-    fn extended(self, wait: Wait) -> Self {
+    const fn nothing() -> Self {
         Self {
-            begin: self.begin.min(wait.begin),
-            end: wait.end,
+            begin: Cell::new(NONE),
+            end: Cell::new(NONE),
         }
+    }
+
+    fn extend(&self, wait: Wait) {
+        self.begin.set(self.begin.get().min(wait.begin));
+        self.end.set(wait.end);
+    }
+
+    /// Its length, if anything was written; it is nothing again.
+    fn take(&self) -> Option<u64> {
+        let (begin, end) = (self.begin.replace(NONE), self.end.replace(NONE));
+        (end != NONE).then(|| end - begin)
     }
 }
 
-impl Try {
-    const NEW: Self = Self {
-        sent: Span::NOTHING,
-        is_sent: false,
-        awaited: false,
-        answered: NONE,
-        read: 0,
-        is_read: false,
-    };
-}
-
 impl<'a> Timing<'a> {
-    /// Of an exchange whose first byte came at `begun`.
-    pub(super) fn new(clock: &'a Clock, begun: u64) -> Self {
+    /// Of an exchange whose first byte was there at `begun`.
+    pub(super) const fn new(clock: &'a Clock, begun: u64) -> Self {
         Self {
             clock,
             begun,
+            first: Cell::new(begun),
             received: Cell::new(begun),
-            told: Cell::new(Span::NOTHING),
-            running: Cell::new(Try::NEW),
+            told: Span::nothing(),
+            running: Try {
+                sent: Span::nothing(),
+                is_sent: Cell::new(false),
+                awaited: Cell::new(false),
+                answered: Cell::new(NONE),
+                read: Cell::new(0),
+                is_read: Cell::new(false),
+            },
             own: Own {
                 sum: Cell::new(0),
                 since: Cell::new(begun),
@@ -121,40 +130,41 @@ impl<'a> Timing<'a> {
         }
     }
 
-    /// Runs an operation that asks something of a peer: a write, a connect.
-    pub(super) async fn asking<T>(&self, operation: impl Future<Output = T>) -> (T, Wait) {
-        self.waiting(operation, Asked::In).await
+    /// To be called right before an operation that asks something of a peer: a write, a connect.
+    pub(super) fn ask(&self) -> Asked {
+        self.wait(true)
     }
 
-    /// Runs an operation that waits for a peer's bytes.
-    pub(super) async fn reading<T>(&self, operation: impl Future<Output = T>) -> (T, Wait) {
-        self.waiting(operation, |_| Asked::Nothing).await
+    /// To be called right before an operation that waits for a peer's bytes.
+    pub(super) fn listen(&self) -> Asked {
+        self.wait(false)
     }
 
-    async fn waiting<T>(
-        &self,
-        operation: impl Future<Output = T>,
-        how: impl Fn(Turn) -> Asked,
-    ) -> (T, Wait) {
-        let mut operation = pin!(operation);
-        let mut asked = None;
-        poll_fn(|context| {
-            if let Poll::Ready(output) = operation.as_mut().poll(context) {
-                let wait = self.clock.wait_since(asked);
-                match asked {
-                    None => self.own.goes_on(wait.end),
-                    Some(_) => self.own.wait_ends(self.clock, wait.end),
-                }
-                return Poll::Ready((output, wait));
-            }
-            if asked.is_none() {
-                let turn = self.clock.turn();
-                asked = Some(turn);
-                self.own.wait_begins(how(turn));
-            }
-            Poll::Pending
-        })
-        .await
+    fn wait(&self, goes_out: bool) -> Asked {
+        let turn = self.clock.turn();
+        let asked = Asked { turn, goes_out };
+        self.own.wait_begins(asked);
+        asked
+    }
+
+    /// To be called right after that operation.
+    pub(super) fn done(&self, asked: Asked) -> Wait {
+        let end = self.clock.ready_at(asked.turn);
+        if self.clock.turn() == asked.turn {
+            self.own.goes_on(end);
+            return Wait { begin: end, end };
+        }
+        self.own.wait_ends(self.clock, end);
+        let begin = self.clock.went_out(asked.turn);
+        Wait { begin, end }
+    }
+
+    /// The first bytes of the request were read: they had been there, and nobody was awaited for
+    /// them.
+    pub(super) fn request_begins(&self, at: u64) {
+        self.own.runs_until(at);
+        self.first.set(at);
+        self.received.set(at);
     }
 
     /// As far as is known the request was read to its end.
@@ -169,108 +179,98 @@ impl<'a> Timing<'a> {
 
     /// Part of the request was written to the endpoint.
     pub(super) fn request_part_sent(&self, wait: Wait) {
-        self.change(|running| running.sent = running.sent.extended(wait));
+        self.running.sent.extend(wait);
     }
 
     /// All of it was.
     pub(super) fn request_sent(&self) {
-        self.change(|running| running.is_sent = true);
+        self.running.is_sent.set(true);
         self.await_answer();
     }
 
     /// True exactly when bytes of the response have come that is awaited.
     pub(super) fn answer_has_begun(&self) -> bool {
-        self.running.get().answered != NONE
+        self.running.answered.get() != NONE
     }
 
     /// Bytes of a response came.
     pub(super) fn answer_part_read(&self, at: u64) {
-        self.change(|running| {
-            running.answered = running.answered.min(at);
-            running.read = at;
-        });
+        let Try { answered, read, .. } = &self.running;
+        answered.set(answered.get().min(at));
+        read.set(at);
         self.answer_is_here(at);
     }
 
     /// What has come so far was an interim response; `more` is true when bytes of what follows it
     /// are here already.
     pub(super) fn was_interim(&self, more: bool) {
-        self.told.set(Span::NOTHING);
+        self.told.take();
         if !more {
-            self.change(|running| running.answered = NONE);
+            self.running.answered.set(NONE);
             self.await_answer();
         }
     }
 
     /// The final response was read to its end.
     pub(super) fn answer_read(&self) {
-        self.change(|running| running.is_read = true);
+        self.running.is_read.set(true);
     }
 
     /// Part of the answer was written to the client.
     pub(super) fn answer_part_told(&self, wait: Wait) {
-        self.told.set(self.told.get().extended(wait));
+        self.told.extend(wait);
     }
 
     /// The try is over: gives each phase whose end it reached, and begins the next one.
     pub(super) fn end_try(&self, mut record: impl FnMut(Phase, u64)) {
         self.answer_is_here(self.clock.turn().began());
-        let Try {
-            sent,
-            is_sent,
-            answered,
-            read,
-            is_read,
-            ..
-        } = self.running.replace(Try::NEW);
-        if is_sent {
-            record(Phase::UpstreamSend, sent.end - sent.begin);
+        let running = &self.running;
+        let answered = running.answered.replace(NONE);
+        let sent_at = running.sent.end.get();
+        let sent = running.sent.take().filter(|_| running.is_sent.take());
+        if let Some(nanoseconds) = sent {
+            record(Phase::UpstreamSend, nanoseconds);
         }
+        let is_read = running.is_read.take();
         if answered == NONE {
             return;
         }
         // An answer that came before the request had ended did not wait for it.
-        let asked = if is_sent { sent.end } else { NONE };
-        record(Phase::UpstreamWait, answered.saturating_sub(asked));
+        let waited = sent.map_or(0, |_| answered.saturating_sub(sent_at));
+        record(Phase::UpstreamWait, waited);
         if is_read {
-            record(Phase::UpstreamReceive, read - answered);
+            record(Phase::UpstreamReceive, running.read.get() - answered);
         }
     }
 
     /// The exchange is over: gives what it took, all in all, if an answer was written.
     pub(super) fn end(&self, mut record: impl FnMut(Phase, u64)) {
-        let told = self.told.get();
-        if told.end == NONE {
+        let told_at = self.told.end.get();
+        let Some(told) = self.told.take() else {
             return;
-        }
+        };
         let received = self.received.get();
         if received != NONE {
-            record(Phase::ClientReceive, received - self.begun);
+            record(Phase::ClientReceive, received - self.first.get());
         }
-        record(Phase::ClientSend, told.end - told.begin);
+        record(Phase::ClientSend, told);
         record(Phase::Own, self.own.sum.get());
-        record(Phase::Total, told.end.saturating_sub(self.begun));
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Try)) {
-        let mut running = self.running.get();
-        change(&mut running);
-        self.running.set(running);
+        record(Phase::Total, told_at - self.begun);
     }
 
     /// From now on the endpoint is awaited, unless its answer has begun.
     fn await_answer(&self) {
-        let running = self.running.get();
-        if running.is_sent && running.answered == NONE && !running.awaited {
-            self.change(|running| running.awaited = true);
-            self.own.wait_begins(Asked::Nothing);
+        let Try {
+            is_sent, awaited, ..
+        } = &self.running;
+        if is_sent.get() && !self.answer_has_begun() && !awaited.replace(true) {
+            self.listen();
         }
     }
 
     /// From `at` on it is not awaited any more.
     fn answer_is_here(&self, at: u64) {
-        if self.running.get().awaited {
-            self.change(|running| running.awaited = false);
+        if self.running.awaited.take() {
             self.own.wait_ends(self.clock, at);
         }
     }
@@ -285,11 +285,10 @@ impl Own {
     }
 
     fn wait_ends(&self, clock: &Clock, at: u64) {
-        if let Some(asked) = self.open.take() {
-            let since = self.since.replace(NONE);
-            if let Asked::In(turn) = asked {
-                self.add(since, clock.went_out(turn));
-            }
+        if let Some(Asked { turn, goes_out }) = self.open.take()
+            && goes_out
+        {
+            self.add_until(clock.went_out(turn));
         }
         self.waits.set(self.waits.get() - 1);
         if self.waits.get() == 0 {
@@ -297,16 +296,22 @@ impl Own {
         }
     }
 
-    /// Something was ready at once, at `at`.
+    /// What was asked for was ready at once, at `at`.
     fn goes_on(&self, at: u64) {
-        if self.waits.get() == 0 {
-            let since = self.since.replace(at);
-            self.add(since, at);
+        self.waits.set(self.waits.get() - 1);
+        if self.waits.get() == 0 && self.open.take().is_some() {
+            self.runs_until(at);
         }
     }
 
-    fn add(&self, since: u64, until: u64) {
-        self.sum.set(self.sum.get() + until.saturating_sub(since));
+    fn runs_until(&self, at: u64) {
+        self.add_until(at);
+        self.since.set(at);
+    }
+
+    fn add_until(&self, until: u64) {
+        let more = until.saturating_sub(self.since.get());
+        self.sum.set(self.sum.get() + more);
     }
 }
 

@@ -87,8 +87,13 @@ impl<R: AsyncReadRent, W: AsyncWriteRent> Up<'_, '_, R, W> {
         } else {
             (self.exchange.listener.timeouts.body_idle, Late::RequestBody)
         };
-        let read = self.from.read_within(mem::take(self.inbox), idle, late);
-        let ((read, back), wait) = self.exchange.timing.reading(read).await;
+        let timing = self.exchange.timing;
+        let listening = timing.listen();
+        let (read, back) = self
+            .from
+            .read_within(mem::take(self.inbox), idle, late)
+            .await;
+        let wait = timing.done(listening);
         *self.inbox = back;
         let expired = self.from.watch().expired();
         match read {
@@ -112,8 +117,9 @@ impl<R: AsyncReadRent, W: AsyncWriteRent> Up<'_, '_, R, W> {
         let send_idle = self.exchange.service.timeouts.send_idle;
         let counters = &self.exchange.shard.counters;
         counters.bytes_upstream_out.add(buffer.unsent() as u64);
-        let write = self.to.write(buffer, send_idle, Late::UpstreamSend);
-        let ((sent, buffer), wait) = self.exchange.timing.asking(write).await;
+        let asked = self.exchange.timing.ask();
+        let (sent, buffer) = self.to.write(buffer, send_idle, Late::UpstreamSend).await;
+        let wait = self.exchange.timing.done(asked);
         if sent.is_ok() {
             self.exchange.timing.request_part_sent(wait);
         }

@@ -210,11 +210,9 @@ fn take<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint, look: bool) -> Option<
 async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result<Link<'a>> {
     let shard = exchange.shard;
     let timeout = exchange.service.timeouts.connect;
-    let connect = || {
-        let connecting = Stream::connect(endpoint.address, timeout, &shard.wheel);
-        exchange.timing.asking(connecting)
-    };
-    let (mut stream, mut wait) = connect().await;
+    let mut asked = exchange.timing.ask();
+    let mut stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
+    let mut wait = exchange.timing.done(asked);
     // Idle connections must not keep one that is needed from being made.
     while stream.as_ref().is_err_and(fd::is_out_of_descriptors) && shard.pool.give_up_oldest() {
         shard.counters.upstreams_idle.sub(1);
@@ -222,7 +220,9 @@ async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result
             // Closing takes the ring a turn.
             sleep(TURN).await;
         }
-        (stream, wait) = connect().await;
+        asked = exchange.timing.ask();
+        stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
+        wait = exchange.timing.done(asked);
     }
     let stream = stream?;
     let (picked, took) = (exchange.endpoint.get(), wait.end - wait.begin);

@@ -17,6 +17,7 @@ mod interim;
 mod keep_alive;
 mod limits;
 mod log;
+mod phases;
 mod process;
 mod report;
 mod routing;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub(crate) use origin::{Origin, Served, ok};
 pub(crate) use process::{Directory, Driver, Proxy, Setup, run_alone, run_to_end, start_and_stop};
+pub(crate) use report::{Phases, Report};
 pub(crate) use wire::{Head, Message, Wire};
 
 /// How long any single wait of a test may take before the test fails.

@@ -6,8 +6,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use super::*;
 use crate::shard::io::both;
@@ -103,6 +105,18 @@ struct Delays {
     client_send: u64,
 }
 
+async fn asking(timing: &Timing<'_>, operation: impl Future<Output = ()>) -> Wait {
+    let asked = timing.ask();
+    operation.await;
+    timing.done(asked)
+}
+
+async fn listening(timing: &Timing<'_>, operation: impl Future<Output = ()>) -> Wait {
+    let listening = timing.listen();
+    operation.await;
+    timing.done(listening)
+}
+
 type Recorded = BTreeMap<&'static str, u64>;
 
 fn into(recorded: &RefCell<Recorded>) -> impl FnMut(Phase, u64) + '_ {
@@ -119,24 +133,25 @@ fn one_way(ready_at_once: bool, delays: Delays) -> Recorded {
     let recorded = RefCell::default();
     world.run(async {
         let timing = Timing::new(clock, clock.turn().began());
-        for part in [0, delays.client_receive] {
-            let ((), wait) = timing.reading(world.takes(part)).await;
-            timing.request_received(wait.end);
-        }
+        let turn = clock.turn();
+        world.takes(0).await;
+        timing.request_begins(clock.ready_at(turn));
+        let wait = listening(&timing, world.takes(delays.client_receive)).await;
+        timing.request_received(wait.end);
         clock.pass(COMPUTED);
-        let ((), wait) = timing.asking(world.takes(delays.upstream_connect)).await;
+        let wait = asking(&timing, world.takes(delays.upstream_connect)).await;
         into(&recorded)(Phase::UpstreamConnect, wait.end - wait.begin);
-        let ((), wait) = timing.asking(world.takes(delays.upstream_send)).await;
+        let wait = asking(&timing, world.takes(delays.upstream_send)).await;
         timing.request_part_sent(wait);
         timing.request_sent();
         let asked = clock.turn();
         world.takes(delays.upstream_wait).await;
         timing.answer_part_read(clock.ready_at(asked));
-        let ((), wait) = timing.reading(world.takes(delays.upstream_receive)).await;
+        let wait = listening(&timing, world.takes(delays.upstream_receive)).await;
         timing.answer_part_read(wait.end);
         timing.answer_read();
         clock.pass(COMPUTED);
-        let ((), wait) = timing.asking(world.takes(delays.client_send)).await;
+        let wait = asking(&timing, world.takes(delays.client_send)).await;
         timing.answer_part_told(wait);
         timing.end_try(into(&recorded));
         timing.end(into(&recorded));
@@ -170,10 +185,11 @@ fn a_delay_shows_in_its_phase_and_in_total_alone() {
 #[test]
 fn own_is_what_lies_between_the_waits() {
     let recorded = one_way(false, Delays::default());
-    // Two computations, and for each of the three writes what the others of its turn did.
-    assert_eq!(recorded["own"], 2 * COMPUTED + 3 * OTHERS);
+    // Two computations, and what the others of its turn did: for each of the three writes, and
+    // while the first bytes were there and not read yet.
+    assert_eq!(recorded["own"], 2 * COMPUTED + 4 * OTHERS);
     // What comes in parts has turns between them, in which the peer is awaited.
-    assert_eq!(recorded["client_receive"], 2 * OTHERS);
+    assert_eq!(recorded["client_receive"], OTHERS);
     assert_eq!(recorded["upstream_wait"], OTHERS);
     assert_eq!(recorded["upstream_receive"], OTHERS);
     assert_eq!(recorded["upstream_send"], 0);
@@ -209,10 +225,10 @@ fn both_ways(answered: u64, uploaded: u64) -> Recorded {
         clock.pass(COMPUTED);
         let up = async {
             for part in 0..2 {
-                let ((), wait) = timing.asking(world.takes(0)).await;
+                let wait = asking(&timing, world.takes(0)).await;
                 timing.request_part_sent(wait);
                 if part == 0 {
-                    let ((), wait) = timing.reading(world.takes(uploaded)).await;
+                    let wait = listening(&timing, world.takes(uploaded)).await;
                     timing.request_received(wait.end);
                 }
             }
@@ -224,7 +240,7 @@ fn both_ways(answered: u64, uploaded: u64) -> Recorded {
             timing.answer_part_read(clock.ready_at(asked));
             timing.answer_read();
             clock.pass(COMPUTED);
-            let ((), wait) = timing.asking(world.takes(0)).await;
+            let wait = asking(&timing, world.takes(0)).await;
             timing.answer_part_told(wait);
         };
         both(up, down).await;
@@ -264,14 +280,14 @@ fn interim_responses_are_part_of_the_wait() {
     let recorded = RefCell::default();
     world.run(async {
         let timing = Timing::new(clock, clock.turn().began());
-        let ((), wait) = timing.asking(world.takes(0)).await;
+        let wait = asking(&timing, world.takes(0)).await;
         timing.request_part_sent(wait);
         timing.request_sent();
         for _interim in 0..2 {
             let asked = clock.turn();
             world.takes(1_000).await;
             timing.answer_part_read(clock.ready_at(asked));
-            let ((), wait) = timing.asking(world.takes(500)).await;
+            let wait = asking(&timing, world.takes(500)).await;
             timing.answer_part_told(wait);
             timing.was_interim(false);
         }
@@ -279,7 +295,7 @@ fn interim_responses_are_part_of_the_wait() {
         world.takes(1_000).await;
         timing.answer_part_read(clock.ready_at(asked));
         timing.answer_read();
-        let ((), wait) = timing.asking(world.takes(0)).await;
+        let wait = asking(&timing, world.takes(0)).await;
         timing.answer_part_told(wait);
         timing.end_try(into(&recorded));
         timing.end(into(&recorded));
@@ -298,13 +314,13 @@ fn a_try_that_fails_leaves_what_it_reached_and_the_next_begins_anew() {
     world.run(async {
         let timing = Timing::new(clock, clock.turn().began());
         for recorded in [&first, &second] {
-            let ((), wait) = timing.asking(world.takes(100)).await;
+            let wait = asking(&timing, world.takes(100)).await;
             timing.request_part_sent(wait);
             timing.request_sent();
             world.takes(1_000).await;
             timing.end_try(into(recorded));
         }
-        let ((), wait) = timing.asking(world.takes(0)).await;
+        let wait = asking(&timing, world.takes(0)).await;
         timing.answer_part_told(wait);
         timing.end(into(&second));
     });
