@@ -13,6 +13,7 @@ mod fairness;
 mod faults;
 mod forwarding;
 mod framing;
+mod hdr;
 mod interim;
 mod keep_alive;
 mod limits;

@@ -2,7 +2,7 @@
 //! its plotters draw, and a log of histograms (`.hlog`), which its processors read.
 //!
 //! The first is what `AbstractHistogram.outputPercentileDistribution` of the Java library prints,
-//! character by character; `tests/hdr.rs` lets that library judge both.
+//! character by character; `tests/proxy/hdr.rs` lets that library judge both.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -58,25 +58,23 @@ fn distribution(out: &mut String, histogram: &Histogram<u64>) -> std::fmt::Resul
         total,
     } in rows(histogram)
     {
-        let value = value as f64 / per_unit;
+        let value = fixed(value as f64 / per_unit, digits);
         let quantile = percentile / 100.0;
-        write!(out, "{value:>12.digits$} {quantile:.12} {total:>10}")?;
+        write!(out, "{value:>12} {} {total:>10}", fixed(quantile, 12))?;
         if percentile < 100.0 {
-            write!(out, " {:>14.2}", 1.0 / (1.0 - quantile))?;
+            write!(out, " {:>14}", fixed(1.0 / (1.0 - quantile), 2))?;
         }
         out.push('\n');
     }
-    let (mean, deviation) = (histogram.mean() / per_unit, histogram.stdev() / per_unit);
+    let in_microseconds = |units: f64| fixed(units / per_unit, digits);
+    let (mean, deviation) = (histogram.mean(), histogram.stdev());
+    let (mean, deviation) = (in_microseconds(mean), in_microseconds(deviation));
     writeln!(
         out,
-        "#[Mean    = {mean:>12.digits$}, StdDeviation   = {deviation:>12.digits$}]"
+        "#[Mean    = {mean:>12}, StdDeviation   = {deviation:>12}]"
     )?;
-    let max = histogram.max() as f64 / per_unit;
-    let count = histogram.len();
-    writeln!(
-        out,
-        "#[Max     = {max:>12.digits$}, Total count    = {count:>12}]"
-    )?;
+    let (max, count) = (in_microseconds(histogram.max() as f64), histogram.len());
+    writeln!(out, "#[Max     = {max:>12}, Total count    = {count:>12}]")?;
     // As many as tell twice the digits' range apart, in a power of two.
     let sub_buckets = (2 * 10_u64.pow(digits as u32)).next_power_of_two();
     let buckets = histogram.buckets();
@@ -84,6 +82,23 @@ fn distribution(out: &mut String, histogram: &Histogram<u64>) -> std::fmt::Resul
         out,
         "#[Buckets = {buckets:>12}, SubBuckets     = {sub_buckets:>12}]"
     )
+}
+
+/// `number`, which is at least 0, with so many digits after the point, as Java rounds it: the
+/// shortest decimal number that means it, half up.
+fn fixed(number: f64, digits: usize) -> String {
+    let shortest = number.to_string();
+    let (whole, fraction) = shortest.split_once('.').unwrap_or((&shortest, ""));
+    let kept = format!("{whole}{fraction:0<digits$}");
+    let (kept, rest) = kept.split_at(whole.len() + digits);
+    let rounded = match kept.parse::<u128>() {
+        Ok(kept) => kept + u128::from(b'5' <= rest.bytes().next().unwrap_or(b'0')),
+        // More digits than any time has.
+        Err(_) => return format!("{number:.digits$}"),
+    };
+    let text = format!("{rounded:0>width$}", width = digits + 1);
+    let (whole, fraction) = text.split_at(text.len() - digits);
+    format!("{whole}.{fraction}")
 }
 
 /// A row of a distribution.

@@ -141,6 +141,25 @@ fn a_log_gives_back_every_histogram_under_its_tag() {
     assert_eq!(found, expected);
 }
 
+#[test]
+fn a_number_is_rounded_half_up_in_decimal() {
+    for (number, digits, text) in [
+        (0.0, 3, "0.000"),
+        (0.1, 3, "0.100"),
+        (12.0, 2, "12.00"),
+        // Exact in binary, and halfway.
+        (0.125, 2, "0.13"),
+        // A little less than it looks in binary.
+        (1.005, 2, "1.01"),
+        (0.999_780_273_437_5, 12, "0.999780273438"),
+        (0.999_6, 3, "1.000"),
+        (86_400_000_000.0, 3, "86400000000.000"),
+        (1e-7, 3, "0.000"),
+    ] {
+        assert_eq!(fixed(number, digits), text, "{number}");
+    }
+}
+
 /// RFC 4648 section 4.
 fn base64(text: &str) -> Vec<u8> {
     const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
