@@ -12,7 +12,7 @@ use clap::Args;
 
 use crate::config::{self, Config, ConfigErrors};
 use crate::control::compile::{Live, compile};
-use crate::control::show::show;
+use crate::control::show::{show, show_tallies};
 use crate::plan::Life;
 
 /// What RLIMIT_NOFILE is taken for where the kernel does not say.
@@ -61,7 +61,13 @@ fn print_plan(config: &Config) -> ExitCode {
     for warning in config.warnings(live.shards) {
         let _ = writeln!(anstream::stderr(), "warning: {warning}");
     }
-    match write!(io::stdout(), "{}", show(config, &compile(config, &live))) {
+    let plan = compile(config, &live);
+    let shown = format!(
+        "{}{}",
+        show(config, &plan),
+        show_tallies(&plan, live.shards)
+    );
+    match io::stdout().write_all(shown.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

@@ -10,11 +10,42 @@ use crate::config::Config;
 use crate::http::hop::FieldEdits;
 use crate::plan::route::{DomainMatch, PathMatch};
 use crate::plan::{Endpoint, Listener, Plan, Route, Service, ServiceIndex, TICK, Ticks};
+use crate::tally::recorder;
 use crate::units::{format_duration, format_size};
 
 /// `plan`, compiled from `config`, as text.
 pub fn show<'a>(config: &'a Config, plan: &'a Plan) -> impl Display + 'a {
     Shown { config, plan }
+}
+
+/// The memory that the tallies of `plan` can take with so many shards, in a line.
+pub fn show_tallies(plan: &Plan, shards: u32) -> impl Display {
+    const USUAL: Duration = Duration::from_secs(1);
+    let services = plan.services.len() as u64;
+    let endpoints = plan.services.iter().map(|service| service.endpoints.len());
+    let endpoints = endpoints.sum::<usize>() as u64;
+    let bytes = move |longest| {
+        let of_shard = services * recorder::service_bytes(longest) as u64
+            + endpoints * recorder::endpoint_bytes(longest) as u64;
+        // Control's copy, one for all shards, counts in twice as many bits.
+        of_shard * (u64::from(shards) + 2)
+    };
+    fmt::from_fn(move |f| {
+        writeln!(
+            f,
+            "tallies of {services} services and {endpoints} endpoints on {shards} shards: up to {} \
+             while no time is over {}, at most {}",
+            in_mebibytes(bytes(USUAL)),
+            format_duration(USUAL),
+            in_mebibytes(bytes(recorder::LONGEST)),
+        )
+    })
+}
+
+/// Rounded up.
+fn in_mebibytes(bytes: u64) -> String {
+    const MEBIBYTE: u64 = 1 << 20;
+    format_size(bytes.div_ceil(MEBIBYTE) * MEBIBYTE)
 }
 
 struct Shown<'a> {

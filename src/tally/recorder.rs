@@ -5,9 +5,11 @@
 //! resize themselves, and each histogram is made when its phase is first recorded, so that what is
 //! not used costs nothing.
 
+use std::time::Duration;
+
 use hdrhistogram::{Counter, Histogram};
 
-use super::phase::{Phase, UNITS_MAX, units};
+use super::phase::{Phase, UNITS_MAX, UNITS_PER_MICROSECOND, units};
 
 /// Significant digits of what a service records.
 pub const SERVICE_DIGITS: u8 = 3;
@@ -149,19 +151,25 @@ fn empty<C: Counter>(digits: u8, room: u64) -> Histogram<C> {
     histogram
 }
 
-/// The most bytes that the counts of one service take on one shard.
-pub fn service_bytes_max() -> usize {
-    Phase::COUNT * counts_max(SERVICE_DIGITS) * size_of::<u32>()
+/// The bytes that the counts of one service take on one shard when no time of it is over `longest`.
+/// Control's copy of all shards' takes twice as many, and while a recorder is handed over there are
+/// two of it.
+pub fn service_bytes(longest: Duration) -> usize {
+    Phase::COUNT * counts(SERVICE_DIGITS, longest) * size_of::<u32>()
 }
 
-/// The most bytes that the counts of one endpoint take on one shard.
-pub fn endpoint_bytes_max() -> usize {
-    Phase::OF_ENDPOINT.len() * counts_max(ENDPOINT_DIGITS) * size_of::<u32>()
+/// The same for one endpoint.
+pub fn endpoint_bytes(longest: Duration) -> usize {
+    Phase::OF_ENDPOINT.len() * counts(ENDPOINT_DIGITS, longest) * size_of::<u32>()
 }
 
-fn counts_max(digits: u8) -> usize {
+/// The longest time that is told apart from longer ones.
+pub const LONGEST: Duration = Duration::from_micros(UNITS_MAX / UNITS_PER_MICROSECOND);
+
+fn counts(digits: u8, longest: Duration) -> usize {
+    let nanoseconds = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
     // 64 bits, and so twice as many bytes as a recorder's; the number of counts is the same.
-    empty::<u64>(digits, UNITS_MAX).distinct_values()
+    empty::<u64>(digits, units(nanoseconds).max(ROOM_MIN)).distinct_values()
 }
 
 #[cfg(test)]
@@ -259,15 +267,18 @@ mod tests {
                 .map(|histogram| histogram.distinct_values() * size_of::<u32>())
                 .sum()
         };
-        let mut service = Recorder::of_service();
-        let mut endpoint = Recorder::of_endpoint();
-        for phase in Phase::ALL {
-            service.record(phase, u64::MAX);
+        for longest in [Duration::from_millis(999), Duration::from_secs(1), LONGEST] {
+            let mut service = Recorder::of_service();
+            let mut endpoint = Recorder::of_endpoint();
+            let nanoseconds = longest.as_nanos() as u64;
+            for phase in Phase::ALL {
+                service.record(phase, nanoseconds);
+            }
+            for phase in Phase::OF_ENDPOINT {
+                endpoint.record(phase, nanoseconds);
+            }
+            assert_eq!(bytes(&service), service_bytes(longest));
+            assert_eq!(bytes(&endpoint), endpoint_bytes(longest));
         }
-        for phase in Phase::OF_ENDPOINT {
-            endpoint.record(phase, u64::MAX);
-        }
-        assert_eq!(bytes(&service), service_bytes_max());
-        assert_eq!(bytes(&endpoint), endpoint_bytes_max());
     }
 }

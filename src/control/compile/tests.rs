@@ -1,7 +1,7 @@
 //! Plans, each as the text that `ringmain check` prints.
 
 use crate::config;
-use crate::control::show::show;
+use crate::control::show::{show, show_tallies};
 
 use super::*;
 
@@ -15,7 +15,12 @@ const LIVE: Live = Live {
 
 fn plan_of(text: &str, live: &Live) -> String {
     let config = config::parse("config.toml", text).expect("the text breaks no rule");
-    show(&config, &compile(&config, live)).to_string()
+    let plan = compile(&config, live);
+    format!(
+        "{}{}",
+        show(&config, &plan),
+        show_tallies(&plan, live.shards)
+    )
 }
 
 #[test]
