@@ -10,6 +10,7 @@ use std::process::Command;
 
 use markdown::{quoted, table_below};
 use ringmain::fault::Fault;
+use ringmain::tally::Phase;
 
 #[test]
 fn the_table_of_faults_is_the_codes() {
@@ -62,7 +63,7 @@ fn the_readmes_configurations_are_accepted() {
 #[test]
 fn names_that_operators_read_exist() {
     // A name with an underscore in the operators' documents is a key or a value of the
-    // configuration, or a fault.
+    // configuration, a fault, or a phase.
     let reference = read("config.toml");
     let mut known: BTreeSet<&str> = reference
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
@@ -72,11 +73,14 @@ fn names_that_operators_read_exist() {
             .iter()
             .flat_map(|fault| [fault.label(), fault.word()]),
     );
+    known.extend(Phase::ALL.map(Phase::label));
     for document in [
         "README.md",
         "docs/CHANGELOG.md",
         "docs/FAULTS.md",
         "docs/HTTP.md",
+        "docs/PHASES.md",
+        "docs/REPORT.md",
     ] {
         let text = read(document);
         let of_name = |c: char| c.is_ascii_lowercase() || c == '_';
