@@ -18,6 +18,7 @@ mod interim;
 mod keep_alive;
 mod limits;
 mod log;
+mod measured;
 mod phases;
 mod process;
 mod report;

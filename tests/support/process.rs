@@ -448,7 +448,7 @@ pub(crate) fn start_and_stop(config: &str, text: &str) -> Vec<String> {
 }
 
 /// A process that does not outlive its owner.
-struct Ended(Child);
+pub(super) struct Ended(pub(super) Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -458,7 +458,7 @@ impl Drop for Ended {
 }
 
 /// The binary without what the environment says about it.
-fn command(descriptors_max: Option<u32>) -> Command {
+pub(super) fn command(descriptors_max: Option<u32>) -> Command {
     let binary = env!("CARGO_BIN_EXE_ringmain");
     let mut command = match descriptors_max {
         None => Command::new(binary),
