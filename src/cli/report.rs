@@ -215,6 +215,8 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
 
 fn unanswered(address: &AdminAddress, error: &io::Error) -> Failure {
     let failure = Failure::at_run_time(format!("{address}: {error}"));
+    // What the kernel says of a wait that is over depends on the call.
+    let in_vain = Failure::at_run_time(format!("{address}: no answer in time"));
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => failure.because(
             "no ringmain runs, or its admin API answers elsewhere; its log says where",
@@ -224,7 +226,7 @@ fn unanswered(address: &AdminAddress, error: &io::Error) -> Failure {
             "the socket belongs to the user that ringmain runs as",
             "sudo ringmain report",
         ),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => failure.because(
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => in_vain.because(
             "the process is stopped, or what listens there is no ringmain",
             "ss -ltnp    (to see what it is)",
         ),

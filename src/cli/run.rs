@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use crate::boot;
-use crate::config::{self, Config};
+use crate::config::{self, AdminAddress, Config};
 use crate::control::log::{self as process_log, LogError, LogHandle};
 
 use super::Failure;
@@ -130,13 +130,19 @@ pub(super) fn end_of(end: Result<boot::End, boot::BootError>) -> Result<ExitCode
 }
 
 fn failure_of(error: &boot::BootError) -> Failure {
-    match error {
-        boot::BootError::Admin { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-            Failure::at_run_time(error.to_string()).because(
-                "another process answers there, maybe another ringmain",
-                "[admin] address = \"\" or another address in the file; without one: --admin \"\"",
-            )
-        }
+    let boot::BootError::Admin { address, source } = error else {
+        return Failure::from_error(error);
+    };
+    let failure = Failure::at_run_time(error.to_string());
+    match (source.kind(), address) {
+        (io::ErrorKind::AddrInUse, _) => failure.because(
+            "another process answers there, maybe another ringmain",
+            "[admin] address = \"\" or another address in the file; without one: --admin \"\"",
+        ),
+        (io::ErrorKind::PermissionDenied, AdminAddress::Unix(_)) => failure.because(
+            "this user may not make files in that folder",
+            "ls -ld of the folder; [admin] address = \"127.0.0.1:9901\" needs no file",
+        ),
         _ => Failure::from_error(error),
     }
 }
