@@ -12,6 +12,7 @@ use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -144,6 +145,19 @@ pub fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     let socket = Socket::from(OwnedFd::from(file));
     socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A connection to the socket at `path`; waits at most `patience` for room in its queue of clients.
+/// (The standard library's connect waits for ever where the process that listens is stopped.)
+///
+/// # Errors
+/// What socket(2) or connect(2) say, `WouldBlock` where there is no room in time.
+pub fn connect_at(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // unix(7): connect waits as long as a write would.
+    socket.set_write_timeout(Some(patience))?;
+    socket.connect(&SockAddr::unix(path)?)?;
     Ok(socket.into())
 }
 

@@ -3,7 +3,6 @@
 use std::env;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 
 use crate::config::{self, AdminAddress};
+use crate::fd;
 use crate::tally::Phase;
 use crate::tally::report::Format;
 
@@ -159,7 +159,7 @@ fn ask(address: &AdminAddress, target: &str) -> io::Result<Answer> {
             converse(stream, &address.to_string(), target)
         }
         AdminAddress::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
+            let stream = fd::connect_at(path, CONNECT)?;
             stream.set_read_timeout(Some(ANSWER))?;
             stream.set_write_timeout(Some(ANSWER))?;
             converse(stream, "localhost", target)

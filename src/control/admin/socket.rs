@@ -7,10 +7,15 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::fd;
+
+/// How long the start waits to learn whether somebody listens. Only a queue that is full makes it
+/// wait, and whose queue is full does listen.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// The file of a socket that listens; removed when this is dropped.
 #[derive(Debug)]
@@ -43,7 +48,7 @@ pub(super) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
 fn is_left_behind(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && UnixStream::connect(path).is_err_and(refused)
+    is_socket && fd::connect_at(path, GLANCE).is_err_and(refused)
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
@@ -63,6 +68,7 @@ impl Drop for SocketFile {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::UnixStream;
     use std::{env, process};
 
     use super::*;
@@ -86,6 +92,23 @@ mod tests {
         UnixStream::connect(&path).expect("the first one still listens");
         drop((listener, file));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_queue_that_is_full_is_no_dead_process() {
+        let path = path("full");
+        let (_listener, _file) = listen(&path).expect("the folder is writable");
+        let mut waiting = Vec::new();
+        let full = loop {
+            match fd::connect_at(&path, GLANCE) {
+                Ok(client) => waiting.push(client),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let again = listen(&path).map(drop);
+        let again = again.expect_err("somebody listens there");
+        assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
