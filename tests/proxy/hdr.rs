@@ -21,6 +21,8 @@ fn judge(arguments: &[&str]) -> String {
     assert!(Path::new(LIBRARY).exists(), "{MISSING}");
     let mut java = Command::new("java");
     java.args(["-cp", LIBRARY, "org.HdrHistogram.HistogramLogProcessor"]);
+    // With it, java says on standard error that it has read it.
+    java.env_remove("JAVA_TOOL_OPTIONS");
     let output = java.args(arguments).output().expect(MISSING);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let errors = text(&output.stderr);
