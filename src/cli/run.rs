@@ -139,6 +139,14 @@ fn failure_of(error: &boot::BootError) -> Failure {
             "another process answers there, maybe another ringmain",
             "[admin] address = \"\" or another address in the file; without one: --admin \"\"",
         ),
+        (io::ErrorKind::AlreadyExists, _) => failure.because(
+            "that file is no socket, and only a socket that was left behind is replaced",
+            "ls -l of the file; another [admin] address, or move the file away",
+        ),
+        (io::ErrorKind::NotFound, AdminAddress::Unix(_)) => failure.because(
+            "the folder does not exist",
+            "mkdir of the folder; [admin] address = \"127.0.0.1:9901\" needs no file",
+        ),
         (io::ErrorKind::PermissionDenied, AdminAddress::Unix(_)) => failure.because(
             "this user may not make files in that folder",
             "ls -ld of the folder; [admin] address = \"127.0.0.1:9901\" needs no file",

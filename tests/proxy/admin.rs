@@ -19,6 +19,7 @@ on_both_drivers! {
     a_socket_in_the_file_system_serves_its_owner_and_goes_away
     an_address_that_other_machines_reach_refuses_reports
     an_address_in_use_ends_the_start_with_what_to_type
+    a_file_in_the_way_of_the_socket_is_kept_and_explained
     a_client_that_is_stuck_holds_neither_others_nor_the_end
     a_report_asked_for_during_a_drain_is_exact_at_its_end
     the_command_says_why_it_got_no_report
@@ -261,6 +262,34 @@ fn an_address_in_use_ends_the_start_with_what_to_type(driver: Driver) {
     ] {
         assert!(errors.contains(part), "{part}: {errors}");
     }
+}
+
+fn a_file_in_the_way_of_the_socket_is_kept_and_explained(driver: Driver) {
+    let directory = Directory::new();
+    let letter = directory.join("letter");
+    fs::write(&letter, "dear").expect("the directory is writable");
+    let link = directory.join("link");
+    std::os::unix::fs::symlink(&letter, &link).expect("the directory is writable");
+    for (path, cause) in [
+        (&letter, "that file is no socket"),
+        (&link, "that file is no socket"),
+        (
+            &directory.join("absent/admin.sock"),
+            "the folder does not exist",
+        ),
+    ] {
+        let config = format!(
+            "[runtime]\ndriver = \"{}\"\n[admin]\naddress = \"unix:{}\"\n\
+             [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n",
+            driver.label(),
+            path.display()
+        );
+        let (code, _, errors) = run_to_end(&["run"], &config);
+        assert_eq!(code, Some(1), "{errors}");
+        assert!(errors.contains(cause), "{errors}");
+    }
+    assert_eq!(fs::read_to_string(&letter).expect("it is there"), "dear");
+    assert!(link.is_symlink());
 }
 
 fn a_client_that_is_stuck_holds_neither_others_nor_the_end(driver: Driver) {

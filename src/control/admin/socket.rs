@@ -28,9 +28,13 @@ pub(super) struct SocketFile {
 /// Listens at `path`.
 ///
 /// # Errors
-/// What bind(2) says, `AddrInUse` where somebody listens there or the file is no socket.
+/// What bind(2) says, `AddrInUse` where somebody listens there, and `AlreadyExists` where the file
+/// is no socket.
 pub(super) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let listener = match fd::listen_at(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && !is_socket(path) => {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_behind(path) => {
             fs::remove_file(path)?;
             fd::listen_at(path)?
@@ -44,11 +48,15 @@ pub(super) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     Ok((listener.into(), file))
 }
 
-/// True exactly when `path` is a socket that nobody listens at.
+/// True exactly when nobody listens at the socket `path`.
 fn is_left_behind(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && fd::connect_at(path, GLANCE).is_err_and(refused)
+    fd::connect_at(path, GLANCE).is_err_and(refused)
+}
+
+/// True exactly when `path` itself is a socket: not a link to one.
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
@@ -125,7 +133,7 @@ mod tests {
         fs::remove_file(&path).expect("it is there");
         fs::write(&path, "a letter").expect("the folder is writable");
         let refused = listen(&path).map(drop).expect_err("it is no socket");
-        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).expect("it is there"), "a letter");
         fs::remove_file(&path).expect("it is there");
     }
