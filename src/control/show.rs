@@ -27,8 +27,9 @@ pub fn show_tallies(plan: &Plan, shards: u32) -> impl Display {
     let bytes = move |longest| {
         let of_shard = services * recorder::service_bytes(longest) as u64
             + endpoints * recorder::endpoint_bytes(longest) as u64;
-        // Control's copy, one for all shards, counts in twice as many bits.
-        of_shard * (u64::from(shards) + 2)
+        // What a shard has laid down stays until control has it, and the shard records anew
+        // meanwhile. Control's copy, one for all shards, counts in twice as many bits.
+        of_shard * (2 * u64::from(shards) + 2)
     };
     fmt::from_fn(move |f| {
         writeln!(
