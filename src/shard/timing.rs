@@ -205,7 +205,10 @@ impl<'a> Timing<'a> {
     /// are here already.
     pub(super) fn was_interim(&self, more: bool) {
         self.told.take();
-        if !more {
+        if more {
+            // What follows came with the last bytes that were read.
+            self.running.answered.set(self.running.read.get());
+        } else {
             self.running.answered.set(NONE);
             self.await_answer();
         }
