@@ -295,7 +295,9 @@ impl Own {
         }
         self.waits.set(self.waits.get() - 1);
         if self.waits.get() == 0 {
-            self.since.set(at);
+            // It may have been counted until later than that: a turn's begin is before what is
+            // ready at once in it.
+            self.since.set(self.since.get().max(at));
         }
     }
 

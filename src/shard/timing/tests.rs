@@ -337,6 +337,30 @@ fn a_final_response_begins_with_the_bytes_that_ended_the_interim_one() {
 }
 
 #[test]
+fn a_connection_that_is_stale_at_once_costs_own_time_once() {
+    let world = World::new(true);
+    let World { clock, .. } = &world;
+    let recorded = RefCell::default();
+    world.run(async {
+        let timing = Timing::new(clock, clock.turn().began());
+        for _try in 0..2 {
+            clock.pass(COMPUTED);
+            let wait = asking(&timing, world.takes(0)).await;
+            timing.request_part_sent(wait);
+            timing.request_sent();
+            // The end of the connection is there already.
+            timing.end_try(|_, _| {});
+        }
+        let wait = asking(&timing, world.takes(0)).await;
+        timing.answer_part_told(wait);
+        timing.end(into(&recorded));
+    });
+    let recorded = recorded.into_inner();
+    assert_eq!(recorded["total"], 2 * COMPUTED);
+    assert_eq!(recorded["own"], 2 * COMPUTED);
+}
+
+#[test]
 fn a_try_that_fails_leaves_what_it_reached_and_the_next_begins_anew() {
     let world = World::new(false);
     let World { clock, .. } = &world;
