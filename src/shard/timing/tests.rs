@@ -361,6 +361,40 @@ fn a_connection_that_is_stale_at_once_costs_own_time_once() {
 }
 
 #[test]
+fn what_is_done_after_the_answer_was_told_is_not_own() {
+    let world = World::new(false);
+    let World { clock, .. } = &world;
+    let recorded = RefCell::default();
+    world.run(async {
+        let timing = Timing::new(clock, clock.turn().began());
+        timing.request_goes_on();
+        let wait = asking(&timing, world.takes(0)).await;
+        timing.request_part_sent(wait);
+        let asked = clock.turn();
+        world.takes(1_000).await;
+        timing.answer_part_read(clock.ready_at(asked));
+        timing.answer_read();
+        let wait = asking(&timing, world.takes(0)).await;
+        timing.answer_part_told(wait);
+        // An early answer; the body goes on.
+        for _part in 0..10 {
+            let wait = listening(&timing, world.takes(1_000)).await;
+            timing.request_received(wait.end);
+            clock.pass(COMPUTED);
+            let wait = asking(&timing, world.takes(0)).await;
+            timing.request_part_sent(wait);
+        }
+        timing.request_sent();
+        timing.end_try(into(&recorded));
+        timing.end(into(&recorded));
+    });
+    let recorded = recorded.into_inner();
+    // Nobody was awaited for longer than nothing until then.
+    assert_eq!(recorded["own"], recorded["total"]);
+    assert_eq!(recorded["total"], 1_000 + 3 * OTHERS);
+}
+
+#[test]
 fn a_try_that_fails_leaves_what_it_reached_and_the_next_begins_anew() {
     let world = World::new(false);
     let World { clock, .. } = &world;
