@@ -17,8 +17,10 @@
 //! it or waited for others of its turn. A turn costs two reads of the clock (the TSC through the
 //! vDSO, about 25 ns each) and one task, the keeper, which the first task of a turn wakes: it comes
 //! after all that were woken with that one, and notes the end. Under load many exchanges share a
-//! turn. On epoll an operation may be ready at once, in the middle of a turn; then the clock is
-//! read.
+//! turn. A task that another one starts or wakes comes after the keeper and begins the next turn
+//! before the kernel is entered; what that one takes then counts as the peers' of the turn before.
+//! That is rare: clients that are accepted, a new plan. On epoll an operation may be ready at once,
+//! in the middle of a turn; then the clock is read.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

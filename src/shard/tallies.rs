@@ -4,7 +4,7 @@
 //! that an exchange which ends under an old plan is recorded with all others. The shard lays down
 //! what was recorded where control picks it up: when it is asked to, and at its end.
 
-use std::cell::RefCell;
+use std::cell::{LazyCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,14 +20,12 @@ pub(super) struct ServiceTally {
     endpoints: Box<[Rc<RefCell<Recorder>>]>,
 }
 
+/// The recorders of a plan's endpoints, by their counters.
+type Had<'a> = HashMap<*const EndpointCounters, &'a Rc<RefCell<Recorder>>>;
+
 impl ServiceTally {
-    /// Of `counters`, whose endpoints keep the recorders that they have in `last`.
-    fn new(counters: &Arc<ServiceCounters>, last: &[Rc<Self>]) -> Self {
-        let had = last.iter().flat_map(|tally| {
-            let counters = tally.counters.endpoints.iter().map(Arc::as_ptr);
-            counters.zip(&tally.endpoints)
-        });
-        let had: HashMap<_, _> = had.collect();
+    /// Of `counters`, whose endpoints keep the recorders that they `had`.
+    fn new(counters: &Arc<ServiceCounters>, had: &Had<'_>) -> Self {
         let recorder = |endpoint: &Arc<EndpointCounters>| match had.get(&Arc::as_ptr(endpoint)) {
             Some(recorder) => Rc::clone(recorder),
             None => Rc::new(RefCell::new(Recorder::of_endpoint())),
@@ -78,12 +76,23 @@ impl Tallies {
         counters: &PlanCounters,
         last: &[Rc<ServiceTally>],
     ) -> Box<[Rc<ServiceTally>]> {
+        // Once for all services: a shard that adopts a plan serves nobody meanwhile.
+        let kept: HashMap<_, _> = last
+            .iter()
+            .map(|tally| (Arc::as_ptr(&tally.counters), tally))
+            .collect();
+        // Only where a service has changed.
+        let had = LazyCell::new(|| {
+            let had = last.iter().flat_map(|tally| {
+                let counters = tally.counters.endpoints.iter().map(Arc::as_ptr);
+                counters.zip(&tally.endpoints)
+            });
+            had.collect::<Had<'_>>()
+        });
         let open = |counters: &Arc<ServiceCounters>| {
-            let had = last
-                .iter()
-                .find(|tally| Arc::ptr_eq(&tally.counters, counters));
-            had.cloned().unwrap_or_else(|| {
-                let tally = Rc::new(ServiceTally::new(counters, last));
+            let kept = kept.get(&Arc::as_ptr(counters)).copied();
+            kept.cloned().unwrap_or_else(|| {
+                let tally = Rc::new(ServiceTally::new(counters, &had));
                 self.0.borrow_mut().push(Rc::clone(&tally));
                 tally
             })

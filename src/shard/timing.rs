@@ -26,6 +26,8 @@ pub(super) struct Timing<'a> {
     received: Cell<u64>,
     /// What was written of the final answer to the client.
     told: Span,
+    /// Own when the last of that was written: what goes on after it is no part of the total.
+    own_told: Cell<u64>,
     running: Try,
     own: Own,
 }
@@ -113,6 +115,7 @@ impl<'a> Timing<'a> {
             first: Cell::new(begun),
             received: Cell::new(begun),
             told: Span::nothing(),
+            own_told: Cell::new(0),
             running: Try {
                 sent: Span::nothing(),
                 is_sent: Cell::new(false),
@@ -205,7 +208,10 @@ impl<'a> Timing<'a> {
     /// are here already.
     pub(super) fn was_interim(&self, more: bool) {
         self.told.take();
-        if !more {
+        if more {
+            // What follows came with the last bytes that were read.
+            self.running.answered.set(self.running.read.get());
+        } else {
             self.running.answered.set(NONE);
             self.await_answer();
         }
@@ -219,6 +225,7 @@ impl<'a> Timing<'a> {
     /// Part of the answer was written to the client.
     pub(super) fn answer_part_told(&self, wait: Wait) {
         self.told.extend(wait);
+        self.own_told.set(self.own.so_far(self.clock));
     }
 
     /// The try is over: gives each phase whose end it reached, and begins the next one.
@@ -253,9 +260,11 @@ impl<'a> Timing<'a> {
         if received != NONE {
             record(Phase::ClientReceive, received - self.first.get());
         }
+        let (own, total) = (self.own_told.get(), told_at - self.begun);
+        debug_assert!(own <= total, "{own} of {total}");
         record(Phase::ClientSend, told);
-        record(Phase::Own, self.own.sum.get());
-        record(Phase::Total, told_at - self.begun);
+        record(Phase::Own, own);
+        record(Phase::Total, total);
     }
 
     /// From now on the endpoint is awaited, unless its answer has begun.
@@ -285,15 +294,25 @@ impl Own {
     }
 
     fn wait_ends(&self, clock: &Clock, at: u64) {
-        if let Some(Asked { turn, goes_out }) = self.open.take()
-            && goes_out
-        {
-            self.add_until(clock.went_out(turn));
-        }
+        self.sum.set(self.so_far(clock));
+        self.open.set(None);
         self.waits.set(self.waits.get() - 1);
         if self.waits.get() == 0 {
-            self.since.set(at);
+            // It may have been counted until later than that: a turn's begin is before what is
+            // ready at once in it.
+            self.since.set(self.since.get().max(at));
         }
+    }
+
+    /// The sum with what ran before the wait that is open.
+    fn so_far(&self, clock: &Clock) -> u64 {
+        let ran = match self.open.get() {
+            Some(Asked { turn, goes_out }) if goes_out => {
+                clock.went_out(turn).saturating_sub(self.since.get())
+            }
+            _ => 0,
+        };
+        self.sum.get() + ran
     }
 
     /// What was asked for was ready at once, at `at`.
@@ -305,13 +324,9 @@ impl Own {
     }
 
     fn runs_until(&self, at: u64) {
-        self.add_until(at);
-        self.since.set(at);
-    }
-
-    fn add_until(&self, until: u64) {
-        let more = until.saturating_sub(self.since.get());
+        let more = at.saturating_sub(self.since.get());
         self.sum.set(self.sum.get() + more);
+        self.since.set(at);
     }
 }
 

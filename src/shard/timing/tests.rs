@@ -307,6 +307,94 @@ fn interim_responses_are_part_of_the_wait() {
 }
 
 #[test]
+fn a_final_response_begins_with_the_bytes_that_ended_the_interim_one() {
+    let world = World::new(false);
+    let World { clock, .. } = &world;
+    let recorded = RefCell::default();
+    world.run(async {
+        let timing = Timing::new(clock, clock.turn().began());
+        let wait = asking(&timing, world.takes(0)).await;
+        timing.request_part_sent(wait);
+        timing.request_sent();
+        let asked = clock.turn();
+        world.takes(1_000).await;
+        timing.answer_part_read(clock.ready_at(asked));
+        // The rest of its head, and the whole of the final response.
+        let wait = listening(&timing, world.takes(2_000)).await;
+        timing.answer_part_read(wait.end);
+        let wait = asking(&timing, world.takes(500)).await;
+        timing.answer_part_told(wait);
+        timing.was_interim(true);
+        timing.answer_read();
+        let wait = asking(&timing, world.takes(0)).await;
+        timing.answer_part_told(wait);
+        timing.end_try(into(&recorded));
+        timing.end(into(&recorded));
+    });
+    let recorded = recorded.into_inner();
+    assert_eq!(recorded["upstream_wait"], 1_000 + 2_000 + 2 * OTHERS);
+    assert_eq!(recorded["upstream_receive"], 0);
+}
+
+#[test]
+fn a_connection_that_is_stale_at_once_costs_own_time_once() {
+    let world = World::new(true);
+    let World { clock, .. } = &world;
+    let recorded = RefCell::default();
+    world.run(async {
+        let timing = Timing::new(clock, clock.turn().began());
+        for _try in 0..2 {
+            clock.pass(COMPUTED);
+            let wait = asking(&timing, world.takes(0)).await;
+            timing.request_part_sent(wait);
+            timing.request_sent();
+            // The end of the connection is there already.
+            timing.end_try(|_, _| {});
+        }
+        let wait = asking(&timing, world.takes(0)).await;
+        timing.answer_part_told(wait);
+        timing.end(into(&recorded));
+    });
+    let recorded = recorded.into_inner();
+    assert_eq!(recorded["total"], 2 * COMPUTED);
+    assert_eq!(recorded["own"], 2 * COMPUTED);
+}
+
+#[test]
+fn what_is_done_after_the_answer_was_told_is_not_own() {
+    let world = World::new(false);
+    let World { clock, .. } = &world;
+    let recorded = RefCell::default();
+    world.run(async {
+        let timing = Timing::new(clock, clock.turn().began());
+        timing.request_goes_on();
+        let wait = asking(&timing, world.takes(0)).await;
+        timing.request_part_sent(wait);
+        let asked = clock.turn();
+        world.takes(1_000).await;
+        timing.answer_part_read(clock.ready_at(asked));
+        timing.answer_read();
+        let wait = asking(&timing, world.takes(0)).await;
+        timing.answer_part_told(wait);
+        // An early answer; the body goes on.
+        for _part in 0..10 {
+            let wait = listening(&timing, world.takes(1_000)).await;
+            timing.request_received(wait.end);
+            clock.pass(COMPUTED);
+            let wait = asking(&timing, world.takes(0)).await;
+            timing.request_part_sent(wait);
+        }
+        timing.request_sent();
+        timing.end_try(into(&recorded));
+        timing.end(into(&recorded));
+    });
+    let recorded = recorded.into_inner();
+    // Nobody was awaited for longer than nothing until then.
+    assert_eq!(recorded["own"], recorded["total"]);
+    assert_eq!(recorded["total"], 1_000 + 3 * OTHERS);
+}
+
+#[test]
 fn a_try_that_fails_leaves_what_it_reached_and_the_next_begins_anew() {
     let world = World::new(false);
     let World { clock, .. } = &world;
