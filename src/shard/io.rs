@@ -81,7 +81,9 @@ impl Stream {
         wheel: &Rc<Wheel>,
     ) -> io::Result<Self> {
         // A connect is rare; here a timer may drop the future, which closes its socket.
-        let connected = monoio::time::timeout(timeout, TcpStream::connect_addr(address)).await;
+        let connecting = monoio::time::timeout(timeout, TcpStream::connect_addr(address));
+        // In a box for the reason of `sleep`.
+        let connected = Box::pin(connecting).await;
         let tcp = connected.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
         let stream = Self::new(tcp, wheel);
         fd::prepare_upstream(stream.fd)?;
@@ -289,7 +291,10 @@ impl Listening {
 
 /// Waits for `duration`. For what is rare: the tick, an accept's back-off.
 pub(crate) async fn sleep(duration: Duration) {
-    monoio::time::sleep(duration).await;
+    // In a box: a timer is large and aligned to a pair of cache lines, and whatever may sleep would
+    // hold room for it. Without two such rooms an exchange's state is 1.8 kB instead of 2.4, which
+    // saves 5 % of its CPU time at 1,000 connections (bench/README.md).
+    Box::pin(monoio::time::sleep(duration)).await;
 }
 
 /// Starts a task that nobody waits for; `caught` is called when it panics. `clock` is told whenever
