@@ -44,6 +44,8 @@ use crate::tally::ShardCounters;
 
 /// How long a client may be quiet during a drain before it is closed: two seconds.
 const QUIET: Ticks = Ticks(20);
+/// How long a task pauses at most that gives way.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Operations in a row that may be ready at once.
 const TURNS_MAX: u32 = 64;
 
@@ -55,6 +57,7 @@ struct Shard {
     stock: buffer::Stock,
     slots: slots::Slots,
     pool: pool::Pool,
+    pause: io::Pause,
     generator: RefCell<Xorshift>,
     /// The plan that new exchanges begin under.
     current: RefCell<Rc<Current>>,
@@ -194,7 +197,7 @@ impl Shard {
         if TURNS_MAX <= self.wheel.turns().get() {
             self.wheel.turns().set(0);
             // A task that only wakes itself would not let the timers run.
-            io::sleep(Duration::from_millis(1)).await;
+            self.pause.take().await;
         }
     }
 

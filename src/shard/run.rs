@@ -12,11 +12,11 @@ use super::buffer::Stock;
 use super::clock::Clock;
 use super::deadline::{Late, Wheel};
 use super::driver::{AnyRuntime, DriverChoice, DriverKind};
-use super::io::{Bell, Caught, Listening, sleep, spawn};
+use super::io::{Bell, Caught, Listening, Pause, sleep, spawn};
 use super::pool::Pool;
 use super::slots::Slots;
 use super::tallies::Tallies;
-use super::{Current, NotFound, QUIET, Shard, listen};
+use super::{Current, NotFound, PAUSE, QUIET, Shard, listen};
 use crate::balance;
 use crate::door::{Notice, Posted, Subscriber};
 use crate::fd::{self, Cut};
@@ -106,6 +106,7 @@ impl Shard {
             stock: Stock::new(),
             slots: Slots::default(),
             pool: Pool::default(),
+            pause: Pause::default(),
             generator: RefCell::new(generator),
             current: RefCell::new(Rc::new(current)),
             door: RefCell::new(door),
@@ -124,6 +125,8 @@ impl Shard {
     async fn live(self: Rc<Self>, sockets: Vec<(usize, OwnedFd)>) -> Result<(), ShardError> {
         let clock = Rc::clone(&self.clock);
         self.start(async move { clock.keep().await });
+        let shard = Rc::clone(&self);
+        self.start(async move { shard.pause.time(PAUSE).await });
         for (listener, socket) in sockets {
             let listening = Listening::new(socket).map_err(ShardError::Listener)?;
             self.listeners.borrow_mut().push(listening.fd());
@@ -137,6 +140,7 @@ impl Shard {
         self.pool.clear();
         self.slots.clear();
         self.clock.dismiss_keeper();
+        self.pause.dismiss();
         self.tallies.hand_over();
         self.notify(Notice::Drained);
         Ok(())

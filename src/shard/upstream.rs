@@ -1,10 +1,9 @@
 //! Reaching an endpoint: pick, take a pooled connection or make one, and what may be tried again.
 
 use std::io;
-use std::time::Duration;
 
 use super::Shard;
-use super::io::{Stream, sleep};
+use super::io::Stream;
 use super::pool::Taken;
 use super::relay::{Broken, Reach};
 use super::serve::Exchange;
@@ -46,9 +45,6 @@ impl Drop for InUse<'_> {
         self.0.upstreams_in_use.sub(1);
     }
 }
-
-/// What closing a connection takes before its descriptor is free.
-const TURN: Duration = Duration::from_millis(1);
 
 /// What an exchange has tried so far.
 #[derive(Debug)]
@@ -218,7 +214,7 @@ async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result
         shard.counters.upstreams_idle.sub(1);
         if !shard.nonblocking {
             // Closing takes the ring a turn.
-            sleep(TURN).await;
+            shard.pause.take().await;
         }
         asked = exchange.timing.ask();
         stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
