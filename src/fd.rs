@@ -289,6 +289,14 @@ pub fn prepare_upstream(fd: RawFd) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))
 }
 
+/// Lets the calling thread run where others do not want to: the least weight that the scheduler
+/// knows (setpriority(2), which on Linux is of the thread). It can't be taken back.
+pub fn stand_back() {
+    const LEAST: libc::c_int = 19;
+    // SAFETY: setpriority(2) touches no memory. Where it is refused, nothing changes.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LEAST) };
+}
+
 /// How long the calling thread has run on a CPU, the kernel's part for it included. A system call.
 pub fn thread_busy() -> Duration {
     let mut time = libc::timespec {

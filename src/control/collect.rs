@@ -63,6 +63,11 @@ impl<A> Collecting<A> {
         self.next.push(asker);
     }
 
+    /// True exactly when a round may end with the next [`Collecting::advance`].
+    pub(super) const fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     /// Ends the round under way if its time has come, and begins the next one if there is a reason.
     /// `is_alive` says whether a shard can answer: what one that has ended laid down is there, and
     /// what one that died did not lay down is lost.
