@@ -9,12 +9,13 @@ use std::mem;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 
+use super::answer::reply;
 use super::buffer::{Buffer, LARGE, MEDIUM, TINY};
 use super::client::After;
 use super::deadline::Late;
 use super::io::{Incoming, Outgoing};
 use super::relay::{Broken, Delivered, Duplex, Reach};
-use super::serve::{Exchange, reply};
+use super::serve::Exchange;
 use crate::fault::Fault;
 use crate::fd::Cut;
 use crate::http::exchange::{client_connection, relays_interim, unchunk};

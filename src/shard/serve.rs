@@ -10,10 +10,10 @@
 use std::cell::{Cell, RefMut};
 use std::mem;
 
+use super::answer::Answer;
 use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
-use super::linger::linger;
 use super::relay::{self, Broken, Reach};
 use super::tallies::ServiceTally;
 use super::timing::Timing;
@@ -26,7 +26,6 @@ use crate::http::exchange::RequestFacts;
 use crate::http::framing::{Body, BodyLimits, FramingError};
 use crate::http::head::{FieldSpace, HeadLimits, HeadScan, Request};
 use crate::http::hop::{RequestHop, write_request};
-use crate::http::reply::{Reply, write_reply};
 use crate::plan::{Listener, Service, ServiceIndex};
 use crate::tally::{Phase, ServiceCounters};
 
@@ -378,74 +377,6 @@ async fn refuse(
         tally,
     };
     answer.send(shard, current, client, timing).await
-}
-
-/// An answer of ringmain's own.
-#[derive(Debug)]
-struct Answer<'a> {
-    fault: Fault,
-    facts: Option<RequestFacts>,
-    /// True exactly when nothing of the request is left to be read.
-    whole: bool,
-    /// `None` when the request did not get as far as a service.
-    tally: Option<&'a ServiceTally>,
-}
-
-impl Answer<'_> {
-    /// Sends it. The connection goes on where the request was whole, so that the next one's begin
-    /// is known.
-    async fn send(
-        self,
-        shard: &Shard,
-        current: &Current,
-        client: &mut Client,
-        timing: &Timing<'_>,
-    ) -> After {
-        let Self {
-            fault,
-            facts,
-            whole,
-            tally,
-        } = self;
-        shard.counters.own_answers.add(1);
-        let close = !whole || shard.is_draining() || !facts.is_some_and(|facts| facts.keep_alive);
-        let mut outbox = shard.stock.take(SMALL);
-        write_reply(outbox.tail(), fault, &reply(facts, close));
-        outbox.send_all();
-        shard.counters.bytes_client_out.add(outbox.unsent() as u64);
-        let send_idle = current.plan().listeners[client.listener].timeouts.send_idle;
-        let asked = timing.ask();
-        let (sent, outbox) = client
-            .stream
-            .outgoing()
-            .write(outbox, send_idle, Late::ClientSend)
-            .await;
-        let wait = timing.done(asked);
-        shard.stock.put(outbox);
-        if sent.is_err() {
-            return After::Close;
-        }
-        timing.answer_part_told(wait);
-        if let Some(tally) = tally {
-            timing.end(|phase, nanoseconds| tally.record(phase, nanoseconds));
-        }
-        if !close {
-            return After::KeepAlive;
-        }
-        if !whole {
-            linger(shard, client).await;
-        }
-        After::Close
-    }
-}
-
-/// The shape of an own answer to a request of which `facts` are known.
-pub(super) fn reply(facts: Option<RequestFacts>, close: bool) -> Reply {
-    Reply {
-        close,
-        head_method: facts.is_some_and(|facts| facts.head_method),
-        minor: facts.map_or(1, |facts| facts.minor),
-    }
 }
 
 /// Counts the fault of an exchange that ends in a panic.

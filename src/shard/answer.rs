@@ -1,0 +1,85 @@
+//! Answers of ringmain's own: how one is sent, and what becomes of the connection after it.
+//!
+//! A request that was read to its end leaves the connection at the begin of the next one; after any
+//! other the connection ends, and what still comes of the request is read away for a while, so that
+//! the close does not reset the answer away (RFC 9112 section 9.6).
+
+use super::buffer::SMALL;
+use super::client::{After, Client};
+use super::deadline::Late;
+use super::linger::linger;
+use super::tallies::ServiceTally;
+use super::timing::Timing;
+use super::{Current, Shard};
+use crate::fault::Fault;
+use crate::http::exchange::RequestFacts;
+use crate::http::reply::{Reply, write_reply};
+
+/// An answer of ringmain's own.
+#[derive(Debug)]
+pub(super) struct Answer<'a> {
+    pub(super) fault: Fault,
+    /// `None` when the request did not get as far as facts.
+    pub(super) facts: Option<RequestFacts>,
+    /// True exactly when nothing of the request is left to be read.
+    pub(super) whole: bool,
+    /// `None` when the request did not get as far as a service.
+    pub(super) tally: Option<&'a ServiceTally>,
+}
+
+impl Answer<'_> {
+    /// Sends it. The connection goes on where the request was whole, so that the next one's begin
+    /// is known.
+    pub(super) async fn send(
+        self,
+        shard: &Shard,
+        current: &Current,
+        client: &mut Client,
+        timing: &Timing<'_>,
+    ) -> After {
+        let Self {
+            fault,
+            facts,
+            whole,
+            tally,
+        } = self;
+        shard.counters.own_answers.add(1);
+        let close = !whole || shard.is_draining() || !facts.is_some_and(|facts| facts.keep_alive);
+        let mut outbox = shard.stock.take(SMALL);
+        write_reply(outbox.tail(), fault, &reply(facts, close));
+        outbox.send_all();
+        shard.counters.bytes_client_out.add(outbox.unsent() as u64);
+        let send_idle = current.plan().listeners[client.listener].timeouts.send_idle;
+        let asked = timing.ask();
+        let (sent, outbox) = client
+            .stream
+            .outgoing()
+            .write(outbox, send_idle, Late::ClientSend)
+            .await;
+        let wait = timing.done(asked);
+        shard.stock.put(outbox);
+        if sent.is_err() {
+            return After::Close;
+        }
+        timing.answer_part_told(wait);
+        if let Some(tally) = tally {
+            timing.end(|phase, nanoseconds| tally.record(phase, nanoseconds));
+        }
+        if !close {
+            return After::KeepAlive;
+        }
+        if !whole {
+            linger(shard, client).await;
+        }
+        After::Close
+    }
+}
+
+/// The shape of an own answer to a request of which `facts` are known.
+pub(super) fn reply(facts: Option<RequestFacts>, close: bool) -> Reply {
+    Reply {
+        close,
+        head_method: facts.is_some_and(|facts| facts.head_method),
+        minor: facts.map_or(1, |facts| facts.minor),
+    }
+}
