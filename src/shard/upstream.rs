@@ -206,21 +206,21 @@ fn take<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint, look: bool) -> Option<
 async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result<Link<'a>> {
     let shard = exchange.shard;
     let timeout = exchange.service.timeouts.connect;
-    let mut asked = exchange.timing.ask();
-    let mut stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
-    let mut wait = exchange.timing.done(asked);
-    // Idle connections must not keep one that is needed from being made.
-    while stream.as_ref().is_err_and(fd::is_out_of_descriptors) && shard.pool.give_up_oldest() {
+    let (stream, wait) = loop {
+        let asked = exchange.timing.ask();
+        let stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
+        let wait = exchange.timing.done(asked);
+        // Idle connections must not keep one that is needed from being made.
+        let is_starved = stream.as_ref().is_err_and(fd::is_out_of_descriptors);
+        if !is_starved || !shard.pool.give_up_oldest() {
+            break (stream?, wait);
+        }
         shard.counters.upstreams_idle.sub(1);
         if !shard.nonblocking {
             // Closing takes the ring a turn.
             shard.pause.take().await;
         }
-        asked = exchange.timing.ask();
-        stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
-        wait = exchange.timing.done(asked);
-    }
-    let stream = stream?;
+    };
     let (picked, took) = (exchange.endpoint.get(), wait.end - wait.begin);
     exchange
         .tally
