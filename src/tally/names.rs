@@ -63,6 +63,24 @@ pub const RETRIES: Metric = Metric {
     help: "Tries after the first of an exchange, by reason.",
 };
 
+/// Tunnels begun.
+pub const TUNNELS: Metric = Metric {
+    name: "ringmain_tunnels_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service"],
+    help: "Exchanges whose answer was a 101, after which the two connections became a tunnel.",
+};
+
+/// Tunnels.
+pub const TUNNELS_OPEN: Metric = Metric {
+    name: "ringmain_tunnels_open",
+    kind: Kind::Gauge,
+    unit: Unit::Things,
+    labels: &["service"],
+    help: "Tunnels open now.",
+};
+
 /// Client connections.
 pub const CLIENT_CONNECTIONS: Metric = Metric {
     name: "ringmain_client_connections",
@@ -78,7 +96,7 @@ pub const UPSTREAM_CONNECTIONS: Metric = Metric {
     kind: Kind::Gauge,
     unit: Unit::Things,
     labels: &["state"],
-    help: "Upstream connections open now, in use or idle in a pool.",
+    help: "Upstream connections open now, in use by an exchange or idle in a pool.",
 };
 
 /// Bytes moved.
@@ -100,10 +118,12 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 7] = [
+pub const ALL: [Metric; 9] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
+    TUNNELS,
+    TUNNELS_OPEN,
     CLIENT_CONNECTIONS,
     UPSTREAM_CONNECTIONS,
     BYTES,

@@ -19,6 +19,10 @@ pub struct ServiceTotals {
     pub retries: u64,
     /// See [`ServiceCounters::replays`].
     pub replays: u64,
+    /// See [`ServiceCounters::tunnels`].
+    pub tunnels: u64,
+    /// See [`ServiceCounters::tunnels_open`].
+    pub tunnels_open: u64,
     /// See [`ServiceCounters::faults`].
     pub faults: [u64; Fault::COUNT],
     /// In the order of the newest plan's endpoints.
@@ -83,6 +87,8 @@ impl ServiceTotals {
         self.own_answers += counters.own_answers.get();
         self.retries += counters.retries.get();
         self.replays += counters.replays.get();
+        self.tunnels += counters.tunnels.get();
+        self.tunnels_open += counters.tunnels_open.get();
         add_each(&mut self.forwarded, values(&counters.forwarded));
         add_each(&mut self.faults, values(&counters.faults));
     }
@@ -95,6 +101,8 @@ impl AddAssign<&Self> for ServiceTotals {
         self.own_answers += other.own_answers;
         self.retries += other.retries;
         self.replays += other.replays;
+        self.tunnels += other.tunnels;
+        self.tunnels_open += other.tunnels_open;
         add_each(&mut self.forwarded, other.forwarded);
         add_each(&mut self.faults, other.faults);
     }
@@ -160,6 +168,8 @@ mod tests {
                 counters.exchanges.add(1);
                 counters.retries.add(turn % 2);
                 counters.replays.add(turn % 5);
+                counters.tunnels.add(turn % 3);
+                counters.tunnels_open.add(turn % 7);
                 let endpoint = turn as usize % 2;
                 counters.endpoints[endpoint].exchanges.add(1);
                 counters.endpoints[endpoint].connects.add(turn);
