@@ -57,6 +57,8 @@ pub struct ServiceTimeouts {
     pub send_idle: Duration,
     /// Between two reads of a response body.
     pub receive_idle: Duration,
+    /// A tunnel through which nothing goes in either direction.
+    pub tunnel_idle: Duration,
 }
 
 /// `[service.pool]`.
@@ -178,6 +180,7 @@ fn timeouts(table: &mut Table<'_, '_>) -> ServiceTimeouts {
         response: table.duration("response", "30s", TICK..=DAY),
         send_idle: table.duration("send_idle", "30s", TICK..=HOUR),
         receive_idle: table.duration("receive_idle", "30s", TICK..=DAY),
+        tunnel_idle: table.duration("tunnel_idle", "1h", TICK..=30 * DAY),
     }
 }
 

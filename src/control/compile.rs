@@ -188,6 +188,7 @@ fn service(written: &config::Service, response_head: HeadLimits, slots: &mut u32
         response,
         send_idle,
         receive_idle,
+        tunnel_idle,
     } = written.timeouts;
     let fields = &written.fields;
     Service {
@@ -203,6 +204,7 @@ fn service(written: &config::Service, response_head: HeadLimits, slots: &mut u32
             response: Ticks::from_duration(response),
             send_idle: Ticks::from_duration(send_idle),
             receive_idle: Ticks::from_duration(receive_idle),
+            tunnel_idle: Ticks::from_duration(tunnel_idle),
         },
         pool: PoolLimits {
             idle_max: written.pool.idle_max as usize,

@@ -133,11 +133,12 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
     }
     writeln!(
         f,
-        "  timeouts connect {} response {} send_idle {} receive_idle {}",
+        "  timeouts connect {} response {} send_idle {} receive_idle {} tunnel_idle {}",
         format_duration(timeouts.connect),
         ticks(timeouts.response),
         ticks(timeouts.send_idle),
         ticks(timeouts.receive_idle),
+        ticks(timeouts.tunnel_idle),
     )?;
     let pool = service.pool;
     writeln!(

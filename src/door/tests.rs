@@ -40,6 +40,7 @@ fn service(name: &str, ports: &[u16]) -> Service {
             response: ticks,
             send_idle: ticks,
             receive_idle: ticks,
+            tunnel_idle: ticks,
         },
         pool: PoolLimits {
             idle_max: 1,

@@ -23,9 +23,14 @@ pub struct RequestFacts {
 /// What becomes of the client's connection when the response is over.
 pub const fn client_connection(
     request: &RequestFacts,
+    status: u16,
     response_body: BodyLength,
     draining: bool,
 ) -> ClientConnection {
+    if status == 101 {
+        // What was offered was taken, and stands also while draining.
+        return ClientConnection::Tunnel;
+    }
     match (request.keep_alive && !draining, response_body) {
         (false, _) => ClientConnection::Close,
         // RFC 9112 section 6.3 rule 8: only the close can end it.
@@ -55,7 +60,13 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(minor: u8, keep_alive: bool, body: BodyLength, draining: bool) -> ClientConnection {
+    fn answered(
+        status: u16,
+        minor: u8,
+        keep_alive: bool,
+        body: BodyLength,
+        draining: bool,
+    ) -> ClientConnection {
         let request = RequestFacts {
             minor,
             keep_alive,
@@ -64,7 +75,19 @@ mod tests {
             body: BodyLength::None,
             expects_continue: false,
         };
-        client_connection(&request, body, draining)
+        client_connection(&request, status, body, draining)
+    }
+
+    fn check(minor: u8, keep_alive: bool, body: BodyLength, draining: bool) -> ClientConnection {
+        answered(200, minor, keep_alive, body, draining)
+    }
+
+    #[test]
+    fn a_101_makes_a_tunnel_whatever_was_to_become_of_the_connection() {
+        for (keep_alive, draining) in [(true, false), (false, false), (true, true)] {
+            let connection = answered(101, 1, keep_alive, BodyLength::None, draining);
+            assert_eq!(connection, ClientConnection::Tunnel);
+        }
     }
 
     #[test]

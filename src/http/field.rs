@@ -17,6 +17,7 @@ pub(super) enum Field {
     ProxyConnection,
     Te,
     Upgrade,
+    Http2Settings,
     Expect,
     Via,
     ForwardedFor,
@@ -44,6 +45,7 @@ impl Field {
             10 if spells(name, b"keep-alive") => Self::KeepAlive,
             12 if spells(name, b"x-request-id") => Self::RequestId,
             14 if spells(name, b"content-length") => Self::ContentLength,
+            14 if spells(name, b"http2-settings") => Self::Http2Settings,
             15 if spells(name, b"x-forwarded-for") => Self::ForwardedFor,
             16 if spells(name, b"proxy-connection") => Self::ProxyConnection,
             16 if spells(name, b"x-forwarded-host") => Self::ForwardedHost,
@@ -65,13 +67,14 @@ impl Field {
                 | Self::ProxyConnection
                 | Self::Te
                 | Self::Upgrade
+                | Self::Http2Settings
         )
     }
 }
 
 /// True exactly when the token `name`, of `N` bytes, is `spelling`, which has nothing but
-/// lower-case letters and `-`: of all token bytes only those and their capitals become them with
-/// bit 0x20 set.
+/// lower-case letters, digits and `-`: of all token bytes only those and their capitals become them
+/// with bit 0x20 set.
 #[inline]
 fn spells<const N: usize>(name: &[u8], spelling: &[u8; N]) -> bool {
     let differ = |at: usize| word(name, at) ^ word(spelling, at);
@@ -92,7 +95,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 
 /// Which fields stand in a head.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen(u16);
+pub(super) struct Seen(u32);
 
 impl Seen {
     pub(super) const fn has(self, field: Field) -> bool {
@@ -123,7 +126,9 @@ pub(super) struct Learned<'a> {
     pub(super) close: bool,
     /// Connection lists `keep-alive`.
     pub(super) keep_alive: bool,
-    /// Connection lists something that may be the name of a field to remove.
+    /// Connection lists `upgrade`.
+    pub(super) upgrade: bool,
+    /// Connection lists something else that may be the name of a field to remove.
     pub(super) nominates: bool,
     /// `Expect: 100-continue`.
     pub(super) expects_continue: bool,
@@ -178,6 +183,8 @@ impl<'a> Learned<'a> {
                 self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 self.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade = true;
             } else if !option.is_empty() {
                 self.nominates = true;
             }

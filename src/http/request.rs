@@ -7,6 +7,7 @@ use super::field::{Field, Learned, check_line_ends, elements, invalid, refusal};
 use super::framing::BodyLength;
 use super::head::{FieldSpace, HeadError, HeadLimits};
 use super::scan::is_token_byte;
+use super::upgrade;
 
 /// A request's head, borrowed from the read buffer.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,8 @@ pub struct Request<'a> {
     pub idempotent: bool,
     /// The client waits for `100 Continue` before it sends its body.
     pub expects_continue: bool,
+    /// The client offers to go on in another protocol, and that is passed on.
+    pub upgrade: bool,
     pub(super) head: &'a [u8],
     pub(super) learned: Learned<'a>,
 }
@@ -70,6 +73,7 @@ impl<'a> Request<'a> {
         let target = Target::parse(line.target, line.method)?;
         let host = host(&target, &learned, line.minor)?;
         let body = BodyLength::of_request(learned.length, learned.chunked, line.minor)?;
+        let upgrade = learned.upgrade && line.minor == 1 && !body.may_have_bytes();
         let waits = learned.expects_continue && body.may_have_bytes();
         Ok(Self {
             method: line.method.as_bytes(),
@@ -86,6 +90,10 @@ impl<'a> Request<'a> {
             idempotent: is_idempotent(line.method),
             // RFC 9110 section 10.1.1: the expectation of a HTTP/1.0 client is ignored.
             expects_continue: waits && line.minor == 1,
+            // RFC 9110 section 7.8: Connection has to list it, and the Upgrade of a HTTP/1.0 client
+            // is ignored. Stricter: so is that of a request with a body, for where an endpoint
+            // switches before it has read that, two readers see different begins of the tunnel.
+            upgrade: upgrade && upgrade::is_offer(line.fields),
             head,
             learned,
         })
@@ -101,6 +109,12 @@ impl<'a> Request<'a> {
             body: self.body,
             expects_continue: self.expects_continue,
         }
+    }
+
+    /// The protocols that it offers to go on in, as a list; `None` where it offers none that is
+    /// passed on. Allocates, for the one request in many that does.
+    pub fn offer(&self) -> Option<Box<[u8]>> {
+        self.upgrade.then(|| upgrade::list(self.fields))
     }
 
     /// The value of the query parameter `name`, as it was sent; empty where there is no `=`.

@@ -41,6 +41,8 @@ pub struct ServiceTimeouts {
     pub send_idle: Ticks,
     /// Between two reads of a response body.
     pub receive_idle: Ticks,
+    /// A tunnel through which nothing goes in either direction, or a side that takes nothing.
+    pub tunnel_idle: Ticks,
 }
 
 /// Bounds on idle upstream connections.

@@ -11,7 +11,6 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent};
 
 use super::answer::reply;
 use super::buffer::{Buffer, LARGE, MEDIUM, TINY};
-use super::client::After;
 use super::deadline::Late;
 use super::io::{Incoming, Outgoing};
 use super::relay::{Broken, Delivered, Duplex, Reach};
@@ -154,8 +153,14 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         } = self.exchange;
         let mut space = FieldSpace::new();
         let head = &self.inbox.filled()[..length];
-        let response = Response::parse(head, &service.response_head, &mut space, facts.head_method)
-            .map_err(|error| error.response_fault())?;
+        let response = Response::parse(
+            head,
+            &service.response_head,
+            &mut space,
+            facts.head_method,
+            self.exchange.offer.as_deref(),
+        )
+        .map_err(|error| error.response_fault())?;
         let limits = BodyLimits {
             bytes_max: u64::MAX,
             trailer_bytes_max: self.exchange.listener.limits.trailer_bytes_max,
@@ -168,7 +173,12 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             length: response.body,
             body,
             unchunk: unchunk(facts.minor, response.body),
-            connection: client_connection(facts, response.body, shard.is_draining()),
+            connection: client_connection(
+                facts,
+                response.status,
+                response.body,
+                shard.is_draining(),
+            ),
         };
         let name = &service.endpoints[self.exchange.endpoint.get()].name;
         let hop = ResponseHop {
@@ -330,6 +340,11 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         }
     }
 
+    /// What came behind the answer, which was a 101: a tunnel begins with it.
+    pub(super) fn take_behind(&mut self) -> Buffer {
+        mem::take(&mut self.inbox)
+    }
+
     /// Ends the endpoint's connection at once.
     pub(super) fn cut_endpoint(&self) {
         self.from.cut(Cut::Both);
@@ -383,10 +398,7 @@ impl Answer {
             // Bytes behind the answer are none that anybody asked for.
             reusable: self.keep_alive && !until_close && clean,
             suspect: self.length == BodyLength::None,
-            after: match self.connection {
-                ClientConnection::KeepAlive => After::KeepAlive,
-                ClientConnection::Close => After::Close,
-            },
+            after: self.connection,
         }
     }
 

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::mem;
 
 use super::buffer::Buffer;
-use super::client::{After, Client};
+use super::client::Client;
 use super::deadline::Late;
 use super::deliver::{Down, upstream_fault};
 use super::io::both;
@@ -18,6 +18,7 @@ use super::upload::Up;
 use super::upstream::Link;
 use crate::fault::Fault;
 use crate::fd::{self, Cut};
+use crate::http::hop::ClientConnection;
 
 /// An exchange that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +52,8 @@ pub(super) struct Delivered {
     pub(super) reusable: bool,
     /// True exactly when the answer had no body, which an endpoint in error may send all the same.
     pub(super) suspect: bool,
-    /// What becomes of the client's connection.
-    pub(super) after: After,
+    /// What becomes of the client's connection; where it is a tunnel, so is the upstream one.
+    pub(super) after: ClientConnection,
 }
 
 impl Broken {
@@ -88,7 +89,8 @@ pub(super) struct Duplex {
     pub(super) lost: Cell<bool>,
 }
 
-/// Sends a request that is whole and delivers its answer.
+/// Sends a request that is whole and delivers its answer. Where that is a 101, what came behind it
+/// takes the place of the request in `outbox`.
 pub(super) async fn one_way(
     exchange: &Exchange<'_>,
     link: &mut Link<'_>,
@@ -116,14 +118,18 @@ pub(super) async fn one_way(
     link.stream.reading().arm(timeouts.response, Late::Response);
     let duplex = Duplex::default();
     duplex.uploaded.set(true);
-    Down::new(
+    let mut down = Down::new(
         exchange,
         link.stream.incoming(),
         client.stream.outgoing(),
         &duplex,
-    )
-    .deliver()
-    .await
+    );
+    let delivered = down.deliver().await?;
+    if delivered.after == ClientConnection::Tunnel {
+        let behind = down.take_behind();
+        exchange.shard.stock.put(mem::replace(outbox, behind));
+    }
+    Ok(delivered)
 }
 
 /// Sends a request while its body still comes, and delivers its answer, which may come before that
@@ -167,7 +173,7 @@ pub(super) async fn both_ways(
                 client.stream.reading().unguard();
                 // What comes while the connection is still in use is not looked for by the answer.
                 delivered.suspect |= !duplex.uploaded.get();
-                if !duplex.uploaded.get() && delivered.after == After::Close {
+                if !duplex.uploaded.get() && delivered.after == ClientConnection::Close {
                     // So that the client learns of the end while it still sends.
                     down.end_client();
                 }
@@ -203,7 +209,7 @@ pub(super) async fn both_ways(
         after: if order.body.is_done() {
             delivered.after
         } else {
-            After::Close
+            ClientConnection::Close
         },
     })
 }

@@ -300,6 +300,7 @@ mod tests {
                 response: ticks,
                 send_idle: ticks,
                 receive_idle: ticks,
+                tunnel_idle: ticks,
             },
             pool: PoolLimits {
                 idle_max: 4,

@@ -23,3 +23,4 @@ mod phases;
 mod process;
 mod report;
 mod routing;
+mod upgrade;

@@ -71,6 +71,7 @@ fn every_supported_key_reaches_the_plan() {
         response = "4s"
         send_idle = "5s"
         receive_idle = "6s"
+        tunnel_idle = "2h"
         [service.pool]
         idle_max = 3
         idle = "7s"
