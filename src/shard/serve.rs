@@ -125,7 +125,8 @@ async fn receive_head(
     let limits = head_limits(listener);
     let mut scan = HeadScan::request();
     if inbox.capacity() == 0 {
-        *inbox = shard.stock.take(SMALL);
+        let crowded = shard.slots.is_crowded();
+        *inbox = shard.stock.take(if crowded { TINY } else { SMALL });
     }
     loop {
         if !inbox.is_empty() {
@@ -135,6 +136,7 @@ async fn receive_head(
             }
             client.head_begun(shard.patience(listener.timeouts.head));
         }
+        shard.stock.promote(inbox);
         if !inbox.make_room(limits.bytes_max) {
             return Err(Fault::RequestHeadTooLarge);
         }
@@ -289,8 +291,11 @@ async fn forward<'e>(
             relay::one_way(exchange, &mut link, client, &mut order.outbox).await
         } else {
             // Rare, and its state is large: in a box of its own it is not part of every exchange.
-            let relayed = relay::both_ways(exchange, &mut link, client, inbox, order, &tries);
-            Box::pin(relayed).await
+            let request = (&mut *inbox, &mut *order);
+            Box::pin(relay::both_ways(
+                exchange, &mut link, client, request, &tries,
+            ))
+            .await
         };
         client.stream.reading().unguard();
         exchange.record_try();

@@ -8,7 +8,7 @@ use std::mem;
 
 use monoio::io::{AsyncWriteRent, CancelableAsyncReadRent};
 
-use super::buffer::{Buffer, LARGE, MEDIUM, Share};
+use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
 use super::deadline::Late;
 use super::io::{CallOff, Incoming, Outgoing, is_called_off};
 use super::linger::{LINGER, Lingering};
@@ -65,10 +65,12 @@ impl<'a, 'e, R: CancelableAsyncReadRent, W: AsyncWriteRent> Up<'a, 'e, R, W> {
         let shard = self.exchange.shard;
         self.send_kept().await;
         let mut lingering = Lingering::default();
+        let crowded = shard.slots.is_crowded();
         while self.unframed || !self.order.body.is_done() {
             // Its bytes of this request are all in the outbox by now, so it is empty.
             let stock = &shard.stock;
-            stock.enlarge(self.inbox, &mut self.share, MEDIUM);
+            let class = if crowded { TINY } else { MEDIUM };
+            stock.enlarge(self.inbox, &mut self.share, class);
             match self.progress.rest() {
                 Rest::Leave | Rest::Keep => return,
                 Rest::ReadAway if lingering.is_over(shard) => return,
