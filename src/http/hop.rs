@@ -23,7 +23,7 @@ pub struct FieldEdits {
 
 impl FieldEdits {
     /// True exactly when the field `name` is replaced or removed.
-    fn touch(&self, name: &str) -> bool {
+    pub(super) fn touch(&self, name: &str) -> bool {
         let mut names = self.set.iter().map(|(name, _)| name).chain(&self.remove);
         names.any(|touched| touched.eq_ignore_ascii_case(name)) && !Field::of(name).is_framing()
     }

@@ -196,13 +196,13 @@ fn order(
         }
     };
     let mut body = Body::new(request.body, body_limits(listener)).map_err(refuse_framing)?;
-    let here = body.pass(rest).map_err(refuse_framing)?.taken;
+    let here = body.pass(rest).map_err(refuse_framing)?;
 
     let ordered = match service {
         _ if request.passed_through(&current.plan().via) => Err(Fault::LoopDetected),
         None => Err(not_found(shard, &request)),
         Some(service) => {
-            let mut outbox = shard.stock.take(class(length + REWRITE_BYTES + here));
+            let mut outbox = shard.stock.take(class(length + REWRITE_BYTES + here.taken));
             let hop = RequestHop {
                 client: client.address.as_str(),
                 via: &current.plan().via,
@@ -210,11 +210,14 @@ fn order(
                 edits: &current.plan().service(service).request_edits,
             };
             write_request(outbox.tail(), &request, &hop);
-            outbox.tail().extend_from_slice(&rest[..here]);
+            outbox.tail().extend_from_slice(&rest[..here.send]);
+            if let Some(trailers) = body.take_trailers() {
+                trailers.write(outbox.tail(), hop.edits, None);
+            }
             Ok((service, outbox))
         }
     };
-    inbox.consume(length + here);
+    inbox.consume(length + here.taken);
     match ordered {
         Ok((service, outbox)) => Ok(Order {
             service,

@@ -9,7 +9,7 @@ use std::mem;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 
-use super::buffer::{Buffer, LARGE};
+use super::buffer::{Buffer, LARGE, SMALL};
 use super::deadline::Late;
 use super::io::{Incoming, Outgoing};
 use super::linger::{LINGER, Lingering};
@@ -17,6 +17,7 @@ use super::relay::Duplex;
 use super::serve::{Exchange, Order};
 use crate::fault::Fault;
 use crate::fd::Cut;
+use crate::http::framing::Passed;
 
 /// The way up of one try.
 #[derive(Debug)]
@@ -49,18 +50,21 @@ impl<R: AsyncReadRent, W: AsyncWriteRent> Up<'_, '_, R, W> {
             if self.duplex.lost.get() || (reading_away && lingering.is_over(shard)) {
                 return;
             }
-            match self.receive_body(reading_away).await {
-                Ok(count) => self.inbox.send_first(count),
+            let passed = match self.receive_body(reading_away).await {
+                Ok(passed) => passed,
                 Err(fault) => {
                     self.give_up(fault);
                     return self.read_away(fault, lingering).await;
                 }
-            }
+            };
+            self.inbox.send_first(passed.send);
             if forwarding && !self.duplex.over.get() {
                 let inbox = mem::take(self.inbox);
                 (forwarding, *self.inbox) = self.send(inbox).await;
             }
             self.inbox.discard_unsent();
+            self.inbox.consume(passed.taken - passed.send);
+            forwarding = forwarding && self.send_trailers().await;
             shard.give_way().await;
         }
         if forwarding && !self.duplex.over.get() {
@@ -69,15 +73,30 @@ impl<R: AsyncReadRent, W: AsyncWriteRent> Up<'_, '_, R, W> {
         }
     }
 
-    /// Reads once and says how many of the bytes are the body's, and go on as they are.
-    async fn receive_body(&mut self, reading_away: bool) -> Result<usize, Fault> {
+    /// Sends the trailers behind a body that is done and has some. False when the endpoint takes no
+    /// more.
+    async fn send_trailers(&mut self) -> bool {
+        let Some(trailers) = self.order.body.take_trailers() else {
+            return true;
+        };
+        let Exchange { shard, service, .. } = self.exchange;
+        let mut outbox = shard.stock.take(SMALL);
+        trailers.write(outbox.tail(), &service.request_edits, None);
+        outbox.send_all();
+        let (sent, outbox) = self.send(outbox).await;
+        shard.stock.put(outbox);
+        sent
+    }
+
+    /// Reads once and says how many of the bytes are the body's, and how many go on as they are.
+    async fn receive_body(&mut self, reading_away: bool) -> Result<Passed, Fault> {
         let at = self.receive(reading_away).await?;
         let passed = self.order.body.pass(self.inbox.filled());
         let passed = passed.map_err(|error| error.request_fault())?;
         if self.order.body.is_done() {
             self.exchange.timing.request_received(at);
         }
-        Ok(passed.taken)
+        Ok(passed)
     }
 
     /// Reads once, and says when there was something.
