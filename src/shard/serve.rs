@@ -59,7 +59,8 @@ pub(super) struct Order {
 /// A request that is answered by ringmain itself.
 #[derive(Debug)]
 struct Refusal {
-    fault: Fault,
+    /// `None` where it is no fault: an OPTIONS that is to be forwarded no further.
+    fault: Option<Fault>,
     /// `None` when the request did not get as far as a service.
     service: Option<ServiceIndex>,
     /// `None` when the request did not get as far as facts.
@@ -189,7 +190,7 @@ fn order(
     let refuse_framing = |error: FramingError| {
         let fault = error.request_fault();
         Refusal {
-            fault,
+            fault: Some(fault),
             service,
             facts: Some(facts),
             whole: false,
@@ -199,8 +200,12 @@ fn order(
     let here = body.pass(rest).map_err(refuse_framing)?;
 
     let ordered = match service {
-        _ if request.passed_through(&current.plan().via) => Err(Fault::LoopDetected),
-        None => Err(not_found(shard, &request)),
+        // RFC 9110 section 7.6.2. A TRACE would be reflected, which we do not.
+        _ if request.max_forwards == Some(0) => {
+            Err((request.method == b"TRACE").then_some(Fault::RequestUnsupported))
+        }
+        _ if request.passed_through(&current.plan().via) => Err(Some(Fault::LoopDetected)),
+        None => Err(Some(not_found(shard, &request))),
         Some(service) => {
             let mut outbox = shard.stock.take(class(length + REWRITE_BYTES + here.taken));
             let hop = RequestHop {
@@ -328,7 +333,7 @@ async fn settle(
                 ..
             } = *exchange;
             let answer = Answer {
-                fault,
+                fault: Some(fault),
                 facts: Some(order.facts),
                 whole: order.body.is_done(),
                 tally: Some(tally),
@@ -352,22 +357,27 @@ async fn refuse(
         facts,
         whole,
     } = refusal;
-    let answered = u64::from(!fault.is_unanswerable());
+    let unanswerable = fault.is_some_and(Fault::is_unanswerable);
+    let answered = u64::from(!unanswerable);
     shard.counters.exchanges.add(1);
     let tally = service.map(|service| current.tally(service));
     match tally {
         Some(ServiceTally { counters, .. }) => {
             counters.exchanges.add(1);
             counters.own_answers.add(answered);
-            counters.count_fault(fault);
+            if let Some(fault) = fault {
+                counters.count_fault(fault);
+            }
         }
         None => {
             shard.counters.no_service_exchanges.add(1);
             shard.counters.no_service_own_answers.add(answered);
-            shard.counters.no_service_fault(fault);
+            if let Some(fault) = fault {
+                shard.counters.no_service_fault(fault);
+            }
         }
     }
-    if fault.is_unanswerable() {
+    if unanswerable {
         return After::Close;
     }
     if !whole {
@@ -460,7 +470,7 @@ impl Refusal {
     /// request.
     const fn of_head(fault: Fault) -> Self {
         Self {
-            fault,
+            fault: Some(fault),
             service: None,
             facts: None,
             whole: false,
