@@ -140,11 +140,18 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
         ticks(timeouts.receive_idle),
     )?;
     let pool = service.pool;
+    let connections = pool.shard_connections_max;
     writeln!(
         f,
-        "  pool idle_max {} idle {}",
+        "  pool idle_max {} idle {} queue {}",
         pool.idle_max,
-        ticks(pool.idle)
+        ticks(pool.idle),
+        ticks(pool.queue),
+    )?;
+    let connections = connections.map_or_else(|| "none".into(), |limit| limit.to_string());
+    writeln!(
+        f,
+        "  each shard and endpoint: connections_max {connections}"
     )?;
     writeln!(f, "  retry attempts_max {}", service.attempts_max)?;
     let head = service.response_head;

@@ -58,6 +58,8 @@ impl Late {
 /// and again from there.
 const SLOTS: u32 = 1024;
 const NONE: u32 = u32::MAX;
+/// Stands for the entry behind a client whose exchange waits in a queue.
+const QUEUE: u32 = NONE - 1;
 /// Clients that are usually looked at in one tick; more allocate, once.
 const GLANCE: usize = 1024;
 
@@ -90,7 +92,8 @@ struct Entry {
     deadline: u32,
     late: Late,
     expired: Option<Late>,
-    /// The entry of the connection to cut when this one is found gone, or `NONE`.
+    /// The entry of the connection to cut when this one is found gone; `QUEUE` where there is none
+    /// yet, `NONE` where nobody asks.
     behind: u32,
     /// The tick at which `behind` was set.
     guarded: u32,
@@ -151,9 +154,11 @@ impl Wheel {
     }
 
     /// Looks whether the clients for whom an answer has been awaited for a whole tick are still
-    /// there, and cuts the connection behind each that is not. Walks over all entries, flat in
-    /// memory, ten times a second; an exchange pays two stores for it.
-    pub(crate) fn look_for_gone(&self) {
+    /// there, and cuts the connection behind each that is not. Gives the entries of those whose
+    /// exchange waits in a queue. Walks over all entries, flat in memory, ten times a second; an
+    /// exchange pays two stores for it.
+    pub(crate) fn look_for_gone(&self) -> Vec<u32> {
+        let mut queued = Vec::new();
         let Inner {
             now,
             entries,
@@ -162,7 +167,7 @@ impl Wheel {
         } = &mut *self.inner.borrow_mut();
         let is_due = |entry: &&Entry| entry.behind != NONE && entry.guarded < *now;
         if !entries.iter().any(|entry| is_due(&entry)) {
-            return;
+            return queued;
         }
         let guarded = entries.iter().filter(is_due).map(|entry| entry.fd);
         let mut gone: Vec<_> = glance.gone(guarded).collect();
@@ -171,11 +176,16 @@ impl Wheel {
             let Entry { fd, behind, .. } = entries[index];
             if behind != NONE && gone.binary_search(&fd).is_ok() {
                 entries[index].expired = Some(Late::Gone);
+                if behind == QUEUE {
+                    queued.push(index as u32);
+                    continue;
+                }
                 let behind = &mut entries[behind as usize];
                 behind.expired = Some(Late::Gone);
                 fd::cut(behind.fd, Cut::Both);
             }
         }
+        queued
     }
 
     /// Cuts every upstream connection for whose answer a client waits: the drain is over, and that
@@ -184,7 +194,7 @@ impl Wheel {
         let entries = &mut self.inner.borrow_mut().entries;
         for index in 0..entries.len() {
             let behind = entries[index].behind;
-            if behind != NONE {
+            if behind < QUEUE {
                 let behind = &mut entries[behind as usize];
                 behind.expired = Some(Late::Drain);
                 fd::cut(behind.fd, Cut::Both);
@@ -351,16 +361,30 @@ impl Watch {
     /// From now on this connection is looked at: when it is gone, the one that `behind` watches is
     /// cut.
     pub(crate) fn guard(&self, behind: &Self) {
+        self.guard_entry(behind.entry);
+    }
+
+    fn guard_entry(&self, behind: u32) {
         let mut inner = self.wheel.inner.borrow_mut();
         let now = inner.now;
         let entry = &mut inner.entries[self.entry as usize];
-        entry.behind = behind.entry;
+        entry.behind = behind;
         entry.guarded = now;
+    }
+
+    /// As [`Watch::guard`], while there is no connection behind: the exchange waits in a queue.
+    pub(crate) fn guard_waiting(&self) {
+        self.guard_entry(QUEUE);
     }
 
     /// Ends what [`Watch::guard`] began; to be called before the watch behind dies.
     pub(crate) fn unguard(&self) {
         self.wheel.inner.borrow_mut().entries[self.entry as usize].behind = NONE;
+    }
+
+    /// Its entry in the wheel: no other watch has it while this one lives.
+    pub(crate) fn entry(&self) -> u32 {
+        self.entry
     }
 
     /// The shard's count of operations that were ready at once.

@@ -100,12 +100,14 @@ impl Shard {
         let counters = Arc::clone(door.counters());
         let tallies = Tallies::default();
         let current = Current::new(posted, door.shard(), None, &tallies, &mut generator);
+        let pool = Pool::default();
+        pool.adopt(current.plan());
         Self {
             clock: Rc::new(Clock::start()),
             wheel: Wheel::new(),
             stock: Stock::new(),
             slots: Slots::default(),
-            pool: Pool::default(),
+            pool,
             pause: Pause::default(),
             generator: RefCell::new(generator),
             current: RefCell::new(Rc::new(current)),
@@ -178,7 +180,10 @@ impl Shard {
             sleep(TICK).await;
             let now = self.clock.advance();
             self.wheel.advance(now);
-            self.wheel.look_for_gone();
+            let gone = self.wheel.look_for_gone();
+            if 0 < self.counters.exchanges_waiting.get() {
+                self.pool.end_waits(now, &gone);
+            }
             self.look_at_door();
             self.hand_over();
             self.count_time(&mut counted);
@@ -189,6 +194,7 @@ impl Shard {
             }
             let life = self.current.borrow().plan().life;
             if life == Life::Ended {
+                self.pool.end_all_waits();
                 let since = *ended_at.get_or_insert(now);
                 if since == now {
                     self.wheel.cut_behind();
@@ -221,6 +227,7 @@ impl Shard {
             self.wheel.hasten(Late::KeepAlive, QUIET);
             self.wheel.hasten(Late::Head, QUIET);
         }
+        self.pool.adopt(current.plan());
         *self.current.borrow_mut() = Rc::new(current);
         self.adopted();
         self.changed.ring();
@@ -304,6 +311,8 @@ mod tests {
             pool: PoolLimits {
                 idle_max: 4,
                 idle: ticks,
+                shard_connections_max: None,
+                queue: Ticks(0),
             },
             attempts_max: 0,
             response_head: HeadLimits {

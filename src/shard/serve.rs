@@ -263,7 +263,7 @@ async fn forward(
     let _panic = CountsPanic(exchange.counters);
     let mut tries = Tries::new(exchange.service.attempts_max, order.is_at_hand());
     loop {
-        let mut link = upstream::reach(exchange, &mut tries).await?;
+        let mut link = upstream::reach(exchange, client, &mut tries).await?;
         order.outbox.rewind();
         // A client's reset while nothing is read from it or written to it would not be noticed.
         client.stream.reading().guard(link.stream.reading());

@@ -106,6 +106,8 @@ pub struct ShardCounters {
     pub upstreams_in_use: Counter,
     /// Gauge: upstream connections in the pool now.
     pub upstreams_idle: Counter,
+    /// Gauge: exchanges that wait now because their endpoints have `connections_max` connections.
+    pub exchanges_waiting: Counter,
     /// Times that an upstream connection was taken from the pool and used.
     pub upstreams_reused: Counter,
     /// Upstream connections found closed: when they were taken, or when a reused one died before a
@@ -136,6 +138,7 @@ impl ShardCounters {
         self.clients_open.zero();
         self.upstreams_in_use.zero();
         self.upstreams_idle.zero();
+        self.exchanges_waiting.zero();
     }
 }
 
@@ -156,6 +159,9 @@ pub struct ServiceCounters {
     /// Requests sent again because the pooled connection had gone stale; these count against
     /// nothing.
     pub replays: Counter,
+    /// Times that an exchange found all its endpoints at `connections_max`: it waited, or was
+    /// refused.
+    pub limited: Counter,
     /// Faults by cause.
     pub faults: FaultCounters,
     /// Where the shard lays down what it has recorded of the service.
@@ -241,6 +247,7 @@ mod tests {
             &shard.clients_open,
             &shard.upstreams_in_use,
             &shard.upstreams_idle,
+            &shard.exchanges_waiting,
         ] {
             gauge.add(3);
         }
@@ -249,6 +256,7 @@ mod tests {
         assert_eq!(shard.clients_open.get(), 0);
         assert_eq!(shard.upstreams_in_use.get(), 0);
         assert_eq!(shard.upstreams_idle.get(), 0);
+        assert_eq!(shard.exchanges_waiting.get(), 0);
         assert_eq!(shard.exchanges.get(), 9);
     }
 

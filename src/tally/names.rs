@@ -63,6 +63,24 @@ pub const RETRIES: Metric = Metric {
     help: "Tries after the first of an exchange, by reason.",
 };
 
+/// Exchanges that met `connections_max` of their endpoints.
+pub const LIMITED_EXCHANGES: Metric = Metric {
+    name: "ringmain_limited_exchanges_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service"],
+    help: "Times that an exchange found all its endpoints at their connections_max.",
+};
+
+/// Exchanges that wait for a connection.
+pub const WAITING_EXCHANGES: Metric = Metric {
+    name: "ringmain_waiting_exchanges",
+    kind: Kind::Gauge,
+    unit: Unit::Things,
+    labels: &[],
+    help: "Exchanges that wait now because their endpoints are at connections_max.",
+};
+
 /// Client connections.
 pub const CLIENT_CONNECTIONS: Metric = Metric {
     name: "ringmain_client_connections",
@@ -100,10 +118,12 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 7] = [
+pub const ALL: [Metric; 9] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
+    LIMITED_EXCHANGES,
+    WAITING_EXCHANGES,
     CLIENT_CONNECTIONS,
     UPSTREAM_CONNECTIONS,
     BYTES,

@@ -70,6 +70,7 @@ fn shard(clients_open: u64, exchanges: u64, not_found: u64) -> ShardTotals {
     faults[Fault::DestinationNotFound.index()] = not_found;
     ShardTotals {
         clients_open,
+        exchanges_waiting: 0,
         exchanges,
         no_service: NoServiceTotals {
             exchanges: not_found,
