@@ -13,6 +13,8 @@
 //! names, and takes its entry along.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -202,6 +204,33 @@ impl Wheel {
         }
     }
 
+    /// Cuts up to `count` clients that are idle between two requests, as if their time were over,
+    /// those first for whom it would be first. One that has just sent something is not idle. Walks
+    /// over all entries. Returns how many were cut.
+    pub(crate) fn give_up_idle(&self, count: usize) -> usize {
+        if count == 0 {
+            return 0;
+        }
+        let entries = &mut self.inner.borrow_mut().entries;
+        let idle = |entry: &Entry| {
+            entry.fd != FREE && entry.late == Late::KeepAlive && entry.deadline != NONE
+        };
+        let clients = (0..).zip(&*entries).filter(|(_, entry)| idle(entry));
+        let clients = clients.map(|(index, entry)| Reverse((entry.deadline, index)));
+        let mut clients: BinaryHeap<Reverse<(u32, usize)>> = clients.collect();
+        let mut cut = 0;
+        while cut < count
+            && let Some(Reverse((_, index))) = clients.pop()
+        {
+            let entry = &mut entries[index];
+            if fd::is_quiet(entry.fd) {
+                entry.expire();
+                cut += 1;
+            }
+        }
+        cut
+    }
+
     /// The shard's count of operations that were ready at once.
     pub(crate) fn turns(&self) -> &Cell<u32> {
         &self.turns
@@ -298,9 +327,7 @@ impl Inner {
         self.unpark(index);
         let entry = &mut self.entries[index as usize];
         if entry.deadline <= now {
-            entry.deadline = NONE;
-            entry.expired = Some(entry.late);
-            fd::cut(entry.fd, entry.late.cut());
+            entry.expire();
         } else if entry.deadline != NONE {
             self.park(index);
         }
@@ -336,6 +363,15 @@ impl Inner {
         if next != NONE {
             self.entries[next as usize].previous = previous;
         }
+    }
+}
+
+impl Entry {
+    /// Its time is over.
+    fn expire(&mut self) {
+        self.deadline = NONE;
+        self.expired = Some(self.late);
+        fd::cut(self.fd, self.late.cut());
     }
 }
 
@@ -406,7 +442,7 @@ impl Drop for Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
 
@@ -462,6 +498,33 @@ mod tests {
         watch.arm(Ticks(5), Late::Response);
         wheel.advance(6);
         assert_eq!(watch.expired(), Some(Late::Response));
+    }
+
+    #[test]
+    fn the_idle_clients_that_were_quiet_for_longest_are_given_up_first() {
+        let wheel = Wheel::new();
+        let mut clients: Vec<_> = (0..5).map(|_| pair()).collect();
+        let watches: Vec<_> = clients
+            .iter()
+            .map(|(_, stream)| wheel.watch(stream.as_raw_fd()))
+            .collect();
+        // The last one is served, and the one before it has just sent its next request.
+        for (now, place) in (1..).zip([2, 0, 3, 1]) {
+            watches[place].arm(Ticks(100), Late::KeepAlive);
+            wheel.advance(now);
+        }
+        watches[4].arm(Ticks(1), Late::Response);
+        clients[3].0.write_all(b"GET").unwrap();
+        let given_up = |count| {
+            let cut = wheel.give_up_idle(count);
+            let is_cut = |place: &usize| watches[*place].expired() == Some(Late::KeepAlive);
+            (cut, (0..5).filter(is_cut).collect::<Vec<_>>())
+        };
+        assert_eq!(given_up(0), (0, vec![]));
+        assert_eq!(given_up(1), (1, vec![2]));
+        assert_eq!(given_up(9), (2, vec![0, 1, 2]));
+        assert_eq!(given_up(9), (0, vec![0, 1, 2]));
+        assert_eq!(clients[2].0.read(&mut [0]).unwrap(), 0);
     }
 
     proptest! {

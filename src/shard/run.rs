@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::buffer::Stock;
 use super::clock::Clock;
 use super::deadline::{Late, Wheel};
+use super::descriptors::GivenUp;
 use super::driver::{AnyRuntime, DriverChoice, DriverKind};
 use super::io::{Bell, Caught, Listening, Pause, sleep, spawn};
 use super::pool::Pool;
@@ -176,6 +177,7 @@ impl Shard {
         let mut swept = self.clock.tick();
         let mut counted = (Duration::ZERO, Duration::ZERO);
         let mut ended_at = None;
+        let mut given_up = GivenUp::default();
         loop {
             sleep(TICK).await;
             let now = self.clock.advance();
@@ -191,6 +193,7 @@ impl Shard {
                 swept = now;
                 self.counters.upstreams_idle.sub(self.pool.sweep(now));
                 self.warn_of_not_found();
+                self.warn_of_given_up(&mut given_up);
             }
             let life = self.current.borrow().plan().life;
             if life == Life::Ended {

@@ -339,13 +339,8 @@ async fn connect<'a>(
         let wait = exchange.timing.done(asked);
         // Idle connections must not keep one that is needed from being made.
         let is_starved = stream.as_ref().is_err_and(fd::is_out_of_descriptors);
-        if !is_starved || !shard.pool.give_up_oldest() {
+        if !is_starved || !shard.give_up_idle(1).await {
             break (stream?, wait);
-        }
-        shard.counters.upstreams_idle.sub(1);
-        if !shard.nonblocking {
-            // Closing takes the ring a turn.
-            shard.pause.take().await;
         }
     };
     let (picked, took) = (exchange.endpoint.get(), wait.end - wait.begin);

@@ -82,6 +82,8 @@ pub struct ShardCounters {
     pub accept_failures: Counter,
     /// Client connections closed at once because a limit on connections was reached.
     pub clients_refused: Counter,
+    /// Idle client connections closed because descriptors had run out.
+    pub clients_given_up: Counter,
     /// Exchanges begun, those without a service included.
     pub exchanges: Counter,
     /// Exchanges that never got as far as a service: bad heads, and hosts that no route matches.
@@ -113,6 +115,8 @@ pub struct ShardCounters {
     /// Upstream connections found closed: when they were taken, or when a reused one died before a
     /// response byte.
     pub upstreams_stale: Counter,
+    /// Idle upstream connections closed because descriptors had run out.
+    pub upstreams_given_up: Counter,
     /// Panics caught; each closed one connection.
     pub panics: Counter,
     /// Notices that did not fit because control was behind.

@@ -99,6 +99,15 @@ pub const UPSTREAM_CONNECTIONS: Metric = Metric {
     help: "Upstream connections open now, in use or idle in a pool.",
 };
 
+/// Connections closed for want of descriptors.
+pub const GIVEN_UP_CONNECTIONS: Metric = Metric {
+    name: "ringmain_given_up_connections_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["side"],
+    help: "Idle connections closed because descriptors had run out, with clients and endpoints.",
+};
+
 /// Bytes moved.
 pub const BYTES: Metric = Metric {
     name: "ringmain_bytes_total",
@@ -118,7 +127,7 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 9] = [
+pub const ALL: [Metric; 10] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
@@ -126,6 +135,7 @@ pub const ALL: [Metric; 9] = [
     WAITING_EXCHANGES,
     CLIENT_CONNECTIONS,
     UPSTREAM_CONNECTIONS,
+    GIVEN_UP_CONNECTIONS,
     BYTES,
     PLAN_GENERATION,
 ];

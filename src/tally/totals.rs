@@ -47,6 +47,12 @@ pub struct ShardTotals {
     pub clients_open: u64,
     /// See [`ShardCounters::exchanges_waiting`].
     pub exchanges_waiting: u64,
+    /// See [`ShardCounters::accept_failures`].
+    pub accept_failures: u64,
+    /// See [`ShardCounters::clients_given_up`].
+    pub clients_given_up: u64,
+    /// See [`ShardCounters::upstreams_given_up`].
+    pub upstreams_given_up: u64,
     /// See [`ShardCounters::exchanges`].
     pub exchanges: u64,
     /// What never got as far as a service.
@@ -121,6 +127,9 @@ impl From<&ShardCounters> for ShardTotals {
         Self {
             clients_open: counters.clients_open.get(),
             exchanges_waiting: counters.exchanges_waiting.get(),
+            accept_failures: counters.accept_failures.get(),
+            clients_given_up: counters.clients_given_up.get(),
+            upstreams_given_up: counters.upstreams_given_up.get(),
             exchanges: counters.exchanges.get(),
             no_service: NoServiceTotals {
                 exchanges: counters.no_service_exchanges.get(),

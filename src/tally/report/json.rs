@@ -91,6 +91,8 @@ fn shard_value((number, totals): (usize, &ShardTotals)) -> Value {
         "shard": number,
         "connections": totals.clients_open,
         "waiting": totals.exchanges_waiting,
+        "accept_failures": totals.accept_failures,
+        "given_up": {"clients": totals.clients_given_up, "upstreams": totals.upstreams_given_up},
         "exchanges": totals.exchanges,
         "lived_seconds": totals.lived.as_secs_f64(),
         "busy_seconds": totals.busy.as_secs_f64(),
@@ -230,7 +232,8 @@ mod tests {
                 },
                 "no_service": {"exchanges": 0, "own_answers": 0, "faults": none},
                 "shards": [{
-                    "shard": 0, "connections": 0, "waiting": 0, "exchanges": 0,
+                    "shard": 0, "connections": 0, "waiting": 0, "accept_failures": 0,
+                    "given_up": {"clients": 0, "upstreams": 0}, "exchanges": 0,
                     "lived_seconds": 0.0, "busy_seconds": 0.0,
                 }],
             }),

@@ -70,7 +70,6 @@ fn shard(clients_open: u64, exchanges: u64, not_found: u64) -> ShardTotals {
     faults[Fault::DestinationNotFound.index()] = not_found;
     ShardTotals {
         clients_open,
-        exchanges_waiting: 0,
         exchanges,
         no_service: NoServiceTotals {
             exchanges: not_found,
@@ -79,6 +78,7 @@ fn shard(clients_open: u64, exchanges: u64, not_found: u64) -> ShardTotals {
         },
         lived: Duration::from_secs(100),
         busy: Duration::from_secs(31),
+        ..ShardTotals::default()
     }
 }
 
