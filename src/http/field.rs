@@ -24,6 +24,7 @@ pub(super) enum Field {
     ForwardedProto,
     ForwardedHost,
     RequestId,
+    MaxForwards,
     Other,
 }
 
@@ -44,6 +45,7 @@ impl Field {
             10 if spells(name, b"connection") => Self::Connection,
             10 if spells(name, b"keep-alive") => Self::KeepAlive,
             12 if spells(name, b"x-request-id") => Self::RequestId,
+            12 if spells(name, b"max-forwards") => Self::MaxForwards,
             14 if spells(name, b"content-length") => Self::ContentLength,
             14 if spells(name, b"http2-settings") => Self::Http2Settings,
             15 if spells(name, b"x-forwarded-for") => Self::ForwardedFor,

@@ -12,10 +12,10 @@ use std::mem;
 use std::sync::Arc;
 
 use super::answer::Answer;
-use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, TINY};
+use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, Share, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
-use super::relay::{self, Broken, Delivered, Reach};
+use super::relay::{self, Delivered};
 use super::tallies::ServiceTally;
 use super::timing::Timing;
 use super::tunnel::Tunnel;
@@ -24,7 +24,7 @@ use super::{Current, Shard};
 use crate::balance::{self, Picker};
 use crate::fault::Fault;
 use crate::fd;
-use crate::http::exchange::RequestFacts;
+use crate::http::exchange::{Broken, Reach, RequestFacts};
 use crate::http::framing::{Body, BodyLimits, FramingError};
 use crate::http::head::{FieldSpace, HeadLimits, HeadScan, Request};
 use crate::http::hop::{ClientConnection, RequestHop, write_request};
@@ -51,22 +51,31 @@ pub(super) struct Exchange<'a> {
 
 /// A request that was understood: where it goes, and what is sent there.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct Order<'a> {
     service: ServiceIndex,
     facts: RequestFacts,
     /// As the exchange's, which takes it.
     offer: Option<Box<[u8]>>,
-    /// The rewritten head and what was already here of the body; when the answer was a 101, what
-    /// came behind that.
+    /// The rewritten head and what was already here of the body; what comes later of it too, as
+    /// long as all of it is kept. When the answer was a 101, what came behind that.
     pub(super) outbox: Buffer,
-    /// The framing of the body, past what is in `outbox`.
+    /// The framing of the body, past what has come of it.
     pub(super) body: Body,
+    /// How many bytes of the body, framing included, have come.
+    body_bytes: usize,
+    /// What is kept of them, besides what came with the head; `None` where not all is.
+    kept: Option<Share<'a>>,
+    /// The most that is kept.
+    kept_max: usize,
+    /// Its client was told by ringmain to go on.
+    pub(super) told: bool,
 }
 
 /// A request that is answered by ringmain itself.
 #[derive(Debug)]
 struct Refusal {
-    fault: Fault,
+    /// `None` where it is no fault: an OPTIONS that is to be forwarded no further.
+    fault: Option<Fault>,
     /// `None` when the request did not get as far as a service.
     service: Option<ServiceIndex>,
     /// `None` when the request did not get as far as facts.
@@ -123,7 +132,8 @@ async fn receive_head(
     let limits = head_limits(listener);
     let mut scan = HeadScan::request();
     if inbox.capacity() == 0 {
-        *inbox = shard.stock.take(SMALL);
+        let crowded = shard.slots.is_crowded();
+        *inbox = shard.stock.take(if crowded { TINY } else { SMALL });
     }
     loop {
         if !inbox.is_empty() {
@@ -133,6 +143,7 @@ async fn receive_head(
             }
             client.head_begun(shard.patience(listener.timeouts.head));
         }
+        shard.stock.promote(inbox);
         if !inbox.make_room(limits.bytes_max) {
             return Err(Fault::RequestHeadTooLarge);
         }
@@ -179,13 +190,13 @@ fn without_head(shard: &Shard, client: &Client, inbox: &Buffer) -> Result<Option
 
 /// Understands the head of `length` bytes at the front of `inbox`: its framing, its service, what
 /// is sent on. Takes what is here of this request out of `inbox`.
-fn order(
-    shard: &Shard,
+fn order<'a>(
+    shard: &'a Shard,
     current: &Current,
     client: &Client,
     inbox: &mut Buffer,
     length: usize,
-) -> Result<Order, Refusal> {
+) -> Result<Order<'a>, Refusal> {
     let listener = &current.plan().listeners[client.listener];
     let (head, rest) = inbox.filled().split_at(length);
     let mut space = FieldSpace::new();
@@ -197,20 +208,24 @@ fn order(
     let refuse_framing = |error: FramingError| {
         let fault = error.request_fault();
         Refusal {
-            fault,
+            fault: Some(fault),
             service,
             facts: Some(facts),
             whole: false,
         }
     };
     let mut body = Body::new(request.body, body_limits(listener)).map_err(refuse_framing)?;
-    let here = body.pass(rest).map_err(refuse_framing)?.taken;
+    let here = body.pass(rest).map_err(refuse_framing)?;
 
     let ordered = match service {
-        _ if request.passed_through(&current.plan().via) => Err(Fault::LoopDetected),
-        None => Err(not_found(shard, &request)),
+        // RFC 9110 section 7.6.2. A TRACE would be reflected, which we do not.
+        _ if request.max_forwards == Some(0) => {
+            Err((request.method == b"TRACE").then_some(Fault::RequestUnsupported))
+        }
+        _ if request.passed_through(&current.plan().via) => Err(Some(Fault::LoopDetected)),
+        None => Err(Some(not_found(shard, &request))),
         Some(service) => {
-            let mut outbox = shard.stock.take(class(length + REWRITE_BYTES + here));
+            let mut outbox = shard.stock.take(class(length + REWRITE_BYTES + here.taken));
             let hop = RequestHop {
                 client: client.address.as_str(),
                 via: &current.plan().via,
@@ -218,19 +233,30 @@ fn order(
                 edits: &current.plan().service(service).request_edits,
             };
             write_request(outbox.tail(), &request, &hop);
-            outbox.tail().extend_from_slice(&rest[..here]);
+            outbox.tail().extend_from_slice(&rest[..here.send]);
+            if let Some(trailers) = body.take_trailers() {
+                trailers.write(outbox.tail(), hop.edits, None);
+            }
             Ok((service, outbox))
         }
     };
-    inbox.consume(length + here);
+    inbox.consume(length + here.taken);
     match ordered {
-        Ok((service, outbox)) => Ok(Order {
-            service,
-            facts,
-            offer,
-            outbox,
-            body,
-        }),
+        Ok((service, outbox)) => {
+            let kept_max = current.plan().service(service).replayed_bytes_max;
+            let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
+            Ok(Order {
+                service,
+                facts,
+                offer,
+                outbox,
+                body,
+                body_bytes: here.taken,
+                kept: replayable.then(|| shard.stock.share()),
+                kept_max,
+                told: false,
+            })
+        }
         Err(fault) => Err(Refusal {
             fault,
             service,
@@ -261,18 +287,19 @@ fn route(current: &Current, listener: &Listener, request: &Request<'_>) -> Optio
 }
 
 /// Reaches an endpoint and delivers its answer; tries again where that is safe.
-async fn forward(
-    exchange: &Exchange<'_>,
+async fn forward<'e>(
+    exchange: &Exchange<'e>,
     client: &mut Client,
     inbox: &mut Buffer,
-    order: &mut Order,
+    order: &mut Order<'e>,
 ) -> Result<After, Broken> {
     exchange.counters.exchanges.add(1);
     exchange.shard.counters.exchanges.add(1);
     let _panic = CountsPanic(exchange.counters);
-    let mut tries = Tries::new(exchange.service.attempts_max, order.is_at_hand());
+    let mut tries = Tries::new(exchange.service.attempts_max);
     loop {
-        let mut link = upstream::reach(exchange, &mut tries).await?;
+        let replayable = order.is_kept();
+        let mut link = upstream::reach(exchange, client, &mut tries, replayable).await?;
         order.outbox.rewind();
         // A client's reset while nothing is read from it or written to it would not be noticed.
         client.stream.reading().guard(link.stream.reading());
@@ -280,7 +307,11 @@ async fn forward(
             relay::one_way(exchange, &mut link, client, &mut order.outbox).await
         } else {
             // Rare, and its state is large: in a box of its own it is not part of every exchange.
-            Box::pin(relay::both_ways(exchange, &mut link, client, inbox, order)).await
+            let request = (&mut *inbox, &mut *order);
+            Box::pin(relay::both_ways(
+                exchange, &mut link, client, request, &tries,
+            ))
+            .await
         };
         client.stream.reading().unguard();
         exchange.record_try();
@@ -289,14 +320,19 @@ async fn forward(
                 exchange.record_end(true);
                 return Ok(part(exchange, link, order, delivered));
             }
-            Err(broken) if tries.may_replay(exchange, &broken, &link) => {}
+            Err(broken) if tries.may_replay(exchange, &broken, &link, order.is_kept()) => {}
             Err(broken) => return Err(broken),
         }
     }
 }
 
 /// What becomes of both connections when the answer was delivered.
-fn part(exchange: &Exchange<'_>, link: Link<'_>, order: &mut Order, delivered: Delivered) -> After {
+fn part(
+    exchange: &Exchange<'_>,
+    link: Link<'_>,
+    order: &mut Order<'_>,
+    delivered: Delivered,
+) -> After {
     if delivered.after == ClientConnection::Tunnel {
         let behind = mem::take(&mut order.outbox);
         return After::Tunnel(Box::new(Tunnel::new(exchange, link, behind)));
@@ -314,7 +350,7 @@ fn part(exchange: &Exchange<'_>, link: Link<'_>, order: &mut Order, delivered: D
 async fn settle(
     exchange: &Exchange<'_>,
     client: &mut Client,
-    order: &Order,
+    order: &Order<'_>,
     broken: Broken,
 ) -> After {
     let Broken { fault, reach } = broken;
@@ -346,7 +382,7 @@ async fn settle(
                 ..
             } = *exchange;
             let answer = Answer {
-                fault,
+                fault: Some(fault),
                 facts: Some(order.facts),
                 whole: order.body.is_done(),
                 tally: Some(tally),
@@ -370,22 +406,27 @@ async fn refuse(
         facts,
         whole,
     } = refusal;
-    let answered = u64::from(!fault.is_unanswerable());
+    let unanswerable = fault.is_some_and(Fault::is_unanswerable);
+    let answered = u64::from(!unanswerable);
     shard.counters.exchanges.add(1);
     let tally = service.map(|service| current.tally(service));
     match tally {
         Some(ServiceTally { counters, .. }) => {
             counters.exchanges.add(1);
             counters.own_answers.add(answered);
-            counters.count_fault(fault);
+            if let Some(fault) = fault {
+                counters.count_fault(fault);
+            }
         }
         None => {
             shard.counters.no_service_exchanges.add(1);
             shard.counters.no_service_own_answers.add(answered);
-            shard.counters.no_service_fault(fault);
+            if let Some(fault) = fault {
+                shard.counters.no_service_fault(fault);
+            }
         }
     }
-    if fault.is_unanswerable() {
+    if unanswerable {
         return After::Close;
     }
     if !whole {
@@ -416,7 +457,7 @@ impl<'a> Exchange<'a> {
         shard: &'a Shard,
         current: &'a Current,
         listener: usize,
-        order: &mut Order,
+        order: &mut Order<'_>,
         timing: &'a Timing<'a>,
     ) -> Self {
         let tally = current.tally(order.service);
@@ -472,10 +513,36 @@ impl<'a> Exchange<'a> {
     }
 }
 
-impl Order {
-    /// True exactly when the whole request is in `outbox`, so that it can be sent once more.
+impl Order<'_> {
+    /// True exactly when no more of the request is to come.
     fn is_at_hand(&self) -> bool {
         self.body.is_done()
+    }
+
+    /// True exactly when all that has come of the request is in `outbox` and may be sent once more.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// True exactly when the client has sent nothing of its body and waits to be told to.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.facts.expects_continue && self.body_bytes == 0 && !self.told
+    }
+
+    /// Keeps `bytes` of the body that have come behind what is in `outbox`. False where nothing is
+    /// kept any more, neither these nor those before.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> bool {
+        self.body_bytes += bytes.len();
+        let within = self.body_bytes <= self.kept_max;
+        let has_room = |share: &mut Share<'_>| share.resize(share.bytes() + bytes.len());
+        if within && self.kept.as_mut().is_some_and(has_room) {
+            self.outbox.tail().extend_from_slice(bytes);
+            return true;
+        }
+        if self.kept.take().is_some() {
+            self.outbox = Buffer::default();
+        }
+        false
     }
 }
 
@@ -484,7 +551,7 @@ impl Refusal {
     /// request.
     const fn of_head(fault: Fault) -> Self {
         Self {
-            fault,
+            fault: Some(fault),
             service: None,
             facts: None,
             whole: false,

@@ -25,10 +25,11 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use super::Shard;
-use super::buffer::{Buffer, LARGE, MEDIUM, TINY};
+use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
 use super::client::Client;
 use super::deadline::Late;
 use super::io::{Incoming, Outgoing, ReadHalf, Stream, WriteHalf, both};
+use super::queue::Seat;
 use super::serve::Exchange;
 use super::upstream::Link;
 use crate::fd::{self, Cut};
@@ -40,6 +41,8 @@ use crate::tally::{Counter, ServiceCounters};
 pub(super) struct Tunnel {
     /// The connection to the endpoint.
     stream: Stream,
+    /// With it the connection counts against `connections_max`. Dropped after it.
+    _seat: Seat,
     /// What the client sent behind its request.
     from_client: Buffer,
     /// What the endpoint sent behind its 101.
@@ -69,9 +72,10 @@ impl Drop for Open {
 impl Tunnel {
     /// Over the endpoint's `link`, on which `behind` has come behind the 101 of the exchange.
     pub(super) fn new(exchange: &Exchange<'_>, link: Link<'_>, behind: Buffer) -> Self {
-        let Link { stream, .. } = link;
+        let Link { stream, seat, .. } = link;
         Self {
             stream,
+            _seat: seat,
             from_client: Buffer::default(),
             from_endpoint: behind,
             service: Arc::clone(exchange.shared_service()),
@@ -106,6 +110,7 @@ impl Tunnel {
             from: pair.client.incoming_half(&mut client_read),
             to: pair.endpoint.outgoing_half(&mut endpoint_write),
             buffer: mem::take(&mut self.from_client),
+            share: shard.stock.share(),
             ended: &up_ended,
             other_ended: &down_ended,
             came: &counters.bytes_client_in,
@@ -119,6 +124,7 @@ impl Tunnel {
             from: pair.endpoint.incoming_half(&mut endpoint_read),
             to: pair.client.outgoing_half(&mut client_write),
             buffer: mem::take(&mut self.from_endpoint),
+            share: shard.stock.share(),
             ended: &down_ended,
             other_ended: &up_ended,
             came: &counters.bytes_upstream_in,
@@ -126,6 +132,7 @@ impl Tunnel {
         };
         // Pinned here: what is moved into a future is held twice by it.
         both(pin!(up.run()), pin!(down.run())).await;
+        drop((up, down));
         let ended = pair.how();
         log::debug!(service = &*self.service.name, ended; "tunnel ended");
         // A half that is dropped alone sends a FIN, which must not come before a reset.
@@ -198,6 +205,8 @@ struct Way<'a> {
     from: Incoming<'a, ReadHalf>,
     to: Outgoing<'a, WriteHalf>,
     buffer: Buffer,
+    /// What `buffer` takes of the memory for slow peers.
+    share: Share<'a>,
     /// True exactly when the source has ended its side and the sink was told.
     ended: &'a Cell<bool>,
     /// As `ended`, of the other way.
@@ -261,14 +270,15 @@ impl Way<'_> {
         true
     }
 
-    /// Empties the buffer and makes it one of `class`.
+    /// Empties the buffer and makes it one of `class`, as far as there is room for slow peers.
     fn refit(&mut self, class: usize) {
         let stock = &self.shard.stock;
-        if self.buffer.capacity() == class {
-            self.buffer.clear();
-        } else {
-            stock.put(mem::replace(&mut self.buffer, stock.take(class)));
+        self.buffer.clear();
+        if self.buffer.capacity() == 0 || class < self.buffer.capacity() {
+            stock.put(mem::replace(&mut self.buffer, stock.take(TINY)));
+            self.share.resize(0);
         }
+        stock.enlarge(&mut self.buffer, &mut self.share, class);
     }
 
     /// No more bytes come: the source has ended its side, unless it was something else that ended

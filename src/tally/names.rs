@@ -63,6 +63,24 @@ pub const RETRIES: Metric = Metric {
     help: "Tries after the first of an exchange, by reason.",
 };
 
+/// Exchanges that met `connections_max` of their endpoints.
+pub const LIMITED_EXCHANGES: Metric = Metric {
+    name: "ringmain_limited_exchanges_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service"],
+    help: "Times that an exchange found all its endpoints at their connections_max.",
+};
+
+/// Exchanges that wait for a connection.
+pub const WAITING_EXCHANGES: Metric = Metric {
+    name: "ringmain_waiting_exchanges",
+    kind: Kind::Gauge,
+    unit: Unit::Things,
+    labels: &[],
+    help: "Exchanges that wait now because their endpoints are at connections_max.",
+};
+
 /// Tunnels begun.
 pub const TUNNELS: Metric = Metric {
     name: "ringmain_tunnels_total",
@@ -99,6 +117,15 @@ pub const UPSTREAM_CONNECTIONS: Metric = Metric {
     help: "Upstream connections open now, in use by an exchange or idle in a pool.",
 };
 
+/// Connections closed for want of descriptors.
+pub const GIVEN_UP_CONNECTIONS: Metric = Metric {
+    name: "ringmain_given_up_connections_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["side"],
+    help: "Idle connections closed because descriptors had run out, with clients and endpoints.",
+};
+
 /// Bytes moved.
 pub const BYTES: Metric = Metric {
     name: "ringmain_bytes_total",
@@ -118,14 +145,17 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 9] = [
+pub const ALL: [Metric; 12] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
+    LIMITED_EXCHANGES,
+    WAITING_EXCHANGES,
     TUNNELS,
     TUNNELS_OPEN,
     CLIENT_CONNECTIONS,
     UPSTREAM_CONNECTIONS,
+    GIVEN_UP_CONNECTIONS,
     BYTES,
     PLAN_GENERATION,
 ];

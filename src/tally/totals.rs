@@ -19,6 +19,8 @@ pub struct ServiceTotals {
     pub retries: u64,
     /// See [`ServiceCounters::replays`].
     pub replays: u64,
+    /// See [`ServiceCounters::limited`].
+    pub limited: u64,
     /// See [`ServiceCounters::tunnels`].
     pub tunnels: u64,
     /// See [`ServiceCounters::tunnels_open`].
@@ -47,6 +49,14 @@ pub struct EndpointTotals {
 pub struct ShardTotals {
     /// Client connections open now.
     pub clients_open: u64,
+    /// See [`ShardCounters::exchanges_waiting`].
+    pub exchanges_waiting: u64,
+    /// See [`ShardCounters::accept_failures`].
+    pub accept_failures: u64,
+    /// See [`ShardCounters::clients_given_up`].
+    pub clients_given_up: u64,
+    /// See [`ShardCounters::upstreams_given_up`].
+    pub upstreams_given_up: u64,
     /// See [`ShardCounters::exchanges`].
     pub exchanges: u64,
     /// What never got as far as a service.
@@ -87,6 +97,7 @@ impl ServiceTotals {
         self.own_answers += counters.own_answers.get();
         self.retries += counters.retries.get();
         self.replays += counters.replays.get();
+        self.limited += counters.limited.get();
         self.tunnels += counters.tunnels.get();
         self.tunnels_open += counters.tunnels_open.get();
         add_each(&mut self.forwarded, values(&counters.forwarded));
@@ -101,6 +112,7 @@ impl AddAssign<&Self> for ServiceTotals {
         self.own_answers += other.own_answers;
         self.retries += other.retries;
         self.replays += other.replays;
+        self.limited += other.limited;
         self.tunnels += other.tunnels;
         self.tunnels_open += other.tunnels_open;
         add_each(&mut self.forwarded, other.forwarded);
@@ -122,6 +134,10 @@ impl From<&ShardCounters> for ShardTotals {
     fn from(counters: &ShardCounters) -> Self {
         Self {
             clients_open: counters.clients_open.get(),
+            exchanges_waiting: counters.exchanges_waiting.get(),
+            accept_failures: counters.accept_failures.get(),
+            clients_given_up: counters.clients_given_up.get(),
+            upstreams_given_up: counters.upstreams_given_up.get(),
             exchanges: counters.exchanges.get(),
             no_service: NoServiceTotals {
                 exchanges: counters.no_service_exchanges.get(),
@@ -168,8 +184,9 @@ mod tests {
                 counters.exchanges.add(1);
                 counters.retries.add(turn % 2);
                 counters.replays.add(turn % 5);
+                counters.limited.add(turn % 7);
                 counters.tunnels.add(turn % 3);
-                counters.tunnels_open.add(turn % 7);
+                counters.tunnels_open.add(turn % 11);
                 let endpoint = turn as usize % 2;
                 counters.endpoints[endpoint].exchanges.add(1);
                 counters.endpoints[endpoint].connects.add(turn);

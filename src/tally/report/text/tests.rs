@@ -80,6 +80,7 @@ fn shard(clients_open: u64, exchanges: u64, not_found: u64) -> ShardTotals {
         },
         lived: Duration::from_secs(100),
         busy: Duration::from_secs(31),
+        ..ShardTotals::default()
     }
 }
 
