@@ -16,7 +16,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use std::{cell::Cell, cell::RefCell};
 
-use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::io::{
+    AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller, OwnedReadHalf,
+    OwnedWriteHalf, Splitable,
+};
 use monoio::net::TcpStream;
 
 use super::buffer::Buffer;
@@ -109,6 +112,11 @@ impl Stream {
     /// The deadline of what we read.
     pub(crate) fn reading(&self) -> &Watch {
         &self.reading
+    }
+
+    /// The deadline of what we write.
+    pub(crate) fn writing(&self) -> &Watch {
+        &self.writing
     }
 
     /// Why the connection was cut, in whichever direction it was late; `None` when what ended it
@@ -211,6 +219,45 @@ impl<T: AsyncReadRent> Incoming<'_, T> {
     pub(crate) fn cut(&self, directions: Cut) {
         fd::cut(self.fd, directions);
     }
+}
+
+impl<T: CancelableAsyncReadRent> Incoming<'_, T> {
+    /// As [`Incoming::read`], unless it is called off: then it ends at once, with what had come by
+    /// then or with an error of its own ([`is_called_off`]). No byte is lost. Allocates.
+    pub(crate) async fn read_unless(
+        &mut self,
+        buffer: Buffer,
+        calling_off: &CallOff,
+    ) -> (io::Result<usize>, Buffer) {
+        let handle = calling_off.canceller.borrow().handle();
+        self.io.cancelable_read(buffer, handle).await
+    }
+}
+
+/// Calls off a read that is under way, whose completion is still awaited: its buffer is in use
+/// until then.
+#[derive(Default)]
+pub(crate) struct CallOff {
+    canceller: RefCell<Canceller>,
+}
+
+impl CallOff {
+    /// Calls off what is under way.
+    pub(crate) fn call_off(&self) {
+        self.canceller
+            .replace_with(|canceller| std::mem::take(canceller).cancel());
+    }
+}
+
+impl std::fmt::Debug for CallOff {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("CallOff").finish_non_exhaustive()
+    }
+}
+
+/// True exactly when a read ended with `error` because it was called off.
+pub(crate) fn is_called_off(error: &io::Error) -> bool {
+    fd::is_canceled(error)
 }
 
 impl<T: AsyncWriteRent> Outgoing<'_, T> {
@@ -387,6 +434,21 @@ fn poll_into<T>(
     {
         *output = Some(ready);
     }
+}
+
+/// Runs `main` to its end, and `aside` beside it for as long; only for one that loses nothing when
+/// it is dropped.
+pub(crate) async fn beside<T>(main: impl Future<Output = T>, aside: impl Future<Output = ()>) -> T {
+    let (mut main, mut aside) = (pin!(main), pin!(aside));
+    let mut is_over = false;
+    poll_fn(|context| {
+        let polled = main.as_mut().poll(context);
+        if polled.is_pending() && !is_over {
+            is_over = aside.as_mut().poll(context).is_ready();
+        }
+        polled
+    })
+    .await
 }
 
 /// Waits for whichever comes first and drops the other; only for waits that lose nothing by that.
