@@ -305,6 +305,15 @@ impl Stock {
         kept.unwrap_or_else(|| Buffer::with_capacity(class))
     }
 
+    /// Exchanges a full buffer of the least class for one of the next, with what it holds.
+    pub(crate) fn promote(&self, buffer: &mut Buffer) {
+        if buffer.room() == 0 && buffer.capacity() < SMALL {
+            let mut larger = self.take(SMALL);
+            larger.tail().extend_from_slice(buffer.filled());
+            self.put(std::mem::replace(buffer, larger));
+        }
+    }
+
     /// Takes a buffer back; one that has grown out of its class, or is one too many, is freed.
     pub(crate) fn put(&self, mut buffer: Buffer) {
         let capacity = buffer.bytes.capacity();

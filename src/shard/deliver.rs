@@ -10,25 +10,18 @@ use std::mem;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 
 use super::answer::reply;
-use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, Share, TINY};
+use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
 use super::client::After;
 use super::deadline::Late;
 use super::io::{Incoming, Outgoing};
 use super::relay::Delivered;
 use super::serve::Exchange;
 use crate::fault::Fault;
-use crate::fd::Cut;
 use crate::http::exchange::{Progress, relays_interim, unchunk};
 use crate::http::framing::{Body, BodyLength, BodyLimits};
 use crate::http::head::{FieldSpace, HeadScan, Response};
 use crate::http::hop::{ClientConnection, ResponseHop, write_response};
 use crate::http::reply::write_reply;
-
-/// From so many exchanges under way on, the next ones await their answers with the least buffer, so
-/// that what is held meanwhile stays in the cache; a longer answer then takes a read more. At 1,000
-/// connections that costs less than full buffers, and less than waiting for readability without one
-/// (bench/README.md).
-const CROWD: u64 = 256;
 
 /// Interim responses of one exchange; an endpoint that sends more means harm.
 const INTERIMS_MAX: usize = 16;
@@ -70,11 +63,9 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         to: Outgoing<'a, W>,
         progress: &'a Progress,
     ) -> Self {
-        let crowded = CROWD <= exchange.shard.counters.upstreams_in_use.get();
-        let inbox = exchange
-            .shard
-            .stock
-            .take(if crowded { TINY } else { MEDIUM });
+        let shard = exchange.shard;
+        let crowded = shard.slots.is_crowded();
+        let inbox = shard.stock.take(if crowded { TINY } else { MEDIUM });
         Self {
             exchange,
             from,
@@ -125,7 +116,8 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
                     return self.understand(length);
                 }
             }
-            self.promote();
+            // A head that fills the buffer of a crowd goes on in a larger one.
+            self.exchange.shard.stock.promote(&mut self.inbox);
             if !self.inbox.make_room(limits.bytes_max) {
                 return Err(Fault::ResponseHeadTooLarge);
             }
@@ -212,7 +204,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             }
             self.inbox.consume(here.skip);
             if answer.body.is_done() {
-                return Ok(());
+                return self.send_trailers(answer).await;
             }
             let filled = mem::take(&mut self.filled);
             self.enlarge(answer.body.remaining(), filled);
@@ -225,6 +217,19 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             }
             here = self.take(answer)?;
             self.exchange.shard.give_way().await;
+        }
+    }
+
+    /// Sends the trailers behind a body that is done and goes on in chunks, where it has some.
+    async fn send_trailers(&mut self, answer: &mut Answer) -> Result<(), Fault> {
+        let service = self.exchange.service;
+        match answer.body.take_trailers() {
+            Some(trailers) if !answer.unchunk => {
+                let replaced = service.backend_field.as_deref();
+                trailers.write(self.outbox.tail(), &service.response_edits, replaced);
+                self.send_head().await
+            }
+            _ => Ok(()),
         }
     }
 
@@ -310,18 +315,6 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         let _gone = self.send_head().await;
     }
 
-    /// A head that fills the buffer of a crowd goes on in a larger one.
-    fn promote(&mut self) {
-        if self.inbox.room() == 0 && self.inbox.capacity() < SMALL {
-            let mut larger = self.exchange.shard.stock.take(SMALL);
-            larger.tail().extend_from_slice(self.inbox.filled());
-            self.exchange
-                .shard
-                .stock
-                .put(mem::replace(&mut self.inbox, larger));
-        }
-    }
-
     /// Gives a body of which much is left the largest buffer, as far as there is room for slow
     /// clients; one of which nobody knows how much is left, when it `filled` the last one.
     fn enlarge(&mut self, remaining: Option<u64>, filled: bool) {
@@ -332,16 +325,6 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             &mut self.share,
             if long { LARGE } else { MEDIUM },
         );
-    }
-
-    /// Ends the endpoint's connection at once.
-    pub(super) fn cut_endpoint(&self) {
-        self.from.cut(Cut::Both);
-    }
-
-    /// Ends our side of the client's connection: it learns of the end while it still sends.
-    pub(super) fn end_client(&self) {
-        self.to.cut(Cut::Writing);
     }
 }
 
@@ -373,8 +356,8 @@ impl Answer {
             })
         } else {
             self.body.pass(inbox.filled()).map(|passed| Here {
-                send: passed.taken,
-                skip: 0,
+                send: passed.send,
+                skip: passed.taken - passed.send,
             })
         };
         framed.map_err(|error| error.response_fault())

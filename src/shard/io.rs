@@ -47,7 +47,6 @@ pub(crate) struct Incoming<'a, T> {
     watch: &'a Watch,
     /// The other direction's deadline.
     other: &'a Watch,
-    fd: RawFd,
 }
 
 /// The direction that we write, and its deadline.
@@ -139,7 +138,6 @@ impl Stream {
             io: self.tcp.as_mut().expect(WHOLE),
             watch: &self.reading,
             other: &self.writing,
-            fd: self.fd,
         }
     }
 
@@ -171,7 +169,6 @@ impl Stream {
             io: half,
             watch: &self.reading,
             other: &self.writing,
-            fd: self.fd,
         }
     }
 
@@ -188,7 +185,8 @@ impl Stream {
 impl<T: AsyncReadRent> Incoming<'_, T> {
     /// Reads once, behind what `buffer` holds; 0 is the end.
     pub(crate) async fn read(&mut self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        noting(self.watch.turns(), self.io.read(buffer)).await
+        let read = pin!(self.io.read(buffer));
+        noting(self.watch.turns(), read).await
     }
 
     /// As [`Incoming::read`], with the deadline set before and taken away after.
@@ -213,11 +211,6 @@ impl<T: AsyncReadRent> Incoming<'_, T> {
     /// was the other side.
     pub(crate) fn cut_for(&self) -> Option<Late> {
         self.watch.expired().or_else(|| self.other.expired())
-    }
-
-    /// Ends directions of this connection at once.
-    pub(crate) fn cut(&self, directions: Cut) {
-        fd::cut(self.fd, directions);
     }
 }
 
@@ -271,7 +264,7 @@ impl<T: AsyncWriteRent> Outgoing<'_, T> {
     ) -> (io::Result<()>, Buffer) {
         while 0 < buffer.unsent() {
             self.watch.arm(ticks, late);
-            let write = self.io.write(buffer);
+            let write = pin!(self.io.write(buffer));
             let (written, back) = noting(self.watch.turns(), write).await;
             buffer = back;
             match written {
@@ -389,9 +382,11 @@ pub(crate) struct Panicked;
 
 /// Runs one operation and counts it in `turns` if it was ready at once, as on epoll it may be: then
 /// the shard's other tasks have had no turn. Where it has to wait, they have.
-async fn noting<T>(turns: &Cell<u32>, operation: impl Future<Output = T>) -> T {
-    let mut operation = pin!(operation);
-    poll_fn(|context| {
+fn noting<T>(
+    turns: &Cell<u32>,
+    mut operation: Pin<&mut impl Future<Output = T>>,
+) -> impl Future<Output = T> {
+    poll_fn(move |context| {
         let polled = operation.as_mut().poll(context);
         turns.set(if polled.is_pending() {
             0
@@ -400,17 +395,16 @@ async fn noting<T>(turns: &Cell<u32>, operation: impl Future<Output = T>) -> T {
         });
         polled
     })
-    .await
 }
 
-/// Runs both futures to their ends, in one task.
-pub(crate) async fn both<A, B>(
-    first: impl Future<Output = A>,
-    second: impl Future<Output = B>,
-) -> (A, B) {
-    let (mut first, mut second) = (pin!(first), pin!(second));
+/// Runs both futures to their ends, in one task. Futures are pinned by the caller here and below:
+/// as an argument of an async function one would be held twice.
+pub(crate) fn both<A, B>(
+    mut first: Pin<&mut impl Future<Output = A>>,
+    mut second: Pin<&mut impl Future<Output = B>>,
+) -> impl Future<Output = (A, B)> {
     let (mut first_output, mut second_output) = (None, None);
-    poll_fn(|context| {
+    poll_fn(move |context| {
         poll_into(first.as_mut(), &mut first_output, context);
         poll_into(second.as_mut(), &mut second_output, context);
         match (first_output.take(), second_output.take()) {
@@ -421,7 +415,6 @@ pub(crate) async fn both<A, B>(
             }
         }
     })
-    .await
 }
 
 fn poll_into<T>(
@@ -438,17 +431,18 @@ fn poll_into<T>(
 
 /// Runs `main` to its end, and `aside` beside it for as long; only for one that loses nothing when
 /// it is dropped.
-pub(crate) async fn beside<T>(main: impl Future<Output = T>, aside: impl Future<Output = ()>) -> T {
-    let (mut main, mut aside) = (pin!(main), pin!(aside));
+pub(crate) fn beside<T>(
+    mut main: Pin<&mut impl Future<Output = T>>,
+    mut aside: Pin<Box<impl Future<Output = ()>>>,
+) -> impl Future<Output = T> {
     let mut is_over = false;
-    poll_fn(|context| {
+    poll_fn(move |context| {
         let polled = main.as_mut().poll(context);
         if polled.is_pending() && !is_over {
             is_over = aside.as_mut().poll(context).is_ready();
         }
         polled
     })
-    .await
 }
 
 /// Waits for whichever comes first and drops the other; only for waits that lose nothing by that.

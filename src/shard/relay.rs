@@ -5,16 +5,18 @@
 //! halfway, the connections are cut instead and both run out.
 
 use std::mem;
+use std::pin::pin;
 
 use super::buffer::Buffer;
 use super::client::{After, Client};
 use super::deadline::Late;
 use super::deliver::{Down, upstream_fault};
-use super::io::{CallOff, Stream, beside, both, sleep};
+use super::io::{CallOff, ReadHalf, Stream, WriteHalf, beside, both, sleep};
 use super::linger::LINGER;
 use super::serve::{Exchange, Order};
 use super::upload::Up;
 use super::upstream::{Link, Tries};
+use crate::fault::Fault;
 use crate::fd::{self, Cut};
 use crate::http::exchange::{Broken, Progress, Reach};
 use crate::plan::TICK;
@@ -74,83 +76,37 @@ pub(super) async fn both_ways<'e>(
     exchange: &Exchange<'e>,
     link: &mut Link<'_>,
     client: &mut Client,
-    inbox: &mut Buffer,
-    order: &mut Order<'e>,
+    (inbox, order): (&mut Buffer, &mut Order<'e>),
     tries: &Tries,
 ) -> Result<Delivered, Broken> {
     let progress = Progress::new(false, order.is_withheld());
-    let calling_off = CallOff::default();
     if order.told {
         progress.continue_said();
     }
     if !order.is_kept() {
         progress.request_not_kept();
     }
-    let reused = link.reused;
     let (mut client_read, mut client_write) = client.stream.divide();
     let (mut link_read, mut link_write) = link.stream.divide();
-    let up = async {
-        let from = client.stream.incoming_half(&mut client_read);
-        let to = link.stream.outgoing_half(&mut link_write);
-        Up::new(
-            exchange,
-            (from, to),
-            inbox,
-            order,
-            (&progress, &calling_off),
-        )
-        .upload()
-        .await;
-        if progress.is_sent() && !progress.is_answered() {
-            let response = exchange.service.timeouts.response;
-            link.stream.reading().arm(response, Late::Response);
-        }
+    let ways = Ways {
+        exchange,
+        client: &client.stream,
+        endpoint: &link.stream,
+        progress: &progress,
+        calling_off: CallOff::default(),
+        replay: (tries, link.reused),
     };
-    let down = async {
-        let from = link.stream.incoming_half(&mut link_read);
-        let to = client.stream.outgoing_half(&mut client_write);
-        let mut down = Down::new(exchange, from, to, &progress);
-        let delivered = down.deliver().await;
-        match &delivered {
-            Ok(delivered) => {
-                progress.answer_ends();
-                // It has its answer; how its body ends is found out by reading it.
-                client.stream.reading().unguard();
-                if !progress.is_sent() && delivered.after == After::Close {
-                    // So that the client learns of the end while it still sends.
-                    down.end_client();
-                }
-            }
-            Err(fault) => {
-                let broken = progress.broken(*fault);
-                if progress.is_kept() && tries.would_replay(exchange, &broken, reused) {
-                    progress.answer_lost();
-                    down.cut_endpoint();
-                    calling_off.call_off();
-                    return delivered;
-                }
-                let mut reach = broken.reach;
-                if matches!(reach, Reach::Nothing | Reach::Begun) && !broken.fault.is_unanswerable()
-                {
-                    exchange.count_own_answer(broken.fault);
-                    down.own_answer(broken.fault).await;
-                    reach = Reach::OwnAnswer;
-                }
-                progress.answer_fails(reach);
-                down.cut_endpoint();
-                if reach == Reach::Unmarked {
-                    // A FIN of ours would end the answer.
-                    fd::cut(client.stream.fd(), Cut::Reading);
-                } else if !progress.is_sent() {
-                    down.end_client();
-                    client.stream.reading().arm(LINGER, Late::Linger);
-                }
-            }
-        }
+    let delivered = {
+        let up = pin!(ways.up((&mut client_read, &mut link_write), inbox, order));
+        let down = pin!(ways.down((&mut link_read, &mut client_write)));
+        let both = pin!(both(up, down));
+        let ((), delivered) = if progress.is_withheld() {
+            beside(both, Box::pin(ways.say_continue())).await
+        } else {
+            both.await
+        };
         delivered
     };
-    let ways = both(up, down);
-    let ((), delivered) = beside(ways, say_continue(exchange, &client.stream, &progress)).await;
     client.stream.unite(client_read, client_write);
     link.stream.unite(link_read, link_write);
     order.told = progress.has_said_continue();
@@ -166,19 +122,115 @@ pub(super) async fn both_ways<'e>(
     })
 }
 
-/// Tells a client that waits for `100 Continue` to go on when the endpoint has said nothing for the
-/// time that it has. RFC 9110 section 10.1.1 lets a proxy do that where it takes the next recipient
-/// for one that does not know the expectation, and that silence is what tells.
-async fn say_continue(exchange: &Exchange<'_>, client: &Stream, progress: &Progress) {
-    let mut left = exchange.service.timeouts.until_continued.0;
-    while progress.is_withheld() {
-        if left == 0 && !client.writing().is_armed() && fd::send_now(client.fd(), CONTINUE) {
-            progress.continue_said();
-            return;
+/// The two ways of one try, between a client and an endpoint.
+#[derive(Debug)]
+struct Ways<'a, 'e> {
+    exchange: &'a Exchange<'e>,
+    client: &'a Stream,
+    endpoint: &'a Stream,
+    progress: &'a Progress,
+    /// Of the way up.
+    calling_off: CallOff,
+    /// Whether there may be another try, and whether this one's connection was used before.
+    replay: (&'a Tries, bool),
+}
+
+impl<'e> Ways<'_, 'e> {
+    /// From the client to the endpoint.
+    async fn up(
+        &self,
+        (from, to): (&mut ReadHalf, &mut WriteHalf),
+        inbox: &mut Buffer,
+        order: &mut Order<'e>,
+    ) {
+        let halves = (
+            self.client.incoming_half(from),
+            self.endpoint.outgoing_half(to),
+        );
+        let state = (self.progress, &self.calling_off);
+        Up::new(self.exchange, halves, inbox, order, state)
+            .upload()
+            .await;
+        if self.progress.is_sent() && !self.progress.is_answered() {
+            let response = self.exchange.service.timeouts.response;
+            self.endpoint.reading().arm(response, Late::Response);
         }
-        // Rare, and one for all that wait: the tick is as fine as the timeout.
-        sleep(TICK).await;
-        left = left.saturating_sub(1);
+    }
+
+    /// From the endpoint to the client.
+    async fn down(&self, (from, to): (&mut ReadHalf, &mut WriteHalf)) -> Result<Delivered, Fault> {
+        let from = self.endpoint.incoming_half(from);
+        let to = self.client.outgoing_half(to);
+        let mut down = Down::new(self.exchange, from, to, self.progress);
+        let delivered = down.deliver().await;
+        match &delivered {
+            Ok(delivered) => self.delivered(delivered),
+            Err(fault) => {
+                let broken = self.progress.broken(*fault);
+                if self.is_replayed(&broken) {
+                    self.progress.answer_lost();
+                    self.calling_off.call_off();
+                } else {
+                    self.tell(&mut down, broken).await;
+                }
+                fd::cut(self.endpoint.fd(), Cut::Both);
+            }
+        }
+        delivered
+    }
+
+    /// The client has its answer.
+    fn delivered(&self, delivered: &Delivered) {
+        self.progress.answer_ends();
+        // How the body ends is found out by reading it.
+        self.client.reading().unguard();
+        if !self.progress.is_sent() && delivered.after == After::Close {
+            // So that the client learns of the end while it still sends.
+            fd::cut(self.client.fd(), Cut::Writing);
+        }
+    }
+
+    fn is_replayed(&self, broken: &Broken) -> bool {
+        let (tries, reused) = self.replay;
+        self.progress.is_kept() && tries.would_replay(self.exchange, broken, reused)
+    }
+
+    /// Tells the client that there will be no answer, or no more of it.
+    async fn tell(
+        &self,
+        down: &mut Down<'_, 'e, ReadHalf, WriteHalf>,
+        Broken { fault, mut reach }: Broken,
+    ) {
+        let silent = matches!(reach, Reach::Nothing | Reach::Begun);
+        if silent && !fault.is_unanswerable() {
+            self.exchange.count_own_answer(fault);
+            down.own_answer(fault).await;
+            reach = Reach::OwnAnswer;
+        }
+        self.progress.answer_fails(reach);
+        if reach == Reach::Unmarked {
+            // A FIN of ours would end the answer.
+            fd::cut(self.client.fd(), Cut::Reading);
+        } else if !self.progress.is_sent() {
+            fd::cut(self.client.fd(), Cut::Writing);
+            self.client.reading().arm(LINGER, Late::Linger);
+        }
+    }
+
+    /// Tells a client that waits for `100 Continue` to go on when the endpoint has said nothing for
+    /// the time that it has. RFC 9110 section 10.1.1 lets a proxy do that where it takes the next
+    /// recipient for one that does not know the expectation, and that silence is what tells.
+    async fn say_continue(&self) {
+        let mut left = self.exchange.service.timeouts.until_continued.0;
+        while self.progress.is_withheld() {
+            let is_free = left == 0 && !self.client.writing().is_armed();
+            if is_free && fd::send_now(self.client.fd(), CONTINUE) {
+                return self.progress.continue_said();
+            }
+            // The tick is as fine as the timeout; and only few wait.
+            sleep(TICK).await;
+            left = left.saturating_sub(1);
+        }
     }
 }
 
