@@ -121,8 +121,8 @@ pub(crate) fn play(script: &Script, place: Place<'_>) -> Result<(), String> {
     caught(|| play.end()).map_err(|why| format!("{}: after its last line: {why}", script.file))
 }
 
-/// What `act` says, a failed assertion of its wire included.
-fn caught(act: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+/// What `act` says, a failed assertion of what it stands on included.
+pub(crate) fn caught(act: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     let said = |panic: Box<dyn Any + Send>| match panic.downcast::<String>() {
         Ok(text) => *text,
         Err(panic) => panic
@@ -371,9 +371,10 @@ impl Actor {
             return Ok(());
         }
         let Head { start, fields } = head;
+        let fields = shown(format!("{fields:?}").as_bytes());
         let body = shown(body);
         Err(format!(
-            "expected {expected}, got {start:?} {fields:?} {body}"
+            "expected {expected}, got {start:?} with {fields} and {body}"
         ))
     }
 

@@ -3,6 +3,7 @@
 //! `tests/wire/README.md` is the language. Pure: nothing is played here.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::text::{Text, Token, tokens};
 
@@ -107,12 +108,13 @@ pub(crate) enum Start {
 }
 
 /// What is counted; what is not named is 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) forwarded: u64,
     pub(crate) own: u64,
-    pub(crate) retries: u64,
-    pub(crate) replays: u64,
+    /// From the least to the most: which endpoint is picked first is not the script's to say.
+    pub(crate) retries: RangeInclusive<u64>,
+    pub(crate) replays: RangeInclusive<u64>,
     /// Of the service, by label.
     pub(crate) faults: BTreeMap<String, u64>,
     /// Of no service, by label.
@@ -281,7 +283,31 @@ impl Action {
     }
 }
 
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            forwarded: 0,
+            own: 0,
+            retries: 0..=0,
+            replays: 0..=0,
+            faults: BTreeMap::new(),
+            nowhere: BTreeMap::new(),
+        }
+    }
+}
+
 impl Counts {
+    /// True exactly when a script that expects these may have been counted as `other`.
+    pub(crate) fn allow(&self, other: &Self) -> bool {
+        let within = |span: &RangeInclusive<u64>, other: &RangeInclusive<u64>| {
+            span.start() <= other.start() && other.end() <= span.end()
+        };
+        within(&self.retries, &other.retries)
+            && within(&self.replays, &other.replays)
+            && (self.forwarded, self.own) == (other.forwarded, other.own)
+            && (&self.faults, &self.nowhere) == (&other.faults, &other.nowhere)
+    }
+
     /// `forwarded 1, own 2, nowhere LABEL 1, LABEL 1`, or `nothing`.
     fn read(&mut self, words: &[&str]) -> Result<(), String> {
         let said = words.join(" ");
@@ -293,14 +319,25 @@ impl Counts {
             let (Some((number, words)), false) = (words.split_last(), words.len() < 2) else {
                 return Err(format!("{item:?} is no count"));
             };
-            let number: u64 = number
-                .parse()
-                .map_err(|error| format!("{item:?} is no count: {error}"))?;
+            let parse = |number: &str| {
+                let number = number.parse::<u64>();
+                number.map_err(|error| format!("{item:?} is no count: {error}"))
+            };
+            if let Some((least, most)) = number.split_once('-') {
+                let span = parse(least)?..=parse(most)?;
+                match words {
+                    ["retries"] => self.retries = span,
+                    ["replays"] => self.replays = span,
+                    _ => return Err(format!("{item:?} is exact")),
+                }
+                continue;
+            }
+            let number = parse(number)?;
             match words {
                 ["forwarded"] => self.forwarded += number,
                 ["own"] => self.own += number,
-                ["retries"] => self.retries += number,
-                ["replays"] => self.replays += number,
+                ["retries"] => self.retries = number..=number,
+                ["replays"] => self.replays = number..=number,
                 ["nowhere", label] => {
                     *self.nowhere.entry((*label).to_owned()).or_default() += number;
                 }
