@@ -57,6 +57,8 @@ pub struct ServiceTimeouts {
     pub send_idle: Duration,
     /// Between two reads of a response body.
     pub receive_idle: Duration,
+    /// How long an endpoint may say nothing to a request that expects 100-continue.
+    pub until_continued: Duration,
 }
 
 /// `[service.pool]`.
@@ -73,6 +75,8 @@ pub struct Pool {
 pub struct Retry {
     /// Further tries, the first not counted; 0 is none.
     pub attempts_max: u32,
+    /// Bytes of a request body, its framing included, up to which it is kept for a replay.
+    pub body_bytes_max: u64,
 }
 
 /// `[service.fields]`: none of them frames a message.
@@ -178,6 +182,7 @@ fn timeouts(table: &mut Table<'_, '_>) -> ServiceTimeouts {
         response: table.duration("response", "30s", TICK..=DAY),
         send_idle: table.duration("send_idle", "30s", TICK..=HOUR),
         receive_idle: table.duration("receive_idle", "30s", TICK..=DAY),
+        until_continued: table.duration("continue", "1s", TICK..=HOUR),
     }
 }
 
@@ -193,6 +198,7 @@ fn retry(table: &mut Table<'_, '_>) -> Retry {
     later::retry(table);
     Retry {
         attempts_max: table.integer("attempts_max", "2", 0..=10),
+        body_bytes_max: table.size("body_bytes_max", r#""64KiB""#, 0..=(1 << 20)),
     }
 }
 

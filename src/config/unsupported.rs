@@ -39,7 +39,6 @@ const ROWS: &[Row] = &[
     // otherwise.
     Row::Key("service.fail_open", &[]),
     Row::Key("service.send_proxy_protocol", &[]),
-    Row::Key("service.timeouts.continue", &[]),
     Row::Key("service.timeouts.tunnel_idle", &[]),
     Row::Key("service.timeouts.total", &[]),
     Row::Key("service.pool.idle_min", &[]),
@@ -48,7 +47,6 @@ const ROWS: &[Row] = &[
     Row::Key("service.retry.statuses", &[]),
     Row::Key("service.retry.attempt", &[]),
     Row::Key("service.retry.backoff", &[]),
-    Row::Key("service.retry.body_bytes_max", &["0"]),
     Row::Key("service.retry.budget", &["0.0"]),
     Row::Table("service.probe"),
     Row::Key("service.eject.consecutive_faults", &["0"]),

@@ -188,6 +188,7 @@ fn service(written: &config::Service, response_head: HeadLimits, slots: &mut u32
         response,
         send_idle,
         receive_idle,
+        until_continued,
     } = written.timeouts;
     let fields = &written.fields;
     Service {
@@ -203,12 +204,14 @@ fn service(written: &config::Service, response_head: HeadLimits, slots: &mut u32
             response: Ticks::from_duration(response),
             send_idle: Ticks::from_duration(send_idle),
             receive_idle: Ticks::from_duration(receive_idle),
+            until_continued: Ticks::from_duration(until_continued),
         },
         pool: PoolLimits {
             idle_max: written.pool.idle_max as usize,
             idle: Ticks::from_duration(written.pool.idle),
         },
         attempts_max: written.retry.attempts_max,
+        replayed_bytes_max: bytes(written.retry.body_bytes_max),
         response_head,
         request_edits: edits(&fields.request_set, &fields.request_remove),
         response_edits: edits(&fields.response_set, &fields.response_remove),

@@ -133,11 +133,12 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
     }
     writeln!(
         f,
-        "  timeouts connect {} response {} send_idle {} receive_idle {}",
+        "  timeouts connect {} response {} send_idle {} receive_idle {} continue {}",
         format_duration(timeouts.connect),
         ticks(timeouts.response),
         ticks(timeouts.send_idle),
         ticks(timeouts.receive_idle),
+        ticks(timeouts.until_continued),
     )?;
     let pool = service.pool;
     writeln!(
@@ -146,7 +147,12 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
         pool.idle_max,
         ticks(pool.idle)
     )?;
-    writeln!(f, "  retry attempts_max {}", service.attempts_max)?;
+    let kept = format_size(service.replayed_bytes_max as u64);
+    writeln!(
+        f,
+        "  retry attempts_max {} body_bytes_max {kept}",
+        service.attempts_max
+    )?;
     let head = service.response_head;
     let bytes = format_size(head.bytes_max as u64);
     writeln!(

@@ -20,6 +20,8 @@ pub struct Service {
     pub pool: PoolLimits,
     /// Further tries after the first: see `[service.retry]`.
     pub attempts_max: u32,
+    /// Bytes of a request body up to which it is kept, to be sent once more.
+    pub replayed_bytes_max: usize,
     /// Bytes and fields of a response head.
     pub response_head: crate::http::head::HeadLimits,
     /// What is set on and removed from requests.
@@ -41,6 +43,9 @@ pub struct ServiceTimeouts {
     pub send_idle: Ticks,
     /// Between two reads of a response body.
     pub receive_idle: Ticks,
+    /// How long an endpoint may say nothing to a request that expects 100-continue; then ringmain
+    /// tells the client to go on.
+    pub until_continued: Ticks,
 }
 
 /// Bounds on idle upstream connections.

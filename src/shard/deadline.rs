@@ -348,6 +348,11 @@ impl Watch {
         self.arm(Ticks(0), Late::Head);
     }
 
+    /// True exactly while there is a deadline.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.wheel.inner.borrow().entries[self.entry as usize].deadline != NONE
+    }
+
     /// From now on this connection is looked at: when it is gone, the one that `behind` watches is
     /// cut.
     pub(crate) fn guard(&self, behind: &Self) {

@@ -300,12 +300,14 @@ mod tests {
                 response: ticks,
                 send_idle: ticks,
                 receive_idle: ticks,
+                until_continued: ticks,
             },
             pool: PoolLimits {
                 idle_max: 4,
                 idle: ticks,
             },
             attempts_max: 0,
+            replayed_bytes_max: 65536,
             response_head: HeadLimits {
                 bytes_max: 4096,
                 fields_max: 50,

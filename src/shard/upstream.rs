@@ -5,10 +5,10 @@ use std::io;
 use super::Shard;
 use super::io::Stream;
 use super::pool::Taken;
-use super::relay::{Broken, Reach};
 use super::serve::Exchange;
 use crate::fault::{Fault, Side};
 use crate::fd;
+use crate::http::exchange::{Broken, Reach};
 use crate::plan::Endpoint;
 use crate::tally::{Phase, ShardCounters};
 
@@ -21,7 +21,7 @@ pub(super) struct Link<'a> {
     /// The connection.
     pub(super) stream: Stream,
     /// True exactly when it has carried an exchange before.
-    reused: bool,
+    pub(super) reused: bool,
     _in_use: InUse<'a>,
 }
 
@@ -59,55 +59,76 @@ pub(super) struct Tries {
     /// True exactly when the next pick is a further try, which counts once there is an endpoint for
     /// it.
     retrying: bool,
-    /// True exactly when the whole request can be sent once more.
-    at_hand: bool,
     last: Fault,
 }
 
 impl Tries {
     /// Nothing was tried yet; `attempts_max` further tries may follow the first.
-    pub(super) fn new(attempts_max: u32, at_hand: bool) -> Self {
+    pub(super) fn new(attempts_max: u32) -> Self {
         Self {
             failed: [0; TRIES_MAX],
             count: 0,
             left: attempts_max,
             replayed: false,
             retrying: false,
-            at_hand,
             last: Fault::DestinationUnavailable,
         }
     }
 
-    /// True when the exchange may go on after `broken` by sending its request once more: no byte of
-    /// a response had come, and the method allows it (RFC 9110 section 9.2.2).
+    /// True when the exchange may go on after `broken` on a connection that was `reused` or not, by
+    /// sending its request once more: no byte of a response had come, and the method allows it (RFC
+    /// 9110 section 9.2.2). Whether the request is at hand is another question.
+    pub(super) fn would_replay(
+        &self,
+        exchange: &Exchange<'_>,
+        broken: &Broken,
+        reused: bool,
+    ) -> bool {
+        let Broken { fault, reach } = *broken;
+        let safe = reach == Reach::Nothing && exchange.facts.idempotent;
+        let terminated = fault == Fault::ConnectionTerminated;
+        safe && (self.is_free(fault, reused) || terminated && self.has_left())
+    }
+
+    /// True exactly when `fault` was that of a stale connection, and the first such.
+    fn is_free(&self, fault: Fault, reused: bool) -> bool {
+        // What a connection held before it was used, or its end, is nothing that this request met.
+        let stale = matches!(fault, Fault::ConnectionTerminated | Fault::ResponseInvalid);
+        stale && reused && !self.replayed
+    }
+
+    fn has_left(&self) -> bool {
+        0 < self.left && self.count < TRIES_MAX
+    }
+
+    /// Notes that the running try is `broken`. True when the request, which is `kept`, is to be
+    /// sent once more.
     pub(super) fn may_replay(
         &mut self,
         exchange: &Exchange<'_>,
         broken: &Broken,
         link: &Link<'_>,
+        kept: bool,
     ) -> bool {
-        let Broken { fault, reach } = *broken;
-        let safe = self.at_hand && reach == Reach::Nothing && exchange.facts.idempotent;
-        // What a connection held before it was used, or its end, is nothing that this request met.
-        let stale = matches!(fault, Fault::ConnectionTerminated | Fault::ResponseInvalid);
-        if safe && stale && link.reused && !self.replayed {
+        let replayable = kept && self.would_replay(exchange, broken, link.reused);
+        if replayable && self.is_free(broken.fault, link.reused) {
             self.replayed = true;
             exchange.counters.replays.add(1);
             exchange.shard.counters.upstreams_stale.add(1);
             return true;
         }
-        if fault.side() == Side::Upstream {
+        if broken.fault.side() == Side::Upstream {
             exchange.counters.endpoints[exchange.endpoint.get()]
                 .faults
                 .add(1);
         }
-        safe && fault == Fault::ConnectionTerminated && self.spend(exchange, fault)
+        replayable && self.spend(exchange, broken.fault)
     }
 
     /// Notes that the running try failed. True when another may follow.
     fn spend(&mut self, exchange: &Exchange<'_>, fault: Fault) -> bool {
         self.last = fault;
-        if self.left == 0 || self.count == TRIES_MAX {
+        if !self.has_left() {
             return false;
         }
         self.failed[self.count] = exchange.endpoint.get() as u32;
@@ -136,13 +157,14 @@ impl Tries {
     }
 }
 
-/// A connection to an endpoint of the exchange's service.
+/// A connection to an endpoint of the exchange's service, for a request that may be `replayable`.
 ///
 /// # Errors
 /// The last fault, when every endpoint that may be tried has refused, or there was none.
 pub(super) async fn reach<'a>(
     exchange: &Exchange<'a>,
     tries: &mut Tries,
+    replayable: bool,
 ) -> Result<Link<'a>, Fault> {
     loop {
         let picked = tries.pick(exchange).ok_or(tries.last)?;
@@ -157,7 +179,7 @@ pub(super) async fn reach<'a>(
         log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
         // A stale connection is only found out by a look, and what can't be replayed must not meet
         // one; where one was stale, the others will be.
-        let look = !(tries.at_hand && exchange.facts.idempotent) || tries.replayed;
+        let look = !replayable || tries.replayed;
         if let Some(link) = take(exchange, endpoint, look) {
             return Ok(link);
         }

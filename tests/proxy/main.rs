@@ -21,5 +21,6 @@ mod log;
 mod measured;
 mod phases;
 mod process;
+mod replay;
 mod report;
 mod routing;

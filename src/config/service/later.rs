@@ -36,7 +36,6 @@ pub(super) fn backend(table: &mut Table<'_, '_>) {
 }
 
 pub(super) fn timeouts(table: &mut Table<'_, '_>) {
-    table.duration("continue", "1s", TICK..=HOUR);
     table.duration("tunnel_idle", "1h", TICK..=30 * DAY);
     table.duration("total", "0s", Duration::ZERO..=30 * DAY);
 }
@@ -51,7 +50,6 @@ pub(super) fn retry(table: &mut Table<'_, '_>) {
     table.list("statuses", "[]", integer_in(400..=599));
     table.duration("attempt", "0s", Duration::ZERO..=DAY);
     table.duration("backoff", "0s", Duration::ZERO..=HOUR);
-    table.size("body_bytes_max", r#""64KiB""#, 0..=GIB);
     table.number("budget", "0.2", 0.0..=1.0);
 }
 
