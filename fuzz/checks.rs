@@ -148,6 +148,12 @@ pub(crate) fn chunk(bytes: &[u8]) {
     let Ok(relayed) = whole else {
         return;
     };
+    if relayed.done {
+        let sent = relay(BodyLength::Chunked, &relayed.sent, 5).expect("what we send, we take");
+        assert!(sent.done && sent.taken == relayed.sent.len());
+        assert_eq!(sent.content, relayed.content);
+        assert_eq!(sent.sent, relayed.sent, "nothing forbidden is left");
+    }
     if relayed.content.is_empty() {
         return;
     }
@@ -162,6 +168,8 @@ pub(crate) fn chunk(bytes: &[u8]) {
 #[derive(Debug, PartialEq, Eq)]
 struct Relayed {
     taken: usize,
+    /// What goes on, trailers included.
+    sent: Vec<u8>,
     content: Vec<u8>,
     done: bool,
     may_end: bool,
@@ -170,9 +178,11 @@ struct Relayed {
 fn relay(length: BodyLength, bytes: &[u8], piece: usize) -> Result<Relayed, FramingError> {
     let mut forwarded = Body::new(length, BODY_LIMITS)?;
     let mut unchunked = forwarded.clone();
-    let (mut taken, mut content) = (0, Vec::new());
+    let (mut taken, mut sent, mut content) = (0, Vec::new(), Vec::new());
     for piece in bytes.chunks(piece) {
         let passed = forwarded.pass(piece)?;
+        assert!(passed.send <= passed.taken);
+        sent.extend_from_slice(&piece[..passed.send]);
         let mut piece = piece.to_vec();
         let read = unchunked.unchunk(&mut piece)?;
         assert_eq!((passed.taken, passed.done), (read.taken, read.done));
@@ -183,8 +193,12 @@ fn relay(length: BodyLength, bytes: &[u8], piece: usize) -> Result<Relayed, Fram
             break;
         }
     }
+    if let Some(trailers) = forwarded.take_trailers() {
+        trailers.write(&mut sent, &FieldEdits::default(), None);
+    }
     Ok(Relayed {
         taken,
+        sent,
         content,
         done: forwarded.is_done(),
         may_end: forwarded.end().is_ok(),

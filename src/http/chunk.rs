@@ -7,11 +7,15 @@
 //!                                                +----------------------------------+
 //! ```
 //!
+//! A trailer section without fields, as nearly all are, is passed like any other byte. One with
+//! fields is kept until it is whole, for only some of them go on ([`Trailers`]).
+//!
 //! Every line ends with CRLF and nothing else; white space around a size, signs and prefixes are
 //! refused: readers that differ on them see other chunks than we do.
 
 use super::framing::{BodyLimits, FramingError, within};
 use super::scan::is_token_byte;
+use super::trailer::Trailers;
 
 /// Hexadecimal digits of a size, leading zeros included: what fits 64 bits.
 const DIGITS_MAX: u8 = 16;
@@ -24,7 +28,19 @@ const EXTENSION_BYTES_MAX: u16 = 256;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) framing: usize,
+    /// So many bytes at the end of the framing were kept as trailers; `kept <= framing`.
+    pub(super) kept: usize,
     pub(super) data: usize,
+}
+
+impl Run {
+    pub(super) const fn of_data(data: usize) -> Self {
+        Self {
+            framing: 0,
+            kept: 0,
+            data,
+        }
+    }
 }
 
 /// A chunked body that is being relayed.
@@ -39,6 +55,8 @@ pub(super) struct Chunks {
     room: u64,
     /// How many more bytes of trailers are allowed.
     trailer_room: usize,
+    /// What has come of a trailer section that has a field. In a box, for it is rare.
+    trailers: Option<Box<Trailers>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +85,7 @@ impl Chunks {
             line: 0,
             room: limits.bytes_max,
             trailer_room: limits.trailer_bytes_max,
+            trailers: None,
         }
     }
 
@@ -74,23 +93,36 @@ impl Chunks {
         matches!(self.state, State::Done)
     }
 
+    /// The trailer section of a body that is done, where it has a field.
+    pub(super) const fn take_trailers(&mut self) -> Option<Box<Trailers>> {
+        self.trailers.take()
+    }
+
     /// The framing at the front of `bytes` and the content behind it; takes at least one byte of a
     /// body that is not done.
     pub(super) fn run(&mut self, bytes: &[u8]) -> Result<Run, FramingError> {
-        let mut framing = 0;
-        while self.state != State::Data && self.state != State::Done {
-            let Some(&byte) = bytes.get(framing) else {
-                return Ok(Run { framing, data: 0 });
-            };
+        let (mut framing, mut kept) = (0, 0);
+        while self.state != State::Data
+            && self.state != State::Done
+            && let Some(&byte) = bytes.get(framing)
+        {
             self.state = self.step(byte)?;
             framing += 1;
+            if let Some(trailers) = &mut self.trailers {
+                trailers.push(byte);
+                kept += 1;
+            }
         }
         let data = within(self.size, bytes.len() - framing);
         self.size -= data as u64;
         if self.state == State::Data && self.size == 0 {
             self.state = State::DataCr;
         }
-        Ok(Run { framing, data })
+        Ok(Run {
+            framing,
+            kept,
+            data,
+        })
     }
 
     fn step(&mut self, byte: u8) -> Result<State, FramingError> {
@@ -151,7 +183,11 @@ impl Chunks {
     /// RFC 9112 section 7.1.2: the trailers have the syntax of fields.
     fn trailer(&mut self, byte: u8) -> Result<State, FramingError> {
         let next = match (self.state, byte) {
-            (State::TrailerStart | State::Name, _) if is_token_byte(byte) => State::Name,
+            (State::TrailerStart, _) if is_token_byte(byte) => {
+                self.trailers.get_or_insert_default();
+                State::Name
+            }
+            (State::Name, _) if is_token_byte(byte) => State::Name,
             (State::Name, b':') => State::Value,
             (State::Value, b'\r') => State::ValueLf,
             (State::Value, _) if is_text_byte(byte) => State::Value,

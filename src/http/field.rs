@@ -23,6 +23,7 @@ pub(super) enum Field {
     ForwardedProto,
     ForwardedHost,
     RequestId,
+    MaxForwards,
     Other,
 }
 
@@ -43,6 +44,7 @@ impl Field {
             10 if spells(name, b"connection") => Self::Connection,
             10 if spells(name, b"keep-alive") => Self::KeepAlive,
             12 if spells(name, b"x-request-id") => Self::RequestId,
+            12 if spells(name, b"max-forwards") => Self::MaxForwards,
             14 if spells(name, b"content-length") => Self::ContentLength,
             15 if spells(name, b"x-forwarded-for") => Self::ForwardedFor,
             16 if spells(name, b"proxy-connection") => Self::ProxyConnection,

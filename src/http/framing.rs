@@ -6,6 +6,7 @@
 use super::chunk::{Chunks, Run};
 use super::field::{elements, invalid};
 use super::head::HeadError;
+use super::trailer::Trailers;
 use crate::fault::Fault;
 
 /// How a body is framed.
@@ -158,8 +159,11 @@ impl FramingError {
 /// What a body takes of the bytes that it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passed {
-    /// So many bytes at the front belong to the body, and go on as they are.
+    /// So many bytes at the front belong to the body.
     pub taken: usize,
+    /// So many of them, from the front, go on as they are; `send <= taken`. The others are
+    /// trailers, which [`Body::take_trailers`] hands out when the body is done.
+    pub send: usize,
     /// The body is over: what follows the taken bytes belongs to the next message.
     pub done: bool,
 }
@@ -191,7 +195,14 @@ enum State {
     UntilClose {
         left: u64,
     },
-    Done,
+    Done {
+        /// `None` where there are none, or they were taken.
+        trailers: Option<Box<Trailers>>,
+    },
+}
+
+impl State {
+    const DONE: Self = Self::Done { trailers: None };
 }
 
 impl Body {
@@ -202,7 +213,7 @@ impl Body {
     /// `TooLarge` where the length alone says so.
     pub const fn new(length: BodyLength, limits: BodyLimits) -> Result<Self, FramingError> {
         let state = match length {
-            BodyLength::None | BodyLength::Length(0) => State::Done,
+            BodyLength::None | BodyLength::Length(0) => State::DONE,
             BodyLength::Length(left) if limits.bytes_max < left => {
                 return Err(FramingError::TooLarge);
             }
@@ -215,20 +226,23 @@ impl Body {
         Ok(Self { state })
     }
 
-    /// How many of `bytes` belong to this body and may be forwarded as they are, chunk lines
-    /// included.
+    /// How many of `bytes` belong to this body, and how many of those may be forwarded as they are,
+    /// chunk lines included.
     ///
     /// # Errors
     ///
     /// The body breaks a rule or a limit somewhere in `bytes`; none of them is to be forwarded.
     pub fn pass(&mut self, bytes: &[u8]) -> Result<Passed, FramingError> {
-        let mut taken = 0;
+        let (mut taken, mut send) = (0, 0);
         while taken < bytes.len() && !self.is_done() {
             let run = self.run(&bytes[taken..])?;
             taken += run.framing + run.data;
+            // Nothing follows what is kept.
+            send = taken - run.kept;
         }
         Ok(Passed {
             taken,
+            send,
             done: self.is_done(),
         })
     }
@@ -254,6 +268,15 @@ impl Body {
         })
     }
 
+    /// The trailers of a body that is done, once, where it has any: what [`Trailers::write`] leaves
+    /// of them is sent behind what was passed.
+    pub const fn take_trailers(&mut self) -> Option<Box<Trailers>> {
+        match &mut self.state {
+            State::Done { trailers } => trailers.take(),
+            State::Length { .. } | State::Chunked(_) | State::UntilClose { .. } => None,
+        }
+    }
+
     /// The sender closed its side.
     ///
     /// # Errors
@@ -261,9 +284,9 @@ impl Body {
     /// `Incomplete` where the body may not end here (RFC 9112 section 8).
     pub fn end(&mut self) -> Result<(), FramingError> {
         match self.state {
-            State::Done => Ok(()),
+            State::Done { .. } => Ok(()),
             State::UntilClose { .. } => {
-                self.state = State::Done;
+                self.state = State::DONE;
                 Ok(())
             }
             State::Length { .. } | State::Chunked(_) => Err(FramingError::Incomplete),
@@ -272,14 +295,14 @@ impl Body {
 
     /// True exactly when no byte of this body is still to come.
     pub const fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, State::Done { .. })
     }
 
     /// How many bytes are still to come, where that is known.
     pub const fn remaining(&self) -> Option<u64> {
         match self.state {
             State::Length { left } => Some(left),
-            State::Done => Some(0),
+            State::Done { .. } => Some(0),
             State::Chunked(_) | State::UntilClose { .. } => None,
         }
     }
@@ -288,26 +311,27 @@ impl Body {
     #[inline]
     fn run(&mut self, bytes: &[u8]) -> Result<Run, FramingError> {
         match &mut self.state {
-            State::Done => Ok(Run::default()),
+            State::Done { .. } => Ok(Run::default()),
             State::Length { left } => {
                 let data = within(*left, bytes.len());
                 *left -= data as u64;
                 if *left == 0 {
-                    self.state = State::Done;
+                    self.state = State::DONE;
                 }
-                Ok(Run { framing: 0, data })
+                Ok(Run::of_data(data))
             }
             State::UntilClose { left } => {
                 let data = bytes.len();
                 *left = left
                     .checked_sub(data as u64)
                     .ok_or(FramingError::TooLarge)?;
-                Ok(Run { framing: 0, data })
+                Ok(Run::of_data(data))
             }
             State::Chunked(chunks) => {
                 let run = chunks.run(bytes)?;
                 if chunks.is_done() {
-                    self.state = State::Done;
+                    let trailers = chunks.take_trailers();
+                    self.state = State::Done { trailers };
                 }
                 Ok(run)
             }

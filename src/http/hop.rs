@@ -3,6 +3,8 @@
 //! Fields that stay are copied in runs of whole lines, so that their order, case and bytes are the
 //! sender's; a typical head is three or four copies.
 
+use std::io::Write;
+
 use httparse::Header;
 
 use super::field::{Field, Learned, line_begin, nominated};
@@ -23,7 +25,7 @@ pub struct FieldEdits {
 
 impl FieldEdits {
     /// True exactly when the field `name` is replaced or removed.
-    fn touch(&self, name: &str) -> bool {
+    pub(super) fn touch(&self, name: &str) -> bool {
         let mut names = self.set.iter().map(|(name, _)| name).chain(&self.remove);
         names.any(|touched| touched.eq_ignore_ascii_case(name)) && !Field::of(name).is_framing()
     }
@@ -80,11 +82,19 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, hop: &RequestHop<
             // RFC 9110 section 10.1.1: the expectation of a HTTP/1.0 client is ignored.
             Field::Expect => request.minor == 0 || rules.edited(name),
             Field::ForwardedFor => true,
+            Field::MaxForwards => request.max_forwards.is_some() || rules.edited(name),
             _ => rules.drops(field, name),
         },
     );
     if request.body == BodyLength::Chunked {
         write_field(out, "Transfer-Encoding", &[b"chunked"]);
+    }
+    // RFC 9110 section 7.6.2: one less with each hop.
+    if let Some(hops) = request.max_forwards
+        && !rules.edited("Max-Forwards")
+    {
+        let written = write!(out, "Max-Forwards: {}\r\n", hops.saturating_sub(1));
+        written.expect("a Vec takes every write");
     }
     write_forwarding(out, request, hop, &rules);
     hop.edits.write(out);

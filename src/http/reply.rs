@@ -1,7 +1,7 @@
 //! Answers of ringmain's own, where no endpoint gave one.
 //!
-//! They carry no Date: RFC 9110 section 6.6.1 asks it of an origin server that has a clock, and
-//! nothing here has one.
+//! All but one tell of a fault. They carry no Date: RFC 9110 section 6.6.1 asks it of an origin
+//! server that has a clock, and nothing here has one.
 
 use std::io::Write;
 
@@ -35,6 +35,25 @@ pub fn write_reply(out: &mut Vec<u8>, fault: Fault, reply: &Reply) {
         out,
         format_args!("Proxy-Status: ringmain; error={}\r\n", fault.word()),
     );
+    write_end(out, reply);
+    // RFC 9110 section 9.3.2: HEAD has the fields and no content.
+    if !reply.head_method {
+        write(out, format_args!("{status} {reason}: {}\n", fault.label()));
+    }
+}
+
+/// Appends the answer to an OPTIONS that is to be forwarded no further (RFC 9110 section 7.6.2).
+///
+/// It says who answers and no more: whatever else could be asked (section 9.3.7), such as the
+/// methods for an Allow, is for the endpoints to say.
+pub fn write_options(out: &mut Vec<u8>, reply: &Reply) {
+    write_status_line(out, 200, b"OK");
+    out.extend_from_slice(b"Content-Length: 0\r\nProxy-Status: ringmain\r\n");
+    write_end(out, reply);
+}
+
+/// What becomes of the connection, and the empty line.
+fn write_end(out: &mut Vec<u8>, reply: &Reply) {
     let connection = if reply.close {
         ClientConnection::Close
     } else {
@@ -42,10 +61,6 @@ pub fn write_reply(out: &mut Vec<u8>, fault: Fault, reply: &Reply) {
     };
     write_connection(out, connection, reply.minor);
     out.extend_from_slice(b"\r\n");
-    // RFC 9110 section 9.3.2: HEAD has the fields and no content.
-    if !reply.head_method {
-        write(out, format_args!("{status} {reason}: {}\n", fault.label()));
-    }
 }
 
 fn write(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
@@ -104,6 +119,26 @@ mod tests {
                 minor,
             };
             check(Fault::DestinationNotFound, reply, &(HEAD.to_owned() + end));
+        }
+    }
+
+    #[test]
+    fn the_last_hop_of_an_options_says_who_it_is() {
+        for (close, minor, connection) in [
+            (false, 1, ""),
+            (true, 1, "Connection: close\r\n"),
+            (false, 0, "Connection: keep-alive\r\n"),
+        ] {
+            let reply = Reply {
+                close,
+                head_method: false,
+                minor,
+            };
+            let mut out = Vec::new();
+            write_options(&mut out, &reply);
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nProxy-Status: ringmain\r\n";
+            let expected = format!("{head}{connection}\r\n");
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }
 

@@ -38,6 +38,9 @@ pub struct Request<'a> {
     pub idempotent: bool,
     /// The client waits for `100 Continue` before it sends its body.
     pub expects_continue: bool,
+    /// How many more times an OPTIONS or a TRACE may be forwarded; at 0 the answer is ours to give.
+    /// `None` where that is not limited, and for every other method.
+    pub max_forwards: Option<u32>,
     pub(super) head: &'a [u8],
     pub(super) learned: Learned<'a>,
 }
@@ -86,6 +89,7 @@ impl<'a> Request<'a> {
             idempotent: is_idempotent(line.method),
             // RFC 9110 section 10.1.1: the expectation of a HTTP/1.0 client is ignored.
             expects_continue: waits && line.minor == 1,
+            max_forwards: max_forwards(&line, &learned)?,
             head,
             learned,
         })
@@ -309,6 +313,33 @@ const fn is_name_byte(byte: u8) -> bool {
         table
     };
     NAME[byte as usize]
+}
+
+/// RFC 9110 section 7.6.2: the Max-Forwards of an OPTIONS or a TRACE. In other methods it is passed
+/// unread.
+#[inline]
+fn max_forwards(line: &Line<'_>, learned: &Learned<'_>) -> Result<Option<u32>, HeadError> {
+    if !learned.seen.has(Field::MaxForwards) || !matches!(line.method, "OPTIONS" | "TRACE") {
+        return Ok(None);
+    }
+    let mut values = line
+        .fields
+        .iter()
+        .filter(|header| Field::of(header.name) == Field::MaxForwards)
+        .map(|header| header.value);
+    match (values.next().and_then(hops), values.next()) {
+        (Some(hops), None) => Ok(Some(hops)),
+        // Stricter: a number over 32 bits could be lowered to one within; to a reader that wraps
+        // around it is another one.
+        _ => Err(invalid("a malformed Max-Forwards")),
+    }
+}
+
+/// RFC 9110 section 7.6.2: 1*DIGIT.
+fn hops(value: &[u8]) -> Option<u32> {
+    let digits = value.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(value).ok().filter(|_| digits)?;
+    text.parse().ok()
 }
 
 /// RFC 9110 section 9.2.2.

@@ -13,12 +13,13 @@ use super::timing::Timing;
 use super::{Current, Shard};
 use crate::fault::Fault;
 use crate::http::exchange::RequestFacts;
-use crate::http::reply::{Reply, write_reply};
+use crate::http::reply::{Reply, write_options, write_reply};
 
 /// An answer of ringmain's own.
 #[derive(Debug)]
 pub(super) struct Answer<'a> {
-    pub(super) fault: Fault,
+    /// `None` for the 200 that an OPTIONS gets which is to be forwarded no further.
+    pub(super) fault: Option<Fault>,
     /// `None` when the request did not get as far as facts.
     pub(super) facts: Option<RequestFacts>,
     /// True exactly when nothing of the request is left to be read.
@@ -46,7 +47,11 @@ impl Answer<'_> {
         shard.counters.own_answers.add(1);
         let close = !whole || shard.is_draining() || !facts.is_some_and(|facts| facts.keep_alive);
         let mut outbox = shard.stock.take(SMALL);
-        write_reply(outbox.tail(), fault, &reply(facts, close));
+        let reply = reply(facts, close);
+        match fault {
+            Some(fault) => write_reply(outbox.tail(), fault, &reply),
+            None => write_options(outbox.tail(), &reply),
+        }
         outbox.send_all();
         shard.counters.bytes_client_out.add(outbox.unsent() as u64);
         let send_idle = current.plan().listeners[client.listener].timeouts.send_idle;

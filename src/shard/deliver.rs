@@ -204,7 +204,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             }
             self.inbox.consume(here.skip);
             if answer.body.is_done() {
-                return Ok(());
+                return self.send_trailers(answer).await;
             }
             let filled = mem::take(&mut self.filled);
             self.enlarge(answer.body.remaining(), filled);
@@ -217,6 +217,19 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             }
             here = self.take(answer)?;
             self.exchange.shard.give_way().await;
+        }
+    }
+
+    /// Sends the trailers behind a body that is done and goes on in chunks, where it has some.
+    async fn send_trailers(&mut self, answer: &mut Answer) -> Result<(), Fault> {
+        let service = self.exchange.service;
+        match answer.body.take_trailers() {
+            Some(trailers) if !answer.unchunk => {
+                let replaced = service.backend_field.as_deref();
+                trailers.write(self.outbox.tail(), &service.response_edits, replaced);
+                self.send_head().await
+            }
+            _ => Ok(()),
         }
     }
 
@@ -343,8 +356,8 @@ impl Answer {
             })
         } else {
             self.body.pass(inbox.filled()).map(|passed| Here {
-                send: passed.taken,
-                skip: 0,
+                send: passed.send,
+                skip: passed.taken - passed.send,
             })
         };
         framed.map_err(|error| error.response_fault())

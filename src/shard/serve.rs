@@ -68,7 +68,8 @@ pub(super) struct Order<'a> {
 /// A request that is answered by ringmain itself.
 #[derive(Debug)]
 struct Refusal {
-    fault: Fault,
+    /// `None` where it is no fault: an OPTIONS that is to be forwarded no further.
+    fault: Option<Fault>,
     /// `None` when the request did not get as far as a service.
     service: Option<ServiceIndex>,
     /// `None` when the request did not get as far as facts.
@@ -200,20 +201,24 @@ fn order<'a>(
     let refuse_framing = |error: FramingError| {
         let fault = error.request_fault();
         Refusal {
-            fault,
+            fault: Some(fault),
             service,
             facts: Some(facts),
             whole: false,
         }
     };
     let mut body = Body::new(request.body, body_limits(listener)).map_err(refuse_framing)?;
-    let here = body.pass(rest).map_err(refuse_framing)?.taken;
+    let here = body.pass(rest).map_err(refuse_framing)?;
 
     let ordered = match service {
-        _ if request.passed_through(&current.plan().via) => Err(Fault::LoopDetected),
-        None => Err(not_found(shard, &request)),
+        // RFC 9110 section 7.6.2. A TRACE would be reflected, which we do not.
+        _ if request.max_forwards == Some(0) => {
+            Err((request.method == b"TRACE").then_some(Fault::RequestUnsupported))
+        }
+        _ if request.passed_through(&current.plan().via) => Err(Some(Fault::LoopDetected)),
+        None => Err(Some(not_found(shard, &request))),
         Some(service) => {
-            let mut outbox = shard.stock.take(class(length + REWRITE_BYTES + here));
+            let mut outbox = shard.stock.take(class(length + REWRITE_BYTES + here.taken));
             let hop = RequestHop {
                 client: client.address.as_str(),
                 via: &current.plan().via,
@@ -221,21 +226,24 @@ fn order<'a>(
                 edits: &current.plan().service(service).request_edits,
             };
             write_request(outbox.tail(), &request, &hop);
-            outbox.tail().extend_from_slice(&rest[..here]);
+            outbox.tail().extend_from_slice(&rest[..here.send]);
+            if let Some(trailers) = body.take_trailers() {
+                trailers.write(outbox.tail(), hop.edits, None);
+            }
             Ok((service, outbox))
         }
     };
-    inbox.consume(length + here);
+    inbox.consume(length + here.taken);
     match ordered {
         Ok((service, outbox)) => {
             let kept_max = current.plan().service(service).replayed_bytes_max;
-            let replayable = facts.idempotent && (here == 0 || here <= kept_max);
+            let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
             Ok(Order {
                 service,
                 facts,
                 outbox,
                 body,
-                body_bytes: here,
+                body_bytes: here.taken,
                 kept: replayable.then(|| shard.stock.share()),
                 kept_max,
                 told: false,
@@ -349,7 +357,7 @@ async fn settle(
                 ..
             } = *exchange;
             let answer = Answer {
-                fault,
+                fault: Some(fault),
                 facts: Some(order.facts),
                 whole: order.body.is_done(),
                 tally: Some(tally),
@@ -373,22 +381,27 @@ async fn refuse(
         facts,
         whole,
     } = refusal;
-    let answered = u64::from(!fault.is_unanswerable());
+    let unanswerable = fault.is_some_and(Fault::is_unanswerable);
+    let answered = u64::from(!unanswerable);
     shard.counters.exchanges.add(1);
     let tally = service.map(|service| current.tally(service));
     match tally {
         Some(ServiceTally { counters, .. }) => {
             counters.exchanges.add(1);
             counters.own_answers.add(answered);
-            counters.count_fault(fault);
+            if let Some(fault) = fault {
+                counters.count_fault(fault);
+            }
         }
         None => {
             shard.counters.no_service_exchanges.add(1);
             shard.counters.no_service_own_answers.add(answered);
-            shard.counters.no_service_fault(fault);
+            if let Some(fault) = fault {
+                shard.counters.no_service_fault(fault);
+            }
         }
     }
-    if fault.is_unanswerable() {
+    if unanswerable {
         return After::Close;
     }
     if !whole {
@@ -507,7 +520,7 @@ impl Refusal {
     /// request.
     const fn of_head(fault: Fault) -> Self {
         Self {
-            fault,
+            fault: Some(fault),
             service: None,
             facts: None,
             whole: false,

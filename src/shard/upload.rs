@@ -8,7 +8,7 @@ use std::mem;
 
 use monoio::io::{AsyncWriteRent, CancelableAsyncReadRent};
 
-use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
+use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, Share, TINY};
 use super::deadline::Late;
 use super::io::{CallOff, Incoming, Outgoing, is_called_off};
 use super::linger::{LINGER, Lingering};
@@ -16,6 +16,7 @@ use super::serve::{Exchange, Order};
 use crate::fault::Fault;
 use crate::fd::Cut;
 use crate::http::exchange::{Progress, Rest};
+use crate::http::framing::Passed;
 use crate::plan::Ticks;
 
 /// The way up of one try.
@@ -101,9 +102,9 @@ impl<'a, 'e, R: CancelableAsyncReadRent, W: AsyncWriteRent> Up<'a, 'e, R, W> {
         // The other side may have gone on meanwhile.
         let rest = self.progress.rest();
         match (framed, rest) {
-            (Ok(count), Rest::Forward) => self.forward(count).await,
-            (Ok(count), Rest::Keep) => self.keep(count),
-            (Ok(count), _) => self.inbox.consume(count),
+            (Ok(passed), Rest::Forward) => self.forward(passed).await,
+            (Ok(passed), Rest::Keep) => self.keep(passed),
+            (Ok(passed), _) => self.inbox.consume(passed.taken),
             // It was answered already: how its request ends changes nothing.
             (Err(_), Rest::ReadAway | Rest::Leave) if received.is_err() => return false,
             (Err(_), Rest::ReadAway | Rest::Leave) => return self.drop_all(),
@@ -163,29 +164,32 @@ impl<'a, 'e, R: CancelableAsyncReadRent, W: AsyncWriteRent> Up<'a, 'e, R, W> {
         (wait.end, received)
     }
 
-    /// How many of the bytes that were read by `at` are the body's, and go on as they are.
-    fn frame(&mut self, at: u64) -> Result<usize, Fault> {
+    /// How many of the bytes that were read by `at` are the body's, and how many go on as they are.
+    fn frame(&mut self, at: u64) -> Result<Passed, Fault> {
         self.progress.body_comes();
         let passed = self.order.body.pass(self.inbox.filled());
         let passed = passed.map_err(|error| error.request_fault())?;
         if self.order.body.is_done() {
             self.exchange.timing.request_received(at);
         }
-        Ok(passed.taken)
+        Ok(passed)
     }
 
-    /// Sends the first `count` bytes of what was read.
-    async fn forward(&mut self, count: usize) {
+    /// Sends what was read of the body, and its trailers behind its end.
+    async fn forward(&mut self, passed: Passed) {
         let filled = self.inbox.room() == 0;
-        if self.order.keep(&self.inbox.filled()[..count]) {
-            self.inbox.consume(count);
+        if self.order.keep(&self.inbox.filled()[..passed.send]) {
+            self.inbox.consume(passed.taken);
+            self.keep_trailers();
             self.send_kept().await;
         } else {
             self.progress.request_not_kept();
-            self.inbox.send_first(count);
+            self.inbox.send_first(passed.send);
             let inbox = mem::take(self.inbox);
             *self.inbox = self.send(inbox).await;
             self.inbox.discard_unsent();
+            self.inbox.consume(passed.taken - passed.send);
+            self.send_trailers().await;
         }
         if filled && !self.order.body.is_done() {
             let stock = &self.exchange.shard.stock;
@@ -193,12 +197,36 @@ impl<'a, 'e, R: CancelableAsyncReadRent, W: AsyncWriteRent> Up<'a, 'e, R, W> {
         }
     }
 
-    /// Keeps the first `count` bytes of what was read for the next try.
-    fn keep(&mut self, count: usize) {
-        if !self.order.keep(&self.inbox.filled()[..count]) {
+    /// Keeps what was read of the body for the next try.
+    fn keep(&mut self, passed: Passed) {
+        if self.order.keep(&self.inbox.filled()[..passed.send]) {
+            self.keep_trailers();
+        } else {
             self.progress.request_not_kept();
         }
-        self.inbox.consume(count);
+        self.inbox.consume(passed.taken);
+    }
+
+    /// Keeps the trailers of a body that is done and has some. They are bounded by a limit of their
+    /// own.
+    fn keep_trailers(&mut self) {
+        if let Some(trailers) = self.order.body.take_trailers() {
+            let edits = &self.exchange.service.request_edits;
+            trailers.write(self.order.outbox.tail(), edits, None);
+        }
+    }
+
+    /// Sends the trailers of a body that is done and has some.
+    async fn send_trailers(&mut self) {
+        let Some(trailers) = self.order.body.take_trailers() else {
+            return;
+        };
+        let Exchange { shard, service, .. } = self.exchange;
+        let mut outbox = shard.stock.take(SMALL);
+        trailers.write(outbox.tail(), &service.request_edits, None);
+        outbox.send_all();
+        let outbox = self.send(outbox).await;
+        shard.stock.put(outbox);
     }
 
     /// Drops what was read, and all that is still to come.

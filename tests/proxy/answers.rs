@@ -15,6 +15,7 @@ on_both_drivers! {
     an_endpoint_that_never_answers_is_a_504
     a_request_that_came_back_is_a_502
     a_client_over_the_limit_is_shed
+    max_forwards_says_where_options_and_trace_end
 }
 
 #[track_caller]
@@ -254,4 +255,42 @@ fn a_client_over_the_limit_is_shed(driver: Driver) {
     drop(first);
     proxy.report_where(|report| report.connections <= 1);
     assert_eq!(proxy.client().get("a.test", "/").status(), 200);
+}
+
+/// RFC 9110 section 7.6.2.
+fn max_forwards_says_where_options_and_trace_end(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = driver.proxy_for(origin.address());
+    let mut client = proxy.client();
+    let request = |method: &str, hops: &str| {
+        format!("{method} * HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: {hops}\r\n\r\n")
+    };
+    client.send(request("OPTIONS", "0"));
+    let answer = client.answer();
+    assert_eq!((answer.status(), answer.text().as_str()), (200, ""));
+    let status = answer.head.field("Proxy-Status");
+    assert_eq!(status.as_deref(), Some("ringmain"));
+
+    // It is no fault, and the connection goes on.
+    client.send(request("OPTIONS", "2"));
+    let mut upstream = origin.accept();
+    let seen = upstream.request().head;
+    assert_eq!(seen.start, "OPTIONS * HTTP/1.1");
+    assert_eq!(seen.field("Max-Forwards").as_deref(), Some("1"));
+    upstream.send("HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(client.answer().status(), 204);
+
+    let trace = request("TRACE", "0").replace(" * ", " / ");
+    client.send(trace);
+    check(&client.answer(), 501, "http_request_error");
+    let report = proxy.report_where(|report| report.exchanges() == 3);
+    let row = &report.services["a"];
+    assert_eq!((row.forwarded, row.own_answers), (1, 2));
+    assert_eq!(
+        row.faults,
+        [("http_request_unsupported".to_owned(), 1)].into()
+    );
+    client.send(request("OPTIONS", "x"));
+    check(&client.answer(), 400, "http_request_error");
+    client.ends();
 }

@@ -15,6 +15,7 @@ on_both_drivers! {
     pipelined_requests_are_answered_in_order
     a_transfer_coding_that_we_do_not_know_is_a_501
     a_chunk_that_no_body_reaches_is_refused
+    forbidden_trailers_are_dropped_both_ways
 }
 
 fn echo() -> Served {
@@ -80,7 +81,7 @@ fn any_split_of_the_bytes_gives_the_same_exchange(driver: Driver) {
     let origin = echo();
     let proxy = driver.proxy_for(origin.address());
     let request = "POST /x HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n\
-        3\r\nabc\r\n00a;x=\"y\"\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n";
+        3\r\nabc\r\n00a;x=\"y\"\r\n0123456789\r\n0\r\nX-T: x\r\nTE: y\r\n\r\n";
     let mut client = proxy.client();
     for split in 1..request.len() {
         let (first, second) = request.split_at(split);
@@ -283,5 +284,41 @@ fn a_chunk_that_no_body_reaches_is_refused(driver: Driver) {
         upstream.send(format!("{coded}{size}\r\nx"));
         assert_eq!(client.answer().status(), 502, "{size} in an answer");
         upstream.ends();
+    }
+}
+
+/// RFC 9110 section 6.5.1. What follows the trailers is the next message, and goes on unchanged.
+fn forbidden_trailers_are_dropped_both_ways(driver: Driver) {
+    let sent = "3\r\nabc\r\n0\r\nX-T: 1\r\nX-U: 2\r\n\r\n";
+    let body = sent.replace("X-U", "Content-Length: 9\r\nHost: b.test\r\nX-U");
+    let coded = "Transfer-Encoding: chunked\r\n\r\n";
+    let request = format!("POST / HTTP/1.1\r\nHost: a.test\r\n{coded}{body}{GET}");
+    let answer = format!("HTTP/1.1 200 OK\r\n{coded}{body}");
+    let origin = Origin::new();
+    let proxy = driver.proxy_for(origin.address());
+    let mut client = proxy.client();
+    client.send(POST);
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send(ok(""));
+    client.answer();
+    for piece in [request.len(), 7, 1] {
+        request
+            .as_bytes()
+            .chunks(piece)
+            .for_each(|piece| client.send(piece));
+        upstream.head();
+        let arrived = upstream.take(sent.len());
+        assert_eq!(arrived, sent.as_bytes(), "in pieces of {piece}");
+        answer
+            .as_bytes()
+            .chunks(piece)
+            .for_each(|piece| upstream.send(piece));
+        client.head();
+        let arrived = client.take(sent.len());
+        assert_eq!(arrived, sent.as_bytes(), "back in pieces of {piece}");
+        assert_eq!(upstream.request().head.start, "GET / HTTP/1.1");
+        upstream.send(ok("next"));
+        assert_eq!(client.answer().text(), "next");
     }
 }

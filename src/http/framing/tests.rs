@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::hop::FieldEdits;
 use super::*;
 
 const LIMITS: BodyLimits = BodyLimits {
@@ -9,38 +10,66 @@ const LIMITS: BodyLimits = BodyLimits {
     trailer_bytes_max: 16,
 };
 
+/// What one body takes of bytes.
+#[derive(Debug, PartialEq, Eq)]
+struct Relayed {
+    taken: usize,
+    /// What goes on of it, its trailers included.
+    sent: Vec<u8>,
+    content: Vec<u8>,
+    done: bool,
+}
+
 /// Everything that one body takes of `bytes`, shown to it in pieces that end at `cuts`.
-fn relay(
-    length: BodyLength,
-    bytes: &[u8],
-    cuts: &[usize],
-) -> Result<(usize, Vec<u8>, bool), FramingError> {
+fn relay(length: BodyLength, bytes: &[u8], cuts: &[usize]) -> Result<Relayed, FramingError> {
     let mut forwarded = Body::new(length, LIMITS)?;
     let mut unchunked = Body::new(length, LIMITS)?;
-    let (mut taken, mut content) = (0, Vec::new());
+    let (mut taken, mut sent, mut content) = (0, Vec::new(), Vec::new());
     for cut in cuts.iter().copied().chain([bytes.len()]) {
         let mut piece = bytes[taken..cut.max(taken)].to_vec();
         let passed = forwarded.pass(&piece)?;
+        let piece_before = piece.clone();
         let read = unchunked.unchunk(&mut piece)?;
         assert_eq!((read.taken, read.done), (passed.taken, passed.done));
         taken += passed.taken;
+        sent.extend_from_slice(&piece_before[..passed.send]);
         content.extend_from_slice(&piece[..read.data]);
         if passed.done {
             break;
         }
     }
-    Ok((taken, content, forwarded.is_done()))
+    if let Some(trailers) = forwarded.take_trailers() {
+        assert!(forwarded.is_done() && forwarded.take_trailers().is_none());
+        trailers.write(&mut sent, &FieldEdits::default(), None);
+    }
+    Ok(Relayed {
+        taken,
+        sent,
+        content,
+        done: forwarded.is_done(),
+    })
+}
+
+/// The same for `bytes` whole and byte by byte.
+#[track_caller]
+fn relay_both_ways(length: BodyLength, bytes: &str) -> Result<Relayed, FramingError> {
+    let bytewise: Vec<usize> = (0..bytes.len()).collect();
+    let whole = relay(length, bytes.as_bytes(), &[]);
+    assert_eq!(
+        whole,
+        relay(length, bytes.as_bytes(), &bytewise),
+        "{bytes:?}"
+    );
+    whole
 }
 
 /// Relays `bytes` whole and byte by byte; `expected` is the bytes taken, the content, and the end.
 #[track_caller]
 fn check(length: BodyLength, bytes: &str, expected: Result<(usize, &str, bool), FramingError>) {
-    let bytewise: Vec<usize> = (0..bytes.len()).collect();
-    for cuts in [&[][..], &bytewise] {
-        let relayed = relay(length, bytes.as_bytes(), cuts);
-        let expected = expected.map(|(taken, data, done)| (taken, data.as_bytes().to_vec(), done));
-        assert_eq!(relayed, expected, "{bytes:?} cut at {cuts:?}");
-    }
+    let relayed = relay_both_ways(length, bytes);
+    let relayed = relayed.map(|it| (it.taken, it.content, it.done));
+    let expected = expected.map(|(taken, data, done)| (taken, data.as_bytes().to_vec(), done));
+    assert_eq!(relayed, expected, "{bytes:?}");
 }
 
 #[test]
@@ -63,6 +92,27 @@ fn a_body_takes_its_own_bytes_and_no_more() {
     ] {
         check(length, bytes, Ok(expected));
     }
+}
+
+#[test]
+fn chunks_go_on_as_they_came_and_forbidden_trailers_do_not() {
+    for (bytes, expected) in [
+        (
+            "3;a=b\r\nabc\r\n00\r\n\r\nGET",
+            "3;a=b\r\nabc\r\n00\r\n\r\n",
+        ),
+        ("0;x\r\nA: b\r\n\r\nGET", "0;x\r\nA: b\r\n\r\n"),
+        ("0\r\nhost: b\r\n\r\nGET", "0\r\n\r\n"),
+        ("0\r\nA: b\r\nTE: c\r\n\r\n", "0\r\nA: b\r\n\r\n"),
+        // As far as it came: of a section that is not whole nothing has gone on.
+        ("0\r\nA: b\r\n\r", "0\r\n"),
+        ("0\r\n\r", "0\r\n\r"),
+    ] {
+        let relayed = relay_both_ways(BodyLength::Chunked, bytes).unwrap();
+        assert_eq!(relayed.sent, expected.as_bytes(), "{bytes:?}");
+    }
+    let counted = relay_both_ways(BodyLength::Length(3), "abcGET").unwrap();
+    assert_eq!(counted.sent, b"abc");
 }
 
 #[test]
@@ -193,7 +243,12 @@ proptest! {
         cuts.retain(|cut| *cut <= whole.len());
         cuts.sort_unstable();
         let relayed = relay(BodyLength::Chunked, &whole, &cuts);
-        let expected = (content.len() <= 64).then_some((bytes.len(), content, true));
+        let expected = (content.len() <= 64).then_some(Relayed {
+            taken: bytes.len(),
+            sent: bytes,
+            content,
+            done: true,
+        });
         prop_assert_eq!(relayed, expected.ok_or(FramingError::TooLarge));
     }
 

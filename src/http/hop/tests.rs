@@ -128,6 +128,28 @@ fn a_chunked_body_stays_chunked_and_an_expectation_goes_on() {
 }
 
 #[test]
+fn max_forwards_is_one_less_behind_this_hop() {
+    let one_less = format!("OPTIONS * HTTP/1.1|Host: a|A: 1|Max-Forwards: 9|{OWN}");
+    check_request(
+        "OPTIONS * HTTP/1.1|Host: a|max-forwards: 10|Connection: max-forwards|A: 1||",
+        &one_less,
+    );
+    check_request(
+        "TRACE / HTTP/1.1|Host: a|Max-Forwards: 1||",
+        &format!("TRACE / HTTP/1.1|Host: a|Max-Forwards: 0|{OWN}"),
+    );
+    check_request(
+        "GET / HTTP/1.1|Host: a|Max-Forwards: 10||",
+        &format!("GET / HTTP/1.1|Host: a|Max-Forwards: 10|{OWN}"),
+    );
+    let removed = forwarded(
+        "OPTIONS * HTTP/1.1|Host: a|Max-Forwards: 10||",
+        &edits(&[], &["max-forwards"]),
+    );
+    assert_eq!(removed, format!("OPTIONS * HTTP/1.1|Host: a|{OWN}"));
+}
+
+#[test]
 fn edits_come_last_and_never_touch_the_framing() {
     let edits = edits(
         &[

@@ -326,3 +326,43 @@ fn our_name_in_via_is_a_loop() {
         assert_eq!(found, passed, "{via}");
     }
 }
+
+#[test]
+fn max_forwards_is_read_of_options_and_trace_alone() {
+    for (line, value, hops) in [
+        ("OPTIONS * HTTP/1.1", "0", Some(0)),
+        ("OPTIONS / HTTP/1.1", "10", Some(10)),
+        ("TRACE / HTTP/1.1", "007", Some(7)),
+        ("TRACE / HTTP/1.0", "4294967295", Some(u32::MAX)),
+        ("GET / HTTP/1.1", "0", None),
+        ("GET / HTTP/1.1", "many", None),
+        ("options / HTTP/1.1", "0", None),
+    ] {
+        let field = format!("max-forwards: {value}");
+        check(&[line, "Host: a", &field], |request| {
+            assert_eq!(request.unwrap().max_forwards, hops, "{line} {value}");
+        });
+    }
+    check(&["OPTIONS * HTTP/1.1", "Host: a"], |request| {
+        assert_eq!(request.unwrap().max_forwards, None);
+    });
+    for values in [
+        &[""][..],
+        &["+1"],
+        &["-1"],
+        &["1 0"],
+        &["0x1"],
+        &["1, 1"],
+        &["1", "1"],
+        &["4294967296"],
+        &["99999999999999999999999"],
+    ] {
+        let fields: Vec<String> = values
+            .iter()
+            .map(|value| format!("Max-Forwards: {value}"))
+            .collect();
+        let mut lines = vec!["TRACE / HTTP/1.1", "Host: a"];
+        lines.extend(fields.iter().map(String::as_str));
+        refused_for(&lines, "a malformed Max-Forwards");
+    }
+}
