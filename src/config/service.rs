@@ -29,7 +29,7 @@ pub struct Service {
     pub backend_field: String,
     /// Bounds on how long endpoints take.
     pub timeouts: ServiceTimeouts,
-    /// Bounds on idle upstream connections.
+    /// Bounds on upstream connections.
     pub pool: Pool,
     /// When a request is tried again.
     pub retry: Retry,
@@ -68,6 +68,10 @@ pub struct Pool {
     pub idle_max: u32,
     /// How long one may be idle, at least a tick.
     pub idle: Duration,
+    /// Connections per endpoint of the whole process, idle ones included; 0 is no limit.
+    pub connections_max: u32,
+    /// How long a request waits for one over that; 0 is not at all.
+    pub queue: Duration,
 }
 
 /// `[service.retry]`.
@@ -191,6 +195,8 @@ fn pool(table: &mut Table<'_, '_>) -> Pool {
     Pool {
         idle_max: table.integer("idle_max", "64", 0..=100_000),
         idle: table.duration("idle", "30s", TICK..=DAY),
+        connections_max: table.integer("connections_max", "0", 0..=10_000_000),
+        queue: table.duration("queue", "0s", Duration::ZERO..=HOUR),
     }
 }
 

@@ -42,8 +42,6 @@ const ROWS: &[Row] = &[
     Row::Key("service.timeouts.tunnel_idle", &[]),
     Row::Key("service.timeouts.total", &[]),
     Row::Key("service.pool.idle_min", &[]),
-    Row::Key("service.pool.connections_max", &[]),
-    Row::Key("service.pool.queue", &[]),
     Row::Key("service.retry.statuses", &[]),
     Row::Key("service.retry.attempt", &[]),
     Row::Key("service.retry.backoff", &[]),

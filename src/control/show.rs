@@ -141,11 +141,18 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
         ticks(timeouts.until_continued),
     )?;
     let pool = service.pool;
+    let connections = pool.shard_connections_max;
     writeln!(
         f,
-        "  pool idle_max {} idle {}",
+        "  pool idle_max {} idle {} queue {}",
         pool.idle_max,
-        ticks(pool.idle)
+        ticks(pool.idle),
+        ticks(pool.queue),
+    )?;
+    let connections = connections.map_or_else(|| "none".into(), |limit| limit.to_string());
+    writeln!(
+        f,
+        "  each shard and endpoint: connections_max {connections}"
     )?;
     let kept = format_size(service.replayed_bytes_max as u64);
     writeln!(

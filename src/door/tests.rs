@@ -45,6 +45,8 @@ fn service(name: &str, ports: &[u16]) -> Service {
         pool: PoolLimits {
             idle_max: 1,
             idle: ticks,
+            shard_connections_max: None,
+            queue: Ticks(0),
         },
         attempts_max: 0,
         replayed_bytes_max: 65536,

@@ -1,5 +1,6 @@
 //! A named group of endpoints with one policy.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{Endpoint, Policy, Ticks};
@@ -16,7 +17,7 @@ pub struct Service {
     pub endpoints: Box<[Endpoint]>,
     /// Bounds on how long endpoints take.
     pub timeouts: ServiceTimeouts,
-    /// Bounds on idle upstream connections.
+    /// Bounds on upstream connections.
     pub pool: PoolLimits,
     /// Further tries after the first: see `[service.retry]`.
     pub attempts_max: u32,
@@ -48,11 +49,16 @@ pub struct ServiceTimeouts {
     pub until_continued: Ticks,
 }
 
-/// Bounds on idle upstream connections.
+/// Bounds on upstream connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Idle connections kept per endpoint on each shard.
     pub idle_max: usize,
     /// How long one may be idle.
     pub idle: Ticks,
+    /// Connections to each endpoint that each shard may have open, idle ones included; `None` where
+    /// the operator set no limit.
+    pub shard_connections_max: Option<NonZeroU32>,
+    /// How long an exchange waits for one over that; no ticks: it is refused at once.
+    pub queue: Ticks,
 }

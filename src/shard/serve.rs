@@ -291,7 +291,7 @@ async fn forward<'e>(
     let mut tries = Tries::new(exchange.service.attempts_max);
     loop {
         let replayable = order.is_kept();
-        let mut link = upstream::reach(exchange, &mut tries, replayable).await?;
+        let mut link = upstream::reach(exchange, client, &mut tries, replayable).await?;
         order.outbox.rewind();
         // A client's reset while nothing is read from it or written to it would not be noticed.
         client.stream.reading().guard(link.stream.reading());

@@ -2,18 +2,16 @@
 
 use std::io;
 
-use super::Shard;
+use super::client::Client;
 use super::io::Stream;
-use super::pool::Taken;
+use super::queue::{Given, Seat, TRIES_MAX, Wish};
 use super::serve::Exchange;
+use super::{Shard, pool};
 use crate::fault::{Fault, Side};
 use crate::fd;
 use crate::http::exchange::{Broken, Reach};
 use crate::plan::Endpoint;
 use crate::tally::{Phase, ShardCounters};
-
-/// The most tries that any configuration allows, the first included.
-const TRIES_MAX: usize = 16;
 
 /// A connection to an endpoint, in use by an exchange.
 #[derive(Debug)]
@@ -22,6 +20,8 @@ pub(super) struct Link<'a> {
     pub(super) stream: Stream,
     /// True exactly when it has carried an exchange before.
     pub(super) reused: bool,
+    /// It lives as long as the connection, whoever has that: with it the connection counts.
+    pub(super) seat: Seat,
     _in_use: InUse<'a>,
 }
 
@@ -30,11 +30,12 @@ pub(super) struct Link<'a> {
 struct InUse<'a>(&'a ShardCounters);
 
 impl<'a> Link<'a> {
-    fn new(shard: &'a Shard, stream: Stream, reused: bool) -> Self {
+    fn new(shard: &'a Shard, (stream, seat): (Stream, Seat), reused: bool) -> Self {
         shard.counters.upstreams_in_use.add(1);
         Self {
             stream,
             reused,
+            seat,
             _in_use: InUse(&shard.counters),
         }
     }
@@ -60,6 +61,11 @@ pub(super) struct Tries {
     /// it.
     retrying: bool,
     last: Fault,
+    /// Its turn where it has to wait for a connection; 0 before it asks for one, and where there is
+    /// no limit.
+    ticket: u64,
+    /// The tick up to which it may wait; `None` before it has to.
+    deadline: Option<u32>,
 }
 
 impl Tries {
@@ -72,6 +78,8 @@ impl Tries {
             replayed: false,
             retrying: false,
             last: Fault::DestinationUnavailable,
+            ticket: 0,
+            deadline: None,
         }
     }
 
@@ -138,36 +146,86 @@ impl Tries {
         true
     }
 
-    /// An endpoint that has not failed this exchange. With none left, one that only lost the
-    /// connection may have another; one that can't be connected to is no use.
+    /// An endpoint that has room and has not failed this exchange. With none left, one that only
+    /// lost the connection may have another; one that can't be connected to is no use.
     fn pick(&self, exchange: &Exchange<'_>) -> Option<usize> {
         let failed = &self.failed[..self.count];
         let mut generator = exchange.shard.generator.borrow_mut();
         let mut picker = exchange.picker();
         picker
             .pick(&mut generator, |endpoint| {
-                !failed.contains(&(endpoint as u32))
+                !failed.contains(&(endpoint as u32)) && has_room(exchange, endpoint)
             })
             .or_else(|| {
-                let again = self.last == Fault::ConnectionTerminated;
-                again
-                    .then(|| picker.pick(&mut generator, |_| true))
+                let room = |endpoint| has_room(exchange, endpoint);
+                self.may_repeat()
+                    .then(|| picker.pick(&mut generator, room))
                     .flatten()
             })
     }
+
+    /// True exactly when an endpoint that failed may be tried again where there is no other.
+    fn may_repeat(&self) -> bool {
+        self.last == Fault::ConnectionTerminated
+    }
+
+    /// What the exchange waits for when no endpoint was picked; `None` when that is not for want of
+    /// room.
+    fn wish(&mut self, exchange: &Exchange<'_>, client: &Client) -> Option<Wish> {
+        let pool = exchange.service.pool;
+        let limit = pool.shard_connections_max?;
+        let endpoints = &exchange.service.endpoints;
+        let mut barred = [u32::MAX; TRIES_MAX];
+        if !self.may_repeat() {
+            let failed = &self.failed[..self.count];
+            if endpoints.len() <= failed.len() {
+                return None;
+            }
+            for (barred, failed) in barred.iter_mut().zip(failed) {
+                *barred = endpoints[*failed as usize].slot;
+            }
+        }
+        let now = exchange.shard.clock.tick();
+        // One more than asked for: the running tick is already partly over.
+        let latest = now.saturating_add(pool.queue.0 + 1);
+        Some(Wish {
+            ticket: self.ticket,
+            barred,
+            limit,
+            deadline: *self.deadline.get_or_insert(latest),
+            client: client.stream.reading().entry(),
+        })
+    }
+}
+
+/// True when the endpoint at `endpoint` of the service can have one more exchange.
+fn has_room(exchange: &Exchange<'_>, endpoint: usize) -> bool {
+    let limit = exchange.service.pool.shard_connections_max;
+    limit.is_none_or(|limit| {
+        let endpoint = &exchange.service.endpoints[endpoint];
+        exchange.shard.pool.has_room(endpoint, limit)
+    })
 }
 
 /// A connection to an endpoint of the exchange's service, for a request that may be `replayable`.
 ///
 /// # Errors
-/// The last fault, when every endpoint that may be tried has refused, or there was none.
+/// The last fault, when every endpoint that may be tried has refused, or there was none; and why
+/// it was not waited for any longer, where each has as many connections as it may.
 pub(super) async fn reach<'a>(
     exchange: &Exchange<'a>,
+    client: &Client,
     tries: &mut Tries,
     replayable: bool,
 ) -> Result<Link<'a>, Fault> {
+    if exchange.service.pool.shard_connections_max.is_some() && tries.ticket == 0 {
+        tries.ticket = exchange.shard.pool.draw_ticket();
+    }
     loop {
-        let picked = tries.pick(exchange).ok_or(tries.last)?;
+        let (picked, given) = match tries.pick(exchange) {
+            Some(picked) => (picked, None),
+            None => wait(exchange, client, tries).await?,
+        };
         let endpoint = &exchange.service.endpoints[picked];
         let counters = &exchange.counters.endpoints[picked];
         exchange.endpoint.set(picked);
@@ -180,10 +238,11 @@ pub(super) async fn reach<'a>(
         // A stale connection is only found out by a look, and what can't be replayed must not meet
         // one; where one was stale, the others will be.
         let look = !replayable || tries.replayed;
-        if let Some(link) = take(exchange, endpoint, look) {
-            return Ok(link);
-        }
-        let fault = match connect(exchange, endpoint).await {
+        let seat = match take(exchange, endpoint, given, look) {
+            Taken::Link(link) => return Ok(link),
+            Taken::Seat(seat) => seat,
+        };
+        let fault = match connect(exchange, endpoint, seat).await {
             Ok(link) => {
                 counters.connects.add(1);
                 return Ok(link);
@@ -201,31 +260,99 @@ pub(super) async fn reach<'a>(
     }
 }
 
+/// Waits for room at an endpoint that may still be tried; says which it is.
+async fn wait(
+    exchange: &Exchange<'_>,
+    client: &Client,
+    tries: &mut Tries,
+) -> Result<(usize, Option<Given>), Fault> {
+    let wish = tries.wish(exchange, client).ok_or(tries.last)?;
+    let (shard, service) = (exchange.shard, exchange.service);
+    exchange.counters.limited.add(1);
+    if service.pool.queue.0 == 0 {
+        return Err(Fault::ConnectionLimitReached);
+    }
+    loop {
+        let waiting = shard.pool.queue(&service.endpoints[0]).wait(wish);
+        let watch = client.stream.reading();
+        watch.guard_waiting();
+        shard.counters.exchanges_waiting.add(1);
+        let asked = exchange.timing.ask();
+        let ended = waiting.await;
+        exchange.timing.done(asked);
+        shard.counters.exchanges_waiting.sub(1);
+        watch.unguard();
+        let given = ended?;
+        let is_it = |endpoint: &Endpoint| endpoint.slot == given.seat.slot();
+        if let Some(picked) = service.endpoints.iter().position(is_it) {
+            return Ok((picked, Some(given)));
+        }
+        // An endpoint that came with a plan after the exchange's own: for the next in the queue.
+    }
+}
+
 /// Keeps a connection whose exchange has ended cleanly.
 pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>, suspect: bool) {
     let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
     let shard = exchange.shard;
-    if shard.pool.put(
-        endpoint,
-        (link.stream, suspect),
-        shard.clock.tick(),
-        exchange.service.pool,
-    ) {
+    let Link { stream, seat, .. } = link;
+    let (now, limits) = (shard.clock.tick(), exchange.service.pool);
+    if shard
+        .pool
+        .put(endpoint, (stream, seat, suspect), now, limits)
+    {
         shard.counters.upstreams_idle.add(1);
     }
 }
 
-fn take<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint, look: bool) -> Option<Link<'a>> {
-    let shard = exchange.shard;
-    let Taken { stream, stale } = shard.pool.take(endpoint, shard.clock.tick(), look);
-    let reused = u64::from(stream.is_some());
-    shard.counters.upstreams_stale.add(stale);
-    shard.counters.upstreams_idle.sub(stale + reused);
-    shard.counters.upstreams_reused.add(reused);
-    stream.map(|stream| Link::new(shard, stream, true))
+/// A connection that is there already, or a seat for one that is to be made.
+enum Taken<'a> {
+    Link(Link<'a>),
+    Seat(Seat),
 }
 
-async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result<Link<'a>> {
+/// What was `given`, or else what the pool has; a connection that was found closed is none.
+fn take<'a>(
+    exchange: &Exchange<'a>,
+    endpoint: &Endpoint,
+    given: Option<Given>,
+    look: bool,
+) -> Taken<'a> {
+    let shard = exchange.shard;
+    let counters = &shard.counters;
+    let (kept, stale) = match given {
+        Some(Given { seat, kept: None }) => return Taken::Seat(seat),
+        Some(Given {
+            seat,
+            kept: Some((stream, suspect)),
+        }) => {
+            if (look || suspect) && !fd::is_quiet(stream.fd()) {
+                counters.upstreams_stale.add(1);
+                return Taken::Seat(seat);
+            }
+            (Some((stream, seat)), 0)
+        }
+        None => {
+            let pool::Taken { kept, stale } = shard.pool.take(endpoint, shard.clock.tick(), look);
+            counters
+                .upstreams_idle
+                .sub(stale + u64::from(kept.is_some()));
+            (kept, stale)
+        }
+    };
+    counters.upstreams_stale.add(stale);
+    counters.upstreams_reused.add(u64::from(kept.is_some()));
+    match kept {
+        Some(kept) => Taken::Link(Link::new(shard, kept, true)),
+        None => Taken::Seat(shard.pool.seat(endpoint)),
+    }
+}
+
+async fn connect<'a>(
+    exchange: &Exchange<'a>,
+    endpoint: &Endpoint,
+    seat: Seat,
+) -> io::Result<Link<'a>> {
     let shard = exchange.shard;
     let timeout = exchange.service.timeouts.connect;
     let (stream, wait) = loop {
@@ -234,13 +361,8 @@ async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result
         let wait = exchange.timing.done(asked);
         // Idle connections must not keep one that is needed from being made.
         let is_starved = stream.as_ref().is_err_and(fd::is_out_of_descriptors);
-        if !is_starved || !shard.pool.give_up_oldest() {
+        if !is_starved || !shard.give_up_idle(1).await {
             break (stream?, wait);
-        }
-        shard.counters.upstreams_idle.sub(1);
-        if !shard.nonblocking {
-            // Closing takes the ring a turn.
-            shard.pause.take().await;
         }
     };
     let (picked, took) = (exchange.endpoint.get(), wait.end - wait.begin);
@@ -248,7 +370,7 @@ async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result
         .tally
         .record_both(picked, Phase::UpstreamConnect, took);
     shard.counters.upstreams_opened.add(1);
-    Ok(Link::new(shard, stream, false))
+    Ok(Link::new(shard, (stream, seat), false))
 }
 
 /// The cause behind a failed connect. Errors that speak of no refusal and no lateness speak of the

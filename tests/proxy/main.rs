@@ -21,6 +21,7 @@ mod log;
 mod measured;
 mod phases;
 mod process;
+mod queue;
 mod replay;
 mod report;
 mod routing;

@@ -42,8 +42,6 @@ pub(super) fn timeouts(table: &mut Table<'_, '_>) {
 
 pub(super) fn pool(table: &mut Table<'_, '_>) {
     table.integer("idle_min", "0", 0..=100_000);
-    table.integer("connections_max", "0", 0..=10_000_000);
-    table.duration("queue", "0s", Duration::ZERO..=HOUR);
 }
 
 pub(super) fn retry(table: &mut Table<'_, '_>) {

@@ -75,6 +75,8 @@ fn every_supported_key_reaches_the_plan() {
         [service.pool]
         idle_max = 3
         idle = "7s"
+        connections_max = 11
+        queue = "850ms"
         [service.retry]
         attempts_max = 0
         body_bytes_max = "32KiB"
