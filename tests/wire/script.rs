@@ -115,6 +115,8 @@ pub(crate) struct Counts {
     /// From the least to the most: which endpoint is picked first is not the script's to say.
     pub(crate) retries: RangeInclusive<u64>,
     pub(crate) replays: RangeInclusive<u64>,
+    /// How often all endpoints were at their limit.
+    pub(crate) limited: u64,
     /// Of the service, by label.
     pub(crate) faults: BTreeMap<String, u64>,
     /// Of no service, by label.
@@ -290,6 +292,7 @@ impl Default for Counts {
             own: 0,
             retries: 0..=0,
             replays: 0..=0,
+            limited: 0,
             faults: BTreeMap::new(),
             nowhere: BTreeMap::new(),
         }
@@ -304,7 +307,8 @@ impl Counts {
         };
         within(&self.retries, &other.retries)
             && within(&self.replays, &other.replays)
-            && (self.forwarded, self.own) == (other.forwarded, other.own)
+            && (self.forwarded, self.own, self.limited)
+                == (other.forwarded, other.own, other.limited)
             && (&self.faults, &self.nowhere) == (&other.faults, &other.nowhere)
     }
 
@@ -336,6 +340,7 @@ impl Counts {
             match words {
                 ["forwarded"] => self.forwarded += number,
                 ["own"] => self.own += number,
+                ["limited"] => self.limited += number,
                 ["retries"] => self.retries = number..=number,
                 ["replays"] => self.replays = number..=number,
                 ["nowhere", label] => {

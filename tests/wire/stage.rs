@@ -173,10 +173,11 @@ impl<'a> Stage<'a> {
                 "faults of no service, of all scripts: expected {nowhere:?}, counted {counted:?}"
             ));
         }
-        // Ours is the connection that asks.
-        let open = &report["shards"][0]["connections"];
-        if *open != 0 {
-            wrong.push(format!("{open} clients are still connected"));
+        let shard = &report["shards"][0];
+        for gauge in ["connections", "waiting"] {
+            if shard[gauge] != 0 {
+                wrong.push(format!("{gauge}: {} are still there", shard[gauge]));
+            }
         }
         wrong
     }
@@ -264,6 +265,7 @@ fn counts(row: &Value) -> Counts {
         own: number(&row["own_answers"]),
         retries: retries..=retries,
         replays: replays..=replays,
+        limited: number(&row["limited"]),
         faults: labelled(&row["faults"]),
         nowhere: BTreeMap::new(),
     }
