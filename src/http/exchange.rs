@@ -128,7 +128,8 @@ pub enum Rest {
     Forward,
     /// It is kept for the next try; this one is over.
     Keep,
-    /// It is read and dropped: the endpoint takes no more, and its answer is still awaited.
+    /// It does not go to the endpoint, which takes no more and whose answer is still awaited; it is
+    /// kept as long as all is, and dropped then.
     Discard,
     /// It is read away for a while, so that the close does not reset away what the client was told
     /// (RFC 9112 section 9.6).

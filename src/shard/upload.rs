@@ -103,7 +103,8 @@ impl<'a, 'e, R: CancelableAsyncReadRent, W: AsyncWriteRent> Up<'a, 'e, R, W> {
         let rest = self.progress.rest();
         match (framed, rest) {
             (Ok(passed), Rest::Forward) => self.forward(passed).await,
-            (Ok(passed), Rest::Keep) => self.keep(passed),
+            // Whether it is the next endpoint's is for the way down to say.
+            (Ok(passed), Rest::Keep | Rest::Discard) => self.keep(passed),
             (Ok(passed), _) => self.inbox.consume(passed.taken),
             // It was answered already: how its request ends changes nothing.
             (Err(_), Rest::ReadAway | Rest::Leave) if received.is_err() => return false,
