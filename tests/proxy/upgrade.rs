@@ -277,19 +277,19 @@ fn an_end_of_one_side_leaves_the_other_way_open(driver: Driver) {
 fn a_reset_of_one_side_resets_the_other(driver: Driver) {
     let origin = Origin::new();
     let proxy = driver.proxy_for(origin.address());
-    let (client, upstream) = tunnel(&proxy, &origin);
+    let (client, mut upstream) = tunnel(&proxy, &origin);
     client.reset();
     upstream.is_reset();
-    let (client, upstream) = tunnel(&proxy, &origin);
+    let (mut client, upstream) = tunnel(&proxy, &origin);
     upstream.reset();
     client.is_reset();
     // Also when it has ended its side before.
-    let (client, mut upstream) = tunnel(&proxy, &origin);
+    let (mut client, mut upstream) = tunnel(&proxy, &origin);
     client.finish_sending();
     upstream.ends();
     upstream.reset();
     client.is_reset();
-    let (mut client, upstream) = tunnel(&proxy, &origin);
+    let (mut client, mut upstream) = tunnel(&proxy, &origin);
     upstream.finish_sending();
     client.ends();
     client.reset();
