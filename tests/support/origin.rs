@@ -74,9 +74,16 @@ impl Origin {
         none
     }
 
-    /// An address that refuses connections.
+    /// An address that refuses connections: it is bound for as long as the tests run, so that no
+    /// other one is given it, and nobody listens there.
     pub(crate) fn refused() -> SocketAddr {
-        Self::new().address()
+        let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a descriptor is free");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        bound.bind(&any.into()).expect("a port is free");
+        let address = bound.local_addr().expect("the socket is bound");
+        std::mem::forget(bound);
+        address.as_socket().expect("it is an IPv4 address")
     }
 }
 
