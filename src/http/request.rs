@@ -284,8 +284,8 @@ fn is_authority(authority: &[u8]) -> bool {
             &port[1..]
         }
         _ => {
-            let name = authority.iter().take_while(|byte| is_name_byte(**byte));
-            &authority[name.count()..]
+            let end = authority.iter().position(|byte| !is_name_byte(*byte));
+            &authority[end.unwrap_or(authority.len())..]
         }
     };
     match port {
