@@ -176,7 +176,7 @@ pub(super) struct Learned<'a> {
     pub(super) keep_alive: bool,
     /// Connection lists something that may be the name of a field to remove.
     pub(super) nominates: bool,
-    /// `Expect: 100-continue`.
+    /// `Expect: 100-continue`, once and alone.
     pub(super) expects_continue: bool,
     /// Where the fields stand that are not `Other`, the first `known` of it; so that rewriting a
     /// head looks at these alone.
@@ -238,7 +238,9 @@ impl<'a> Learned<'a> {
             // What nearly every client and endpoint sends.
             Field::Connection if value == b"keep-alive" => self.keep_alive = true,
             Field::Connection => self.read_options(value),
-            Field::Expect => self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
+            Field::Expect => {
+                self.expects_continue = first && value.eq_ignore_ascii_case(b"100-continue");
+            }
             _ => {}
         }
         Ok(())

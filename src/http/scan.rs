@@ -2,7 +2,8 @@
 //!
 //! Lines end with CRLF and nothing else. RFC 9112 section 2.2 lets a recipient take a bare LF for a
 //! line's end; two readers of which one does and one does not see two different messages, so we
-//! refuse it. No byte is looked at more than twice, however many reads bring them.
+//! refuse it. No byte is searched more than four times, however many reads bring them: three times
+//! as part of the first read, where a whole head is hoped for, and once line by line.
 
 use super::field::invalid;
 use super::head::{HeadError, HeadLimits};
@@ -19,6 +20,9 @@ pub struct HeadScan {
     line: usize,
     /// Where the message begins: 0, or 2 behind an empty line that was tolerated.
     start: usize,
+    /// How many bytes were searched, each as often as it was.
+    #[cfg(test)]
+    searched: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +49,8 @@ impl HeadScan {
             scanned: 0,
             line: 0,
             start: 0,
+            #[cfg(test)]
+            searched: 0,
         }
     }
 
@@ -68,14 +74,21 @@ impl HeadScan {
         // What lies behind the limit decides nothing, or a split could change the decision.
         let window = &bytes[..bytes.len().min(limits.bytes_max)];
         self.check_start(window)?;
-        if self.scanned == 0
-            && window.first() != Some(&b'\r')
-            && let Some(end) = find_empty_line(window)
-        {
-            return Ok(Some(end));
+        if self.scanned == 0 && window.first() != Some(&b'\r') {
+            #[cfg(test)]
+            {
+                self.searched += 3 * window.len();
+            }
+            if let Some(end) = find_empty_line(window) {
+                return Ok(Some(end));
+            }
         }
         while let Some(found) = memchr::memchr(b'\n', &window[self.scanned..]) {
             let feed = self.scanned + found;
+            #[cfg(test)]
+            {
+                self.searched += found + 1;
+            }
             if feed == self.line || window[feed - 1] != b'\r' {
                 return Err(invalid("a line that ends without CR"));
             }
@@ -89,6 +102,10 @@ impl HeadScan {
             } else if empty {
                 return Ok(Some(feed + 1));
             }
+        }
+        #[cfg(test)]
+        {
+            self.searched += window.len() - self.scanned;
         }
         self.scanned = window.len();
         self.check_start(window)?;
@@ -301,6 +318,31 @@ mod tests {
                 });
                 let invalid = matches!(refused, Err(HeadError::Invalid { .. }));
                 assert!(invalid, "{length} {bare:?}: {refused:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_costs_what_its_bytes_cost_however_many_reads_bring_them() {
+        let limits = HeadLimits {
+            bytes_max: 1 << 20,
+            fields_max: 10,
+        };
+        let long = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(100_000));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A:\r\n".repeat(20_000));
+        let empty = format!("\r\nGET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000));
+        for head in [long, many, empty] {
+            let bytes = head.as_bytes();
+            for piece in [bytes.len(), 1, 7, 1000] {
+                let mut scan = HeadScan::request();
+                let mut found = None;
+                for end in (piece..bytes.len() + piece).step_by(piece) {
+                    let read = &bytes[..end.min(bytes.len())];
+                    found = scan.find_end(read, &limits).unwrap();
+                }
+                assert_eq!(found, Some(bytes.len()), "in pieces of {piece}");
+                let searched_max = bytes.len() + 3 * piece;
+                assert!(scan.searched <= searched_max, "{}", scan.searched);
             }
         }
     }
