@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::socket::Socket;
 use super::{DEADLINE, GET, Message, Wire};
@@ -17,10 +18,6 @@ pub(crate) struct Origin {
 impl Origin {
     pub(crate) fn new() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        // Linux honours a receive timeout in accept(2).
-        socket2::SockRef::from(&listener)
-            .set_read_timeout(Some(DEADLINE))
-            .expect("the deadline is not zero");
         Self {
             listener: Socket::new(listener),
         }
@@ -33,9 +30,18 @@ impl Origin {
     /// The next connection.
     #[track_caller]
     pub(crate) fn accept(&self) -> Wire {
+        let accepted = self.accept_within(DEADLINE);
+        accepted.expect("ringmain connects in time")
+    }
+
+    /// The next connection, if there is one within `span`.
+    pub(crate) fn accept_within(&self, span: Duration) -> Option<Wire> {
+        // Linux honours a receive timeout in accept(2).
+        socket2::SockRef::from(&*self.listener)
+            .set_read_timeout(Some(span))
+            .expect("the span is not zero");
         let accepted = self.listener.wait(TcpListener::accept);
-        let (stream, _) = accepted.expect("ringmain connects in time");
-        Wire::new(stream)
+        accepted.ok().map(|(stream, _)| Wire::new(stream))
     }
 
     /// Lets `client` send `request`, which reaches the origin whole on a new connection.
