@@ -89,7 +89,7 @@ fn hold(driver: Driver, mix: Mix, seconds: u64) -> bool {
     let proxy = Setup::new(driver)
         .runtime("drain_timeout = \"5s\"\nconnections_max = 12000")
         .expects_line("RLIMIT_NOFILE")
-        .expects_line("drain_timeout")
+        .expects_line("drain_timeout has passed")
         .listener(&format!(
             "[listener.timeouts]\nhead = \"{seconds}s\"\nbody_idle = \"{seconds}s\"\n\
              send_idle = \"{seconds}s\""
