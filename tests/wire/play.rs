@@ -31,8 +31,8 @@ pub(crate) struct Stand {
     pub(crate) address: SocketAddr,
     /// `None` where nobody accepts.
     pub(crate) origin: Option<Origin>,
-    /// What keeps the address as it is where nobody accepts.
-    _held: Option<(Socket, Option<Wire>)>,
+    /// What keeps its queue full.
+    _held: Option<(Socket, Wire)>,
 }
 
 impl Stand {
@@ -47,38 +47,33 @@ impl Stand {
         }
     }
 
-    /// One that refuses connections: nobody else can listen there, and nobody does.
+    /// One that refuses connections.
     pub(crate) fn refusing(name: String) -> Self {
-        let (socket, address) = bound();
         Self {
             name,
-            address,
+            address: Origin::refused(),
             origin: None,
-            _held: Some((socket, None)),
+            _held: None,
         }
     }
 
     /// One that does not answer: with a backlog of 0 one connection is queued, and the SYN of the
     /// next one is dropped.
     pub(crate) fn full(name: String) -> Self {
-        let (socket, address) = bound();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor is free");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&any.into()).expect("a port is free");
         socket.listen(0).expect("the socket is bound");
+        let address = socket.local_addr().expect("it is bound").as_socket();
+        let address = address.expect("it is IPv4");
         let queued = Wire::connect(address);
         Self {
             name,
             address,
             origin: None,
-            _held: Some((socket, Some(queued))),
+            _held: Some((socket, queued)),
         }
     }
-}
-
-fn bound() -> (Socket, SocketAddr) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor is free");
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    socket.bind(&any.into()).expect("a port is free");
-    let address = socket.local_addr().expect("it is bound").as_socket();
-    (socket, address.expect("it is IPv4"))
 }
 
 /// One side of a conversation.

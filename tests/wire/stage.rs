@@ -69,8 +69,9 @@ pub(crate) fn perform(driver: Driver, scripts: &[Script]) -> Vec<String> {
 /// One process and the scripts that are played on it.
 struct Stage<'a> {
     scripts: Vec<&'a Script>,
-    stands: Vec<Vec<Stand>>,
+    /// Ends before its backends do.
     proxy: Proxy,
+    stands: Vec<Vec<Stand>>,
 }
 
 impl<'a> Stage<'a> {
@@ -82,8 +83,8 @@ impl<'a> Stage<'a> {
         }
         Self {
             scripts,
-            stands,
             proxy: setup.start(),
+            stands,
         }
     }
 
