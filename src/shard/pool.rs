@@ -54,6 +54,15 @@ pub(crate) struct Taken {
     pub(crate) stale: u64,
 }
 
+/// What [`Pool::weed`] closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weeded {
+    /// How many were found closed.
+    pub(crate) stale: u64,
+    /// Those, and whoever had to make room: `stale <= closed`.
+    pub(crate) closed: u64,
+}
+
 impl Pool {
     /// Prepares for `plan`. Who waits for an endpoint that stays keeps its turn.
     pub(crate) fn adopt(&self, plan: &Plan) {
@@ -104,6 +113,22 @@ impl Pool {
             stale += 1;
         }
         Taken { kept, stale }
+    }
+
+    /// Makes room for a new connection to `endpoint` where its idle ones are not to be trusted:
+    /// closes those that it has closed, and if that leaves no seat below `limit`, the oldest one.
+    pub(crate) fn weed(&self, endpoint: &Endpoint, limit: Option<NonZeroU32>) -> Weeded {
+        let Slot { place, idle } = &mut self.slots.borrow_mut()[endpoint.slot as usize];
+        let before = idle.len();
+        idle.retain(|idle| fd::is_quiet(idle.stream.fd()));
+        let stale = before - idle.len();
+        while limit.is_some_and(|limit| !place.has_seat(limit)) && !idle.is_empty() {
+            idle.remove(0);
+        }
+        Weeded {
+            stale: stale as u64,
+            closed: (before - idle.len()) as u64,
+        }
     }
 
     /// A seat for a connection to `endpoint` that is about to be made.

@@ -4,6 +4,7 @@ use std::io;
 
 use super::client::Client;
 use super::io::Stream;
+use super::pool::Weeded;
 use super::queue::{Given, Seat, TRIES_MAX, Wish};
 use super::serve::Exchange;
 use super::{Shard, pool};
@@ -164,6 +165,11 @@ impl Tries {
             })
     }
 
+    /// True exactly when a connection ended under the exchange.
+    fn has_lost_one(&self) -> bool {
+        self.replayed || self.last == Fault::ConnectionTerminated
+    }
+
     /// True exactly when an endpoint that failed may be tried again where there is no other.
     fn may_repeat(&self) -> bool {
         self.last == Fault::ConnectionTerminated
@@ -235,10 +241,17 @@ pub(super) async fn reach<'a>(
             .add(u64::from(std::mem::take(&mut tries.retrying)));
         counters.exchanges.add(1);
         log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
-        // A stale connection is only found out by a look, and what can't be replayed must not meet
-        // one; where one was stale, the others will be.
-        let look = !replayable || tries.replayed;
-        let seat = match take(exchange, endpoint, given, look) {
+        let taken = if tries.has_lost_one() {
+            // Where one was stale, the others will be; and a look can't tell whether an endpoint
+            // is about to close one. Only a new connection is none of these.
+            Taken::Seat(seat(exchange, endpoint, given))
+        } else {
+            // A stale connection is only found out by a look, and what can't be replayed must not
+            // meet one.
+            let look = !replayable;
+            take(exchange, endpoint, given, look)
+        };
+        let seat = match taken {
             Taken::Link(link) => return Ok(link),
             Taken::Seat(seat) => seat,
         };
@@ -346,6 +359,20 @@ fn take<'a>(
         Some(kept) => Taken::Link(Link::new(shard, kept, true)),
         None => Taken::Seat(shard.pool.seat(endpoint)),
     }
+}
+
+/// A seat for a new connection, whatever idle ones there are.
+fn seat(exchange: &Exchange<'_>, endpoint: &Endpoint, given: Option<Given>) -> Seat {
+    if let Some(Given { seat, .. }) = given {
+        return seat;
+    }
+    let Exchange { shard, service, .. } = exchange;
+    let Weeded { stale, closed } = shard
+        .pool
+        .weed(endpoint, service.pool.shard_connections_max);
+    shard.counters.upstreams_stale.add(stale);
+    shard.counters.upstreams_idle.sub(closed);
+    shard.pool.seat(endpoint)
 }
 
 async fn connect<'a>(

@@ -7,6 +7,7 @@ mod admin;
 mod answers;
 mod balance;
 mod bodies;
+mod chaos;
 mod drain;
 mod early;
 mod fairness;

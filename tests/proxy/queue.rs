@@ -16,6 +16,7 @@ on_both_drivers! {
     a_client_that_resets_while_it_waits_leaves_the_queue
     a_client_that_half_closes_waits_on
     a_request_that_lost_its_connection_is_served_before_those_who_wait
+    a_replay_is_sent_on_a_new_connection_in_place_of_an_idle_one
     an_endpoint_that_refuses_gives_back_its_room
     waiting_goes_on_during_a_drain_and_ends_with_it
     the_limit_holds_for_many_clients
@@ -264,16 +265,47 @@ fn a_request_that_lost_its_connection_is_served_before_those_who_wait(driver: Dr
     let mut third = proxy.client();
     third.send("GET /third HTTP/1.1\r\nHost: a.test\r\n\r\n");
     until_waiting(&proxy, 2);
-    for (client, path) in [(&mut second, "/"), (&mut first, "/third")] {
-        upstream.send(ok("a"));
-        assert_eq!(client.answer().text(), "a");
-        assert_eq!(
-            upstream.request().head.start,
-            format!("GET {path} HTTP/1.1")
-        );
-    }
+    upstream.send(ok("2"));
+    assert_eq!(second.answer().text(), "2");
+    // What was sent once is sent again on a new connection only.
+    upstream.ends();
+    upstream = origin.accept();
+    assert_eq!(upstream.request().head.start, "GET / HTTP/1.1");
+    upstream.send(ok("1"));
+    assert_eq!(first.answer().text(), "1");
+    assert_eq!(upstream.request().head.start, "GET /third HTTP/1.1");
+    upstream.send(ok("3"));
+    assert_eq!(third.answer().text(), "3");
+    assert!(origin.has_no_more());
+    assert!(proxy.report().faults().is_empty());
+}
+
+fn a_replay_is_sent_on_a_new_connection_in_place_of_an_idle_one(driver: Driver) {
+    let (origin, other) = (Origin::new(), Served::saying("b"));
+    let addresses = [origin.address(), other.address()];
+    let keys = "policy = \"round_robin\"\n[service.pool]\nconnections_max = 1\nqueue = \"1m\"";
+    let proxy = Setup::new(driver).service("a", &addresses, keys).start();
+    let mut clients = [proxy.client(), proxy.client()];
+    clients.iter_mut().for_each(|client| client.send(GET));
+    let mut upstream = origin.accept();
+    upstream.request();
     upstream.send(ok("a"));
-    assert_eq!(third.answer().text(), "a");
+    let mut texts = clients.each_mut().map(|client| client.answer().text());
+    texts.sort();
+    assert_eq!(texts, ["a", "b"]);
+    // Both connections are idle. One ends under a request, and the other endpoint is all there is.
+    drop(origin);
+    clients.iter_mut().for_each(|client| client.send(GET));
+    upstream.request();
+    drop(upstream);
+    for client in &mut clients {
+        assert_eq!(client.answer().text(), "b");
+    }
+    assert_eq!(
+        other.connections(),
+        2,
+        "the idle one was as old as the one that ended"
+    );
     assert!(proxy.report().faults().is_empty());
 }
 

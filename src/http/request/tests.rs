@@ -218,6 +218,11 @@ fn a_body_is_framed_by_one_field_or_the_request_is_refused() {
             &["Content-Length: 3", "Content-Length: 3"],
             "Content-Length twice",
         ),
+        (&["content_Length: 3"], "a framing field with _ in its name"),
+        (
+            &["Content-Length: 3", "Transfer_Encoding: chunked"],
+            "a framing field with _ in its name",
+        ),
         (&["Content-Length: 3, 3"], NUMBER),
         (&["Content-Length: +3"], NUMBER),
         (&["Content-Length: -3"], NUMBER),
