@@ -106,14 +106,11 @@ pub(crate) fn play(script: &Script, place: Place<'_>) -> Result<(), String> {
         place,
         actors: BTreeMap::new(),
     };
-    for step in &script.steps {
-        let done = caught(|| play.act(&step.actor, &step.action));
-        done.map_err(|why| {
-            let (file, line, actor) = (&script.file, step.line, &step.actor);
-            format!("{file}:{line}: {actor}: {why}")
-        })?;
+    let played = play.all(script);
+    if played.is_err() {
+        play.abandon();
     }
-    caught(|| play.end()).map_err(|why| format!("{}: after its last line: {why}", script.file))
+    played
 }
 
 /// What `act` says, a failed assertion of what it stands on included.
@@ -128,6 +125,24 @@ pub(crate) fn caught(act: impl FnOnce() -> Result<(), String>) -> Result<(), Str
 }
 
 impl Play<'_> {
+    fn all(&mut self, script: &Script) -> Result<(), String> {
+        let file = &script.file;
+        for step in &script.steps {
+            let done = caught(|| self.act(&step.actor, &step.action));
+            done.map_err(|why| format!("{file}:{}: {}: {why}", step.line, step.actor))?;
+        }
+        caught(|| self.end()).map_err(|why| format!("{file}: after its last line: {why}"))
+    }
+
+    /// Resets every connection, so that nothing of a script that has failed goes on.
+    fn abandon(&mut self) {
+        let wires = self
+            .actors
+            .values_mut()
+            .filter_map(|actor| actor.wire.take());
+        wires.for_each(Wire::reset);
+    }
+
     fn act(&mut self, name: &str, action: &Action) -> Result<(), String> {
         match action {
             Action::Connects => self.connect(name),
