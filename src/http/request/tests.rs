@@ -595,6 +595,31 @@ fn any_other_expectation_is_refused() {
 }
 
 #[test]
+fn a_method_is_passed_in_its_case() {
+    for (method, idempotent, head) in [
+        ("GET", true, false),
+        ("HEAD", true, true),
+        ("OPTIONS", true, false),
+        ("TRACE", true, false),
+        ("PUT", true, false),
+        ("DELETE", true, false),
+        ("POST", false, false),
+        ("PATCH", false, false),
+        ("get", false, false),
+        ("Head", false, false),
+        ("connect", false, false),
+        ("M-SEARCH!~", false, false),
+    ] {
+        check(&[&format!("{method} / HTTP/1.1"), "Host: a"], |request| {
+            let request = request.unwrap();
+            assert_eq!(request.method, method.as_bytes());
+            assert_eq!(request.idempotent, idempotent, "{method}");
+            assert_eq!(request.head_method, head, "{method}");
+        });
+    }
+}
+
+#[test]
 fn a_parameter_is_found_by_its_whole_name() {
     for (query, value) in [
         ("s=a", Some("a")),
