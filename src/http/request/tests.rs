@@ -175,6 +175,10 @@ fn a_malformed_request_line_is_refused() {
             "a target that is neither a path nor a http URI",
         ),
         (
+            "GET a/b HTTP/1.1",
+            "a target that is neither a path nor a http URI",
+        ),
+        (
             "GET https://a/ HTTP/1.1",
             "a target that is neither a path nor a http URI",
         ),
@@ -460,6 +464,10 @@ fn a_body_is_framed_by_one_field_or_the_request_is_refused() {
             "chunked is not the last coding, or stands there twice",
         ),
         (&["Transfer-Encoding: ,"], "an empty transfer coding"),
+        (
+            &["Transfer-Encoding: chunked, gzip, chunked"],
+            "chunked is not the last coding, or stands there twice",
+        ),
         (
             &["Transfer-Encoding:\u{b}chunked"],
             "a byte that no field value has",
