@@ -69,6 +69,11 @@ pub fn close_orphan(fd: RawFd) {
     let _ = unsafe { libc::close(fd) };
 }
 
+/// True exactly when an operation ended because its task called it off.
+pub fn is_canceled(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECANCELED)
+}
+
 /// True exactly when nothing can be read from the idle connection `fd`: no byte, no end, no error.
 /// One system call (recv(2) with MSG_PEEK).
 pub fn is_quiet(fd: RawFd) -> bool {
@@ -236,6 +241,19 @@ pub fn farewell(connection: &TcpStream, answer: &[u8]) {
     let _ended = socket.shutdown(Shutdown::Write);
     let mut bin = [MaybeUninit::uninit(); 4096];
     let _read = socket.recv_with_flags(&mut bin, libc::MSG_DONTWAIT);
+}
+
+/// Sends all of `bytes` at once, or nothing. False where the connection takes none now; one that
+/// takes a part is ended, for what follows would be read as the rest. `bytes` are few.
+pub fn send_now(fd: RawFd, bytes: &[u8]) -> bool {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the pointer and the length are those of a slice that lives across the call. That `fd`
+    // still names the caller's connection is the caller's rule.
+    let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) };
+    if 0 < sent && sent.unsigned_abs() < bytes.len() {
+        cut(fd, Cut::Both);
+    }
+    0 < sent
 }
 
 /// Finds out which connections are gone; keeps its room from one time to the next.

@@ -262,7 +262,11 @@ impl Config {
             let key = format!("listener.limits.connections_max of {:?}", listener.name);
             (key, listener.limits.connections_max)
         });
-        let limits = std::iter::once(process).chain(listeners);
+        let services = self.services.iter().map(|service| {
+            let key = format!("service.pool.connections_max of {:?}", service.name);
+            (key, service.pool.connections_max)
+        });
+        let limits = std::iter::once(process).chain(listeners).chain(services);
         let small = limits.filter(|(_, limit)| (1..shards).contains(limit));
         let small = small.map(|(key, limit)| too_few(&key, limit, shards));
         small

@@ -29,7 +29,7 @@ pub struct Service {
     pub backend_field: String,
     /// Bounds on how long endpoints take.
     pub timeouts: ServiceTimeouts,
-    /// Bounds on idle upstream connections.
+    /// Bounds on upstream connections.
     pub pool: Pool,
     /// When a request is tried again.
     pub retry: Retry,
@@ -57,6 +57,8 @@ pub struct ServiceTimeouts {
     pub send_idle: Duration,
     /// Between two reads of a response body.
     pub receive_idle: Duration,
+    /// How long an endpoint may say nothing to a request that expects 100-continue.
+    pub until_continued: Duration,
 }
 
 /// `[service.pool]`.
@@ -66,6 +68,10 @@ pub struct Pool {
     pub idle_max: u32,
     /// How long one may be idle, at least a tick.
     pub idle: Duration,
+    /// Connections per endpoint of the whole process, idle ones included; 0 is no limit.
+    pub connections_max: u32,
+    /// How long a request waits for one over that; 0 is not at all.
+    pub queue: Duration,
 }
 
 /// `[service.retry]`.
@@ -73,6 +79,8 @@ pub struct Pool {
 pub struct Retry {
     /// Further tries, the first not counted; 0 is none.
     pub attempts_max: u32,
+    /// Bytes of a request body, its framing included, up to which it is kept for a replay.
+    pub body_bytes_max: u64,
 }
 
 /// `[service.fields]`: none of them frames a message.
@@ -178,6 +186,7 @@ fn timeouts(table: &mut Table<'_, '_>) -> ServiceTimeouts {
         response: table.duration("response", "30s", TICK..=DAY),
         send_idle: table.duration("send_idle", "30s", TICK..=HOUR),
         receive_idle: table.duration("receive_idle", "30s", TICK..=DAY),
+        until_continued: table.duration("continue", "1s", TICK..=HOUR),
     }
 }
 
@@ -186,6 +195,8 @@ fn pool(table: &mut Table<'_, '_>) -> Pool {
     Pool {
         idle_max: table.integer("idle_max", "64", 0..=100_000),
         idle: table.duration("idle", "30s", TICK..=DAY),
+        connections_max: table.integer("connections_max", "0", 0..=10_000_000),
+        queue: table.duration("queue", "0s", Duration::ZERO..=HOUR),
     }
 }
 
@@ -193,6 +204,7 @@ fn retry(table: &mut Table<'_, '_>) -> Retry {
     later::retry(table);
     Retry {
         attempts_max: table.integer("attempts_max", "2", 0..=10),
+        body_bytes_max: table.size("body_bytes_max", r#""64KiB""#, 0..=(1 << 20)),
     }
 }
 

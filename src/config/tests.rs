@@ -562,8 +562,8 @@ fn a_feature_that_is_not_built_yet_takes_its_default_and_off_values_only() {
         ("[service.eject]\nconsecutive_faults = 4", Some("5, 0")),
         ("[service.timeouts]\ntotal = \"0ms\"", None),
         ("[service.timeouts]\ntotal = \"1s\"", Some("\"0s\"")),
-        ("[service.retry]\nbody_bytes_max = 65536", None),
-        ("[service.retry]\nbody_bytes_max = 1", Some("\"64KiB\", 0")),
+        ("[service.retry]\nbudget = 0.0", None),
+        ("[service.retry]\nbudget = 0.5", Some("0.2, 0.0")),
         ("[[route]]\nservice = \"s\"\nweights = { }", None),
         ("[[route]]\nweights = { s = 1 }", Some("{ }")),
         ("[service.probe]", Some("no such table")),
@@ -669,17 +669,22 @@ fn a_file_that_is_not_there_says_what_to_type() {
 fn limits_below_the_number_of_shards_are_warned_of() {
     let text = format!(
         "[runtime]\nconnections_max = 3\n{AROUND}domains = [\"a\"]\n[[listener]]\nname = \"b\"\n\
-         address = \"127.0.0.1:1\"\nlimits = {{ connections_max = 2 }}\n"
+         address = \"127.0.0.1:1\"\nlimits = {{ connections_max = 2 }}\n[[service]]\n\
+         name = \"t\"\ndomains = [\"t\"]\nbackends = [\"127.0.0.1:2\"]\n\
+         pool = {{ connections_max = 1 }}\n"
     );
     let config = accepted(&text);
-    assert_eq!(config.warnings(2), [""; 0]);
+    assert_eq!(config.warnings(1), [""; 0]);
     let expected = [
         "runtime.connections_max: 3 is below the number of shards, 4; each shard allows 1, so 4 in \
          all",
         "listener.limits.connections_max of \"b\": 2 is below the number of shards, 4; each shard \
          allows 1, so 4 in all",
+        "service.pool.connections_max of \"t\": 1 is below the number of shards, 4; each shard \
+         allows 1, so 4 in all",
     ];
     assert_eq!(config.warnings(4), expected);
+    assert_eq!(config.warnings(2), [expected[2].replace('4', "2")]);
 }
 
 #[test]

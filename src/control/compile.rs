@@ -5,6 +5,7 @@
 //! over the shards here, and no shard gets less than 1.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::config::{self, Config};
@@ -40,7 +41,7 @@ pub fn compile(config: &Config, live: &Live) -> Plan {
     let services: Box<[Arc<Service>]> = config
         .services()
         .iter()
-        .map(|written| Arc::new(service(written, response_head, &mut slots)))
+        .map(|written| Arc::new(service(written, live.shards, response_head, &mut slots)))
         .collect();
     let indices = indices(config);
     let listeners = config.listeners().iter();
@@ -120,7 +121,11 @@ fn connections_max(config: &Config, live: &Live) -> u32 {
 /// A shard's part of a limit of the process: their sum is not above it, unless that would leave a
 /// shard none.
 fn share(limit: u32, shards: u32) -> u32 {
-    (limit / shards.max(1)).max(1)
+    NonZeroU32::new(limit).map_or(1, |limit| share_of(limit, shards).get())
+}
+
+fn share_of(limit: NonZeroU32, shards: u32) -> NonZeroU32 {
+    NonZeroU32::new(limit.get() / shards.max(1)).unwrap_or(NonZeroU32::MIN)
 }
 
 /// A response head has the same limits as a request's; where listeners differ, the widest.
@@ -182,12 +187,18 @@ fn listener(
 }
 
 /// `slots` is the first free slot, before and after.
-fn service(written: &config::Service, response_head: HeadLimits, slots: &mut u32) -> Service {
+fn service(
+    written: &config::Service,
+    shards: u32,
+    response_head: HeadLimits,
+    slots: &mut u32,
+) -> Service {
     let config::ServiceTimeouts {
         connect,
         response,
         send_idle,
         receive_idle,
+        until_continued,
     } = written.timeouts;
     let fields = &written.fields;
     Service {
@@ -203,12 +214,17 @@ fn service(written: &config::Service, response_head: HeadLimits, slots: &mut u32
             response: Ticks::from_duration(response),
             send_idle: Ticks::from_duration(send_idle),
             receive_idle: Ticks::from_duration(receive_idle),
+            until_continued: Ticks::from_duration(until_continued),
         },
         pool: PoolLimits {
             idle_max: written.pool.idle_max as usize,
             idle: Ticks::from_duration(written.pool.idle),
+            shard_connections_max: NonZeroU32::new(written.pool.connections_max)
+                .map(|limit| share_of(limit, shards)),
+            queue: Ticks::from_duration(written.pool.queue),
         },
         attempts_max: written.retry.attempts_max,
+        replayed_bytes_max: bytes(written.retry.body_bytes_max),
         response_head,
         request_edits: edits(&fields.request_set, &fields.request_remove),
         response_edits: edits(&fields.response_set, &fields.response_remove),

@@ -133,20 +133,33 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
     }
     writeln!(
         f,
-        "  timeouts connect {} response {} send_idle {} receive_idle {}",
+        "  timeouts connect {} response {} send_idle {} receive_idle {} continue {}",
         format_duration(timeouts.connect),
         ticks(timeouts.response),
         ticks(timeouts.send_idle),
         ticks(timeouts.receive_idle),
+        ticks(timeouts.until_continued),
     )?;
     let pool = service.pool;
+    let connections = pool.shard_connections_max;
     writeln!(
         f,
-        "  pool idle_max {} idle {}",
+        "  pool idle_max {} idle {} queue {}",
         pool.idle_max,
-        ticks(pool.idle)
+        ticks(pool.idle),
+        ticks(pool.queue),
     )?;
-    writeln!(f, "  retry attempts_max {}", service.attempts_max)?;
+    let connections = connections.map_or_else(|| "none".into(), |limit| limit.to_string());
+    writeln!(
+        f,
+        "  each shard and endpoint: connections_max {connections}"
+    )?;
+    let kept = format_size(service.replayed_bytes_max as u64);
+    writeln!(
+        f,
+        "  retry attempts_max {} body_bytes_max {kept}",
+        service.attempts_max
+    )?;
     let head = service.response_head;
     let bytes = format_size(head.bytes_max as u64);
     writeln!(

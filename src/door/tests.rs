@@ -40,12 +40,16 @@ fn service(name: &str, ports: &[u16]) -> Service {
             response: ticks,
             send_idle: ticks,
             receive_idle: ticks,
+            until_continued: ticks,
         },
         pool: PoolLimits {
             idle_max: 1,
             idle: ticks,
+            shard_connections_max: None,
+            queue: Ticks(0),
         },
         attempts_max: 0,
+        replayed_bytes_max: 65536,
         response_head: HeadLimits {
             bytes_max: 1,
             fields_max: 1,

@@ -193,7 +193,7 @@ impl<'a> Learned<'a> {
     ///
     /// # Errors
     ///
-    /// A repeated or malformed Content-Length or Transfer-Encoding.
+    /// A repeated, malformed or disguised Content-Length or Transfer-Encoding.
     #[inline]
     pub(super) fn from_fields(fields: &[Header<'a>]) -> Result<Self, HeadError> {
         let mut learned = Self::default();
@@ -202,6 +202,8 @@ impl<'a> Learned<'a> {
             if field != Field::Other {
                 learned.note(place, field);
                 learned.read(field, header.value)?;
+            } else if is_disguised(header.name) {
+                return Err(invalid("a framing field with _ in its name"));
             }
         }
         Ok(learned)
@@ -262,6 +264,19 @@ impl<'a> Learned<'a> {
     /// RFC 9112 section 9.3: what the sender means to do with the connection after this message.
     pub(super) const fn persists(&self, minor: u8) -> bool {
         !self.close && (minor == 1 || self.keep_alive)
+    }
+}
+
+/// True exactly when the name is that of a field that frames, but for a `_` where the `-` is.
+///
+/// RFC 9110 section 5.1 knows no such field, and we would pass it unread. What hands fields on in
+/// variables, as CGI does (RFC 3875 section 4.1.18), reads `_` as `-`, and would frame by it.
+#[inline]
+fn is_disguised(name: &str) -> bool {
+    match name.len() {
+        14 => name.eq_ignore_ascii_case("content_length"),
+        17 => name.eq_ignore_ascii_case("transfer_encoding"),
+        _ => false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! A named group of endpoints with one policy.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{Endpoint, Policy, Ticks};
@@ -16,10 +17,12 @@ pub struct Service {
     pub endpoints: Box<[Endpoint]>,
     /// Bounds on how long endpoints take.
     pub timeouts: ServiceTimeouts,
-    /// Bounds on idle upstream connections.
+    /// Bounds on upstream connections.
     pub pool: PoolLimits,
     /// Further tries after the first: see `[service.retry]`.
     pub attempts_max: u32,
+    /// Bytes of a request body up to which it is kept, to be sent once more.
+    pub replayed_bytes_max: usize,
     /// Bytes and fields of a response head.
     pub response_head: crate::http::head::HeadLimits,
     /// What is set on and removed from requests.
@@ -41,13 +44,21 @@ pub struct ServiceTimeouts {
     pub send_idle: Ticks,
     /// Between two reads of a response body.
     pub receive_idle: Ticks,
+    /// How long an endpoint may say nothing to a request that expects 100-continue; then ringmain
+    /// tells the client to go on.
+    pub until_continued: Ticks,
 }
 
-/// Bounds on idle upstream connections.
+/// Bounds on upstream connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Idle connections kept per endpoint on each shard.
     pub idle_max: usize,
     /// How long one may be idle.
     pub idle: Ticks,
+    /// Connections to each endpoint that each shard may have open, idle ones included; `None` where
+    /// the operator set no limit.
+    pub shard_connections_max: Option<NonZeroU32>,
+    /// How long an exchange waits for one over that; no ticks: it is refused at once.
+    pub queue: Ticks,
 }

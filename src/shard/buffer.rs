@@ -13,7 +13,7 @@
     reason = "the kernel fills and empties buffers by pointer"
 )]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use monoio::buf::{IoBuf, IoBufMut};
 
@@ -207,6 +207,52 @@ pub(crate) struct Stock {
     small: Shelf,
     medium: Shelf,
     large: Shelf,
+    /// Bytes of all [`Share`]s.
+    shared: Cell<usize>,
+}
+
+/// What slow clients and endpoints may hold of a shard's memory beyond the least: larger buffers
+/// while a body is relayed, and what is kept of one for another try. 10,000 of them would otherwise
+/// hold 640 MiB; so the first some have what is fast, and the others what is enough.
+const SHARED_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// Up to here parts may be as large as a `LARGE` buffer; beyond, `MEDIUM` ones.
+const LARGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A part of the memory for slow peers, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share<'a> {
+    of: &'a Cell<usize>,
+    bytes: usize,
+}
+
+impl Share<'_> {
+    /// Takes this part to `bytes`, more or fewer. False when there is no room for more: then it
+    /// stays as it is.
+    pub(crate) fn resize(&mut self, bytes: usize) -> bool {
+        let others = self.of.get() - self.bytes;
+        let limit = if MEDIUM < bytes {
+            LARGE_BYTES_MAX
+        } else {
+            SHARED_BYTES_MAX
+        };
+        if self.bytes < bytes && limit < others + bytes {
+            return false;
+        }
+        self.of.set(others + bytes);
+        self.bytes = bytes;
+        true
+    }
+
+    /// How large this part is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.of.set(self.of.get() - self.bytes);
+    }
 }
 
 #[derive(Debug)]
@@ -230,6 +276,29 @@ impl Stock {
             small: shelf(SMALL),
             medium: shelf(MEDIUM),
             large: shelf(LARGE),
+            shared: Cell::new(0),
+        }
+    }
+
+    /// A part of the memory for slow peers, of no bytes yet.
+    pub(crate) fn share(&self) -> Share<'_> {
+        Share {
+            of: &self.shared,
+            bytes: 0,
+        }
+    }
+
+    /// Exchanges an empty buffer for one of class `wanted` if it is smaller and there is room for
+    /// that in its `share`; for a `SMALL` one there always is.
+    pub(crate) fn enlarge(&self, buffer: &mut Buffer, share: &mut Share<'_>, wanted: usize) {
+        if !buffer.is_empty() || wanted <= buffer.capacity() {
+            return;
+        }
+        let larger = [wanted, MEDIUM];
+        let fits = |class: &usize| *class <= wanted && SMALL < *class && share.resize(*class);
+        let class = larger.into_iter().find(fits).unwrap_or(SMALL.min(wanted));
+        if buffer.capacity() < class {
+            self.put(std::mem::replace(buffer, self.take(class)));
         }
     }
 
@@ -239,6 +308,15 @@ impl Stock {
         let kept = shelf.buffers.borrow_mut().pop();
         // Only until the stock has seen the shard's usual load.
         kept.unwrap_or_else(|| Buffer::with_capacity(class))
+    }
+
+    /// Exchanges a full buffer of the least class for one of the next, with what it holds.
+    pub(crate) fn promote(&self, buffer: &mut Buffer) {
+        if buffer.room() == 0 && buffer.capacity() < SMALL {
+            let mut larger = self.take(SMALL);
+            larger.tail().extend_from_slice(buffer.filled());
+            self.put(std::mem::replace(buffer, larger));
+        }
     }
 
     /// Takes a buffer back; one that has grown out of its class, or is one too many, is freed.
@@ -308,6 +386,29 @@ mod tests {
         assert!(!buffer.make_room(SMALL));
         assert!(buffer.make_room(6000));
         assert_eq!(buffer.bytes.capacity(), 6000);
+    }
+
+    #[test]
+    fn a_crowd_shares_what_there_is_for_slow_peers() {
+        let stock = Stock::new();
+        let mut shares = Vec::new();
+        let capacities = [MEDIUM, LARGE].map(|wanted| {
+            let mut last = 0;
+            for _ in 0..1000 {
+                let (mut buffer, mut share) = (stock.take(TINY), stock.share());
+                stock.enlarge(&mut buffer, &mut share, wanted);
+                shares.push(share);
+                last = buffer.capacity();
+            }
+            last
+        });
+        assert_eq!(capacities, [SMALL; 2]);
+        assert!(stock.shared.get() <= SHARED_BYTES_MAX);
+        shares.clear();
+        assert_eq!(stock.shared.get(), 0);
+        let (mut buffer, mut share) = (stock.take(TINY), stock.share());
+        stock.enlarge(&mut buffer, &mut share, LARGE);
+        assert_eq!((buffer.capacity(), share.bytes()), (LARGE, LARGE));
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! names, and takes its entry along.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -58,6 +60,8 @@ impl Late {
 /// and again from there.
 const SLOTS: u32 = 1024;
 const NONE: u32 = u32::MAX;
+/// Stands for the entry behind a client whose exchange waits in a queue.
+const QUEUE: u32 = NONE - 1;
 /// Clients that are usually looked at in one tick; more allocate, once.
 const GLANCE: usize = 1024;
 
@@ -90,7 +94,8 @@ struct Entry {
     deadline: u32,
     late: Late,
     expired: Option<Late>,
-    /// The entry of the connection to cut when this one is found gone, or `NONE`.
+    /// The entry of the connection to cut when this one is found gone; `QUEUE` where there is none
+    /// yet, `NONE` where nobody asks.
     behind: u32,
     /// The tick at which `behind` was set.
     guarded: u32,
@@ -151,9 +156,11 @@ impl Wheel {
     }
 
     /// Looks whether the clients for whom an answer has been awaited for a whole tick are still
-    /// there, and cuts the connection behind each that is not. Walks over all entries, flat in
-    /// memory, ten times a second; an exchange pays two stores for it.
-    pub(crate) fn look_for_gone(&self) {
+    /// there, and cuts the connection behind each that is not. Gives the entries of those whose
+    /// exchange waits in a queue. Walks over all entries, flat in memory, ten times a second; an
+    /// exchange pays two stores for it.
+    pub(crate) fn look_for_gone(&self) -> Vec<u32> {
+        let mut queued = Vec::new();
         let Inner {
             now,
             entries,
@@ -162,7 +169,7 @@ impl Wheel {
         } = &mut *self.inner.borrow_mut();
         let is_due = |entry: &&Entry| entry.behind != NONE && entry.guarded < *now;
         if !entries.iter().any(|entry| is_due(&entry)) {
-            return;
+            return queued;
         }
         let guarded = entries.iter().filter(is_due).map(|entry| entry.fd);
         let mut gone: Vec<_> = glance.gone(guarded).collect();
@@ -171,11 +178,16 @@ impl Wheel {
             let Entry { fd, behind, .. } = entries[index];
             if behind != NONE && gone.binary_search(&fd).is_ok() {
                 entries[index].expired = Some(Late::Gone);
+                if behind == QUEUE {
+                    queued.push(index as u32);
+                    continue;
+                }
                 let behind = &mut entries[behind as usize];
                 behind.expired = Some(Late::Gone);
                 fd::cut(behind.fd, Cut::Both);
             }
         }
+        queued
     }
 
     /// Cuts every upstream connection for whose answer a client waits: the drain is over, and that
@@ -184,12 +196,39 @@ impl Wheel {
         let entries = &mut self.inner.borrow_mut().entries;
         for index in 0..entries.len() {
             let behind = entries[index].behind;
-            if behind != NONE {
+            if behind < QUEUE {
                 let behind = &mut entries[behind as usize];
                 behind.expired = Some(Late::Drain);
                 fd::cut(behind.fd, Cut::Both);
             }
         }
+    }
+
+    /// Cuts up to `count` clients that are idle between two requests, as if their time were over,
+    /// those first for whom it would be first. One that has just sent something is not idle. Walks
+    /// over all entries. Returns how many were cut.
+    pub(crate) fn give_up_idle(&self, count: usize) -> usize {
+        if count == 0 {
+            return 0;
+        }
+        let entries = &mut self.inner.borrow_mut().entries;
+        let idle = |entry: &Entry| {
+            entry.fd != FREE && entry.late == Late::KeepAlive && entry.deadline != NONE
+        };
+        let clients = (0..).zip(&*entries).filter(|(_, entry)| idle(entry));
+        let clients = clients.map(|(index, entry)| Reverse((entry.deadline, index)));
+        let mut clients: BinaryHeap<Reverse<(u32, usize)>> = clients.collect();
+        let mut cut = 0;
+        while cut < count
+            && let Some(Reverse((_, index))) = clients.pop()
+        {
+            let entry = &mut entries[index];
+            if fd::is_quiet(entry.fd) {
+                entry.expire();
+                cut += 1;
+            }
+        }
+        cut
     }
 
     /// The shard's count of operations that were ready at once.
@@ -288,9 +327,7 @@ impl Inner {
         self.unpark(index);
         let entry = &mut self.entries[index as usize];
         if entry.deadline <= now {
-            entry.deadline = NONE;
-            entry.expired = Some(entry.late);
-            fd::cut(entry.fd, entry.late.cut());
+            entry.expire();
         } else if entry.deadline != NONE {
             self.park(index);
         }
@@ -329,6 +366,15 @@ impl Inner {
     }
 }
 
+impl Entry {
+    /// Its time is over.
+    fn expire(&mut self) {
+        self.deadline = NONE;
+        self.expired = Some(self.late);
+        fd::cut(self.fd, self.late.cut());
+    }
+}
+
 /// The deadline of one direction of one connection; it is gone with its watch.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -348,19 +394,38 @@ impl Watch {
         self.arm(Ticks(0), Late::Head);
     }
 
+    /// True exactly while there is a deadline.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.wheel.inner.borrow().entries[self.entry as usize].deadline != NONE
+    }
+
     /// From now on this connection is looked at: when it is gone, the one that `behind` watches is
     /// cut.
     pub(crate) fn guard(&self, behind: &Self) {
+        self.guard_entry(behind.entry);
+    }
+
+    fn guard_entry(&self, behind: u32) {
         let mut inner = self.wheel.inner.borrow_mut();
         let now = inner.now;
         let entry = &mut inner.entries[self.entry as usize];
-        entry.behind = behind.entry;
+        entry.behind = behind;
         entry.guarded = now;
+    }
+
+    /// As [`Watch::guard`], while there is no connection behind: the exchange waits in a queue.
+    pub(crate) fn guard_waiting(&self) {
+        self.guard_entry(QUEUE);
     }
 
     /// Ends what [`Watch::guard`] began; to be called before the watch behind dies.
     pub(crate) fn unguard(&self) {
         self.wheel.inner.borrow_mut().entries[self.entry as usize].behind = NONE;
+    }
+
+    /// Its entry in the wheel: no other watch has it while this one lives.
+    pub(crate) fn entry(&self) -> u32 {
+        self.entry
     }
 
     /// The shard's count of operations that were ready at once.
@@ -382,7 +447,7 @@ impl Drop for Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
 
@@ -438,6 +503,33 @@ mod tests {
         watch.arm(Ticks(5), Late::Response);
         wheel.advance(6);
         assert_eq!(watch.expired(), Some(Late::Response));
+    }
+
+    #[test]
+    fn the_idle_clients_that_were_quiet_for_longest_are_given_up_first() {
+        let wheel = Wheel::new();
+        let mut clients: Vec<_> = (0..5).map(|_| pair()).collect();
+        let watches: Vec<_> = clients
+            .iter()
+            .map(|(_, stream)| wheel.watch(stream.as_raw_fd()))
+            .collect();
+        // The last one is served, and the one before it has just sent its next request.
+        for (now, place) in (1..).zip([2, 0, 3, 1]) {
+            watches[place].arm(Ticks(100), Late::KeepAlive);
+            wheel.advance(now);
+        }
+        watches[4].arm(Ticks(1), Late::Response);
+        clients[3].0.write_all(b"GET").unwrap();
+        let given_up = |count| {
+            let cut = wheel.give_up_idle(count);
+            let is_cut = |place: &usize| watches[*place].expired() == Some(Late::KeepAlive);
+            (cut, (0..5).filter(is_cut).collect::<Vec<_>>())
+        };
+        assert_eq!(given_up(0), (0, vec![]));
+        assert_eq!(given_up(1), (1, vec![2]));
+        assert_eq!(given_up(9), (2, vec![0, 1, 2]));
+        assert_eq!(given_up(9), (0, vec![0, 1, 2]));
+        assert_eq!(clients[2].0.read(&mut [0]).unwrap(), 0);
     }
 
     proptest! {

@@ -10,25 +10,18 @@ use std::mem;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 
 use super::answer::reply;
-use super::buffer::{Buffer, LARGE, MEDIUM, TINY};
+use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
 use super::client::After;
 use super::deadline::Late;
 use super::io::{Incoming, Outgoing};
-use super::relay::{Broken, Delivered, Duplex, Reach};
+use super::relay::Delivered;
 use super::serve::Exchange;
 use crate::fault::Fault;
-use crate::fd::Cut;
-use crate::http::exchange::{client_connection, relays_interim, unchunk};
+use crate::http::exchange::{Progress, relays_interim, unchunk};
 use crate::http::framing::{Body, BodyLength, BodyLimits};
 use crate::http::head::{FieldSpace, HeadScan, Response};
 use crate::http::hop::{ClientConnection, ResponseHop, write_response};
 use crate::http::reply::write_reply;
-
-/// From so many exchanges under way on, the next ones await their answers with the least buffer, so
-/// that what is held meanwhile stays in the cache; a longer answer then takes a read more. At 1,000
-/// connections that costs less than full buffers, and less than waiting for readability without one
-/// (bench/README.md).
-const CROWD: u64 = 256;
 
 /// Interim responses of one exchange; an endpoint that sends more means harm.
 const INTERIMS_MAX: usize = 16;
@@ -51,11 +44,15 @@ pub(super) struct Down<'a, 'e, R, W> {
     exchange: &'a Exchange<'e>,
     from: Incoming<'a, R>,
     to: Outgoing<'a, W>,
-    duplex: &'a Duplex,
+    progress: &'a Progress,
     /// What came from the endpoint.
     inbox: Buffer,
+    /// What `inbox` takes of the memory for slow peers.
+    share: Share<'e>,
     /// The rewritten head, and what fits behind it; taken when there is a head.
     outbox: Buffer,
+    /// True exactly when the last read filled its buffer.
+    filled: bool,
 }
 
 impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
@@ -64,80 +61,69 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         exchange: &'a Exchange<'e>,
         from: Incoming<'a, R>,
         to: Outgoing<'a, W>,
-        duplex: &'a Duplex,
+        progress: &'a Progress,
     ) -> Self {
-        let crowded = CROWD <= exchange.shard.counters.upstreams_in_use.get();
-        let inbox = exchange
-            .shard
-            .stock
-            .take(if crowded { TINY } else { MEDIUM });
+        let shard = exchange.shard;
+        let crowded = shard.slots.is_crowded();
+        let inbox = shard.stock.take(if crowded { TINY } else { MEDIUM });
         Self {
             exchange,
             from,
             to,
-            duplex,
+            progress,
             inbox,
+            share: exchange.shard.stock.share(),
             outbox: Buffer::default(),
+            filled: false,
         }
     }
 
-    /// Delivers the endpoint's answer to the client: interim ones, the head, the body.
-    pub(super) async fn deliver(&mut self) -> Result<Delivered, Broken> {
-        let mut answer = self.receive_answer(Reach::Nothing).await?;
+    /// Delivers the endpoint's answer to the client: interim ones, the head, the body. How far it
+    /// came stands in the progress.
+    pub(super) async fn deliver(&mut self) -> Result<Delivered, Fault> {
+        let mut answer = self.receive_answer().await?;
         let mut interims = 0;
         while answer.interim {
             interims += 1;
             if INTERIMS_MAX < interims {
-                return Err(Broken {
-                    fault: Fault::ResponseInvalid,
-                    reach: Reach::Begun,
-                });
+                return Err(Fault::ResponseInvalid);
             }
             self.send_head().await?;
             self.exchange.timing.was_interim(!self.inbox.is_empty());
-            answer = self.receive_answer(Reach::Begun).await?;
+            answer = self.receive_answer().await?;
         }
-        self.duplex.answered.set(true);
         self.from.watch().disarm();
-        let first = self.take(&mut answer);
-        let first = first.map_err(|fault| Broken {
-            fault,
-            reach: Reach::Begun,
-        })?;
+        self.progress.answer_begins();
+        let first = self.take(&mut answer)?;
+        self.progress.answer_goes_out(answer.length, answer.unchunk);
         // Before the first byte goes out, so that a client that has its answer finds it counted.
         let Exchange {
             counters, endpoint, ..
         } = self.exchange;
         counters.count_forwarded(endpoint.get(), answer.status);
-        let reach = answer.reach();
-        self.relay(&mut answer, first).await.map_err(|fault| {
-            let fault = self.duplex.fault.get().unwrap_or(fault);
-            Broken { fault, reach }
-        })?;
+        self.relay(&mut answer, first).await?;
         Ok(answer.delivered(self.inbox.is_empty()))
     }
 
     /// Waits for a whole response head and rewrites it into the outbox.
-    async fn receive_answer(&mut self, reach: Reach) -> Result<Answer, Broken> {
+    async fn receive_answer(&mut self) -> Result<Answer, Fault> {
         let limits = self.exchange.service.response_head;
-        let broken = |fault| Broken { fault, reach };
         let mut scan = HeadScan::response();
         loop {
             if !self.inbox.is_empty() {
                 let end = scan.find_end(self.inbox.filled(), &limits);
-                let end = end.map_err(|error| broken(error.response_fault()))?;
-                if let Some(length) = end {
-                    return self.understand(length).map_err(broken);
+                if let Some(length) = end.map_err(|error| error.response_fault())? {
+                    return self.understand(length);
                 }
             }
-            self.promote();
+            // A head that fills the buffer of a crowd goes on in a larger one.
+            self.exchange.shard.stock.promote(&mut self.inbox);
             if !self.inbox.make_room(limits.bytes_max) {
-                return Err(broken(Fault::ResponseHeadTooLarge));
+                return Err(Fault::ResponseHeadTooLarge);
             }
             if !matches!(self.read().await, Ok(1..)) {
-                let begun = !self.inbox.is_empty() || reach == Reach::Begun;
-                let fault = upstream_fault(self.from.cut_for(), begun);
-                return Err(broken(self.duplex.fault.get().unwrap_or(fault)));
+                let begun = !self.inbox.is_empty() || self.progress.is_begun();
+                return Err(upstream_fault(self.from.cut_for(), begun));
             }
         }
     }
@@ -152,6 +138,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             facts,
             ..
         } = self.exchange;
+        let progress = self.progress;
         let mut space = FieldSpace::new();
         let head = &self.inbox.filled()[..length];
         let response = Response::parse(head, &service.response_head, &mut space, facts.head_method)
@@ -168,7 +155,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             length: response.body,
             body,
             unchunk: unchunk(facts.minor, response.body),
-            connection: client_connection(facts, response.body, shard.is_draining()),
+            connection: progress.client_connection(facts, response.body, shard.is_draining()),
         };
         let name = &service.endpoints[self.exchange.endpoint.get()].name;
         let hop = ResponseHop {
@@ -185,7 +172,8 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         if self.outbox.capacity() == 0 {
             self.outbox = shard.stock.take(MEDIUM);
         }
-        if !answer.interim || relays_interim(facts.minor) {
+        let relayed = !answer.interim || progress.interim(answer.status);
+        if relayed && (!answer.interim || relays_interim(facts.minor)) {
             write_response(self.outbox.tail(), &response, &hop);
         }
         self.inbox.consume(length);
@@ -203,6 +191,11 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         self.inbox.consume(joined);
         here.send -= joined;
         self.send_head().await?;
+        let shard = self.exchange.shard;
+        if !answer.body.is_done() {
+            // The client may be slow: what it need not hold goes to the next one.
+            shard.stock.put(mem::take(&mut self.outbox));
+        }
         loop {
             if 0 < here.send {
                 self.inbox.send_first(here.send);
@@ -213,7 +206,8 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             if answer.body.is_done() {
                 return self.send_trailers(answer).await;
             }
-            self.enlarge(answer.body.remaining());
+            let filled = mem::take(&mut self.filled);
+            self.enlarge(answer.body.remaining(), filled);
             let receive_idle = self.exchange.service.timeouts.receive_idle;
             self.from.watch().arm(receive_idle, Late::ResponseBody);
             let read = self.read().await;
@@ -252,7 +246,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
     /// close could be its end and it was the endpoint who closed.
     fn end_of_body(&self, read: &io::Result<usize>, answer: &mut Answer) -> Result<(), Fault> {
         let cut = self.from.cut_for();
-        let by_us = cut.is_some() || self.duplex.fault.get().is_some();
+        let by_us = cut.is_some() || self.progress.is_failed();
         if read.is_ok() && !by_us && answer.body.end().is_ok() {
             self.exchange.timing.answer_read();
             return Ok(());
@@ -272,6 +266,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             None => shard.clock.ready_at(turn),
         };
         self.inbox = back;
+        self.filled = self.inbox.room() == 0;
         let count = read?;
         if 0 < count {
             timing.answer_part_read(at);
@@ -320,37 +315,16 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         let _gone = self.send_head().await;
     }
 
-    /// A head that fills the buffer of a crowd goes on in one of the usual class.
-    fn promote(&mut self) {
-        if self.inbox.room() == 0 && self.inbox.capacity() < MEDIUM {
-            let mut larger = self.exchange.shard.stock.take(MEDIUM);
-            larger.tail().extend_from_slice(self.inbox.filled());
-            self.exchange
-                .shard
-                .stock
-                .put(mem::replace(&mut self.inbox, larger));
-        }
-    }
-
-    /// Gives a body of which much is left, or nobody knows how much, the largest buffer, and no
-    /// body the least.
-    fn enlarge(&mut self, remaining: Option<u64>) {
-        let long = remaining.is_none_or(|left| MEDIUM as u64 <= left);
-        let class = if long { LARGE } else { MEDIUM };
-        if self.inbox.is_empty() && self.inbox.capacity() < class {
-            let stock = &self.exchange.shard.stock;
-            stock.put(mem::replace(&mut self.inbox, stock.take(class)));
-        }
-    }
-
-    /// Ends the endpoint's connection at once.
-    pub(super) fn cut_endpoint(&self) {
-        self.from.cut(Cut::Both);
-    }
-
-    /// Ends our side of the client's connection: it learns of the end while it still sends.
-    pub(super) fn end_client(&self) {
-        self.to.cut(Cut::Writing);
+    /// Gives a body of which much is left the largest buffer, as far as there is room for slow
+    /// clients; one of which nobody knows how much is left, when it `filled` the last one.
+    fn enlarge(&mut self, remaining: Option<u64>, filled: bool) {
+        let long = remaining.map_or(filled, |left| MEDIUM as u64 <= left);
+        let stock = &self.exchange.shard.stock;
+        stock.enlarge(
+            &mut self.inbox,
+            &mut self.share,
+            if long { LARGE } else { MEDIUM },
+        );
     }
 }
 
@@ -400,15 +374,6 @@ impl Answer {
                 ClientConnection::KeepAlive => After::KeepAlive,
                 ClientConnection::Close => After::Close,
             },
-        }
-    }
-
-    /// What the client has seen once a part of this answer has gone out.
-    fn reach(&self) -> Reach {
-        if self.unchunk || self.length == BodyLength::UntilClose {
-            Reach::Unmarked
-        } else {
-            Reach::Part
         }
     }
 }

@@ -16,7 +16,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use std::{cell::Cell, cell::RefCell};
 
-use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::io::{
+    AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller, OwnedReadHalf,
+    OwnedWriteHalf, Splitable,
+};
 use monoio::net::TcpStream;
 
 use super::buffer::Buffer;
@@ -44,7 +47,6 @@ pub(crate) struct Incoming<'a, T> {
     watch: &'a Watch,
     /// The other direction's deadline.
     other: &'a Watch,
-    fd: RawFd,
 }
 
 /// The direction that we write, and its deadline.
@@ -111,6 +113,11 @@ impl Stream {
         &self.reading
     }
 
+    /// The deadline of what we write.
+    pub(crate) fn writing(&self) -> &Watch {
+        &self.writing
+    }
+
     /// Why the connection was cut, in whichever direction it was late; `None` when what ended it
     /// was the other side.
     pub(crate) fn cut_for(&self) -> Option<Late> {
@@ -131,7 +138,6 @@ impl Stream {
             io: self.tcp.as_mut().expect(WHOLE),
             watch: &self.reading,
             other: &self.writing,
-            fd: self.fd,
         }
     }
 
@@ -163,7 +169,6 @@ impl Stream {
             io: half,
             watch: &self.reading,
             other: &self.writing,
-            fd: self.fd,
         }
     }
 
@@ -180,7 +185,8 @@ impl Stream {
 impl<T: AsyncReadRent> Incoming<'_, T> {
     /// Reads once, behind what `buffer` holds; 0 is the end.
     pub(crate) async fn read(&mut self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        noting(self.watch.turns(), self.io.read(buffer)).await
+        let read = pin!(self.io.read(buffer));
+        noting(self.watch.turns(), read).await
     }
 
     /// As [`Incoming::read`], with the deadline set before and taken away after.
@@ -206,11 +212,45 @@ impl<T: AsyncReadRent> Incoming<'_, T> {
     pub(crate) fn cut_for(&self) -> Option<Late> {
         self.watch.expired().or_else(|| self.other.expired())
     }
+}
 
-    /// Ends directions of this connection at once.
-    pub(crate) fn cut(&self, directions: Cut) {
-        fd::cut(self.fd, directions);
+impl<T: CancelableAsyncReadRent> Incoming<'_, T> {
+    /// As [`Incoming::read`], unless it is called off: then it ends at once, with what had come by
+    /// then or with an error of its own ([`is_called_off`]). No byte is lost. Allocates.
+    pub(crate) async fn read_unless(
+        &mut self,
+        buffer: Buffer,
+        calling_off: &CallOff,
+    ) -> (io::Result<usize>, Buffer) {
+        let handle = calling_off.canceller.borrow().handle();
+        self.io.cancelable_read(buffer, handle).await
     }
+}
+
+/// Calls off a read that is under way, whose completion is still awaited: its buffer is in use
+/// until then.
+#[derive(Default)]
+pub(crate) struct CallOff {
+    canceller: RefCell<Canceller>,
+}
+
+impl CallOff {
+    /// Calls off what is under way.
+    pub(crate) fn call_off(&self) {
+        self.canceller
+            .replace_with(|canceller| std::mem::take(canceller).cancel());
+    }
+}
+
+impl std::fmt::Debug for CallOff {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("CallOff").finish_non_exhaustive()
+    }
+}
+
+/// True exactly when a read ended with `error` because it was called off.
+pub(crate) fn is_called_off(error: &io::Error) -> bool {
+    fd::is_canceled(error)
 }
 
 impl<T: AsyncWriteRent> Outgoing<'_, T> {
@@ -224,7 +264,7 @@ impl<T: AsyncWriteRent> Outgoing<'_, T> {
     ) -> (io::Result<()>, Buffer) {
         while 0 < buffer.unsent() {
             self.watch.arm(ticks, late);
-            let write = self.io.write(buffer);
+            let write = pin!(self.io.write(buffer));
             let (written, back) = noting(self.watch.turns(), write).await;
             buffer = back;
             match written {
@@ -342,9 +382,11 @@ pub(crate) struct Panicked;
 
 /// Runs one operation and counts it in `turns` if it was ready at once, as on epoll it may be: then
 /// the shard's other tasks have had no turn. Where it has to wait, they have.
-async fn noting<T>(turns: &Cell<u32>, operation: impl Future<Output = T>) -> T {
-    let mut operation = pin!(operation);
-    poll_fn(|context| {
+fn noting<T>(
+    turns: &Cell<u32>,
+    mut operation: Pin<&mut impl Future<Output = T>>,
+) -> impl Future<Output = T> {
+    poll_fn(move |context| {
         let polled = operation.as_mut().poll(context);
         turns.set(if polled.is_pending() {
             0
@@ -353,17 +395,16 @@ async fn noting<T>(turns: &Cell<u32>, operation: impl Future<Output = T>) -> T {
         });
         polled
     })
-    .await
 }
 
-/// Runs both futures to their ends, in one task.
-pub(crate) async fn both<A, B>(
-    first: impl Future<Output = A>,
-    second: impl Future<Output = B>,
-) -> (A, B) {
-    let (mut first, mut second) = (pin!(first), pin!(second));
+/// Runs both futures to their ends, in one task. Futures are pinned by the caller here and below:
+/// as an argument of an async function one would be held twice.
+pub(crate) fn both<A, B>(
+    mut first: Pin<&mut impl Future<Output = A>>,
+    mut second: Pin<&mut impl Future<Output = B>>,
+) -> impl Future<Output = (A, B)> {
     let (mut first_output, mut second_output) = (None, None);
-    poll_fn(|context| {
+    poll_fn(move |context| {
         poll_into(first.as_mut(), &mut first_output, context);
         poll_into(second.as_mut(), &mut second_output, context);
         match (first_output.take(), second_output.take()) {
@@ -374,7 +415,6 @@ pub(crate) async fn both<A, B>(
             }
         }
     })
-    .await
 }
 
 fn poll_into<T>(
@@ -387,6 +427,22 @@ fn poll_into<T>(
     {
         *output = Some(ready);
     }
+}
+
+/// Runs `main` to its end, and `aside` beside it for as long; only for one that loses nothing when
+/// it is dropped.
+pub(crate) fn beside<T>(
+    mut main: Pin<&mut impl Future<Output = T>>,
+    mut aside: Pin<Box<impl Future<Output = ()>>>,
+) -> impl Future<Output = T> {
+    let mut is_over = false;
+    poll_fn(move |context| {
+        let polled = main.as_mut().poll(context);
+        if polled.is_pending() && !is_over {
+            is_over = aside.as_mut().poll(context).is_ready();
+        }
+        polled
+    })
 }
 
 /// Waits for whichever comes first and drops the other; only for waits that lose nothing by that.

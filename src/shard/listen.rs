@@ -1,5 +1,5 @@
-//! One accept loop: lets clients in up to the limits, sheds those over them, and rests when the
-//! process has no descriptor left.
+//! One accept loop: lets clients in up to the limits, sheds those over them, and, when the process
+//! has no descriptor left, gives up idle connections for them; with none left of these, it rests.
 //!
 //! The plan is looked at after every wake. When it does not serve any more, what is queued is let
 //! in once more and the socket is let go: the last holder's close resets whoever is still queued,
@@ -57,6 +57,8 @@ pub(super) async fn listen(shard: Rc<Shard>, listener: usize, socket: Listening)
 
 async fn accept_loop(shard: &Rc<Shard>, listener: usize, socket: &Listening) {
     let mut backoff = BACKOFF;
+    // How many idle connections are given up the next time that descriptors have run out.
+    let mut give_up = 1;
     loop {
         if !shard.current.borrow().is_draining() {
             either(socket.readable(), shard.changed.rung()).await;
@@ -64,14 +66,19 @@ async fn accept_loop(shard: &Rc<Shard>, listener: usize, socket: &Listening) {
         }
         match wake(shard, listener, socket) {
             Wake::Empty if shard.current.borrow().is_draining() => return,
-            Wake::Empty => backoff = BACKOFF,
+            Wake::Empty => (backoff, give_up) = (BACKOFF, 1),
             Wake::Share => {
-                backoff = BACKOFF;
+                (backoff, give_up) = (BACKOFF, 1);
                 sleep(TURN).await;
             }
             Wake::Failed(error) => {
                 let errno = error.raw_os_error().unwrap_or(0);
                 shard.counters.accept_failures.add(1);
+                if fd::is_out_of_descriptors(&error) && shard.give_up_idle(give_up).await {
+                    // Nobody knows how many wait: each look at all that is idle finds more.
+                    give_up = (2 * give_up).min(WAKE_MAX);
+                    continue;
+                }
                 shard.notify(Notice::AcceptFailed { listener, errno });
                 // The socket stays readable: without a rest this would be a busy loop.
                 sleep(backoff).await;

@@ -5,8 +5,8 @@
 //! `client` lives between two requests, `serve` is one exchange top to bottom, `upstream` finds a
 //! connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways,
 //! `answer` is ringmain's own, `linger` a close that loses nothing. Below them the shard's own
-//! parts: `pool`, `deadline`, `buffer`, `slots`, `clock`, `timing`, `tallies`; at the edge `io` and
-//! `driver`, the only modules that know the runtime.
+//! parts: `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`, `clock`, `timing`,
+//! `tallies`; at the edge `io` and `driver`, the only modules that know the runtime.
 
 mod answer;
 mod client;
@@ -22,7 +22,9 @@ mod upstream;
 mod buffer;
 mod clock;
 mod deadline;
+mod descriptors;
 mod pool;
+mod queue;
 mod slots;
 mod tallies;
 mod timing;

@@ -1,48 +1,25 @@
 //! One try of an exchange on one upstream connection: the request goes up, the answer comes down.
 //!
 //! Where the request is whole, it is sent and then only the way down is run. Otherwise both ways
-//! run in one task and tell each other how they ended through [`Duplex`]; neither is dropped
+//! run in one task and tell each other how far they are through [`Progress`]; neither is dropped
 //! halfway, the connections are cut instead and both run out.
 
-use std::cell::Cell;
 use std::mem;
+use std::pin::pin;
 
 use super::buffer::Buffer;
 use super::client::{After, Client};
 use super::deadline::Late;
 use super::deliver::{Down, upstream_fault};
-use super::io::both;
+use super::io::{CallOff, ReadHalf, Stream, WriteHalf, beside, both, sleep};
 use super::linger::LINGER;
 use super::serve::{Exchange, Order};
 use super::upload::Up;
-use super::upstream::Link;
+use super::upstream::{Link, Tries};
 use crate::fault::Fault;
 use crate::fd::{self, Cut};
-
-/// An exchange that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Broken {
-    /// Why.
-    pub(super) fault: Fault,
-    /// What the client has seen by then.
-    pub(super) reach: Reach,
-}
-
-/// How much of an answer has gone to the client of a failed exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// Nothing: it can still be answered, and the request sent once more.
-    Nothing,
-    /// Interim responses at most, of an endpoint that has begun an answer: it can still be
-    /// answered.
-    Begun,
-    /// Part of an endpoint's answer, whose framing shows that it is not whole.
-    Part,
-    /// Part of an endpoint's answer that only the close ends.
-    Unmarked,
-    /// An answer of ringmain's own.
-    OwnAnswer,
-}
+use crate::http::exchange::{Broken, Progress, Reach};
+use crate::plan::TICK;
 
 /// An exchange that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,39 +30,6 @@ pub(super) struct Delivered {
     pub(super) suspect: bool,
     /// What becomes of the client's connection.
     pub(super) after: After,
-}
-
-impl Broken {
-    const fn new(fault: Fault) -> Self {
-        Self {
-            fault,
-            reach: Reach::Nothing,
-        }
-    }
-}
-
-impl From<Fault> for Broken {
-    fn from(fault: Fault) -> Self {
-        Self::new(fault)
-    }
-}
-
-/// How the two directions of one exchange tell each other what happened.
-#[derive(Debug, Default)]
-pub(super) struct Duplex {
-    /// A fault that the way up found; it also cuts the upstream connection, so that the way down
-    /// notices.
-    pub(super) fault: Cell<Option<Fault>>,
-    /// The request is whole and all of it went to the endpoint.
-    pub(super) uploaded: Cell<bool>,
-    /// The response's head has come.
-    pub(super) answered: Cell<bool>,
-    /// The answer was delivered to its end.
-    pub(super) ended: Cell<bool>,
-    /// There will be no answer, or no more of it: what the client still sends is read away.
-    pub(super) over: Cell<bool>,
-    /// The client must be told by a reset that its answer is not whole: nothing more is read.
-    pub(super) lost: Cell<bool>,
 }
 
 /// Sends a request that is whole and delivers its answer.
@@ -109,101 +53,186 @@ pub(super) async fn one_way(
     let wait = exchange.timing.done(asked);
     *outbox = back;
     if sent.is_err() {
-        return Err(Broken::new(upstream_fault(link.stream.cut_for(), false)));
+        return Err(upstream_fault(link.stream.cut_for(), false).into());
     }
     exchange.timing.request_part_sent(wait);
     exchange.timing.request_sent();
     link.stream.reading().arm(timeouts.response, Late::Response);
-    let duplex = Duplex::default();
-    duplex.uploaded.set(true);
-    Down::new(
+    let progress = Progress::new(true, false);
+    let delivered = Down::new(
         exchange,
         link.stream.incoming(),
         client.stream.outgoing(),
-        &duplex,
+        &progress,
     )
     .deliver()
-    .await
+    .await;
+    delivered.map_err(|fault| progress.broken(fault))
 }
 
 /// Sends a request while its body still comes, and delivers its answer, which may come before that
-/// body has ended.
-pub(super) async fn both_ways(
-    exchange: &Exchange<'_>,
+/// body has ended. `tries` says whether a connection that dies may be replaced.
+pub(super) async fn both_ways<'e>(
+    exchange: &Exchange<'e>,
     link: &mut Link<'_>,
     client: &mut Client,
-    inbox: &mut Buffer,
-    order: &mut Order,
+    (inbox, order): (&mut Buffer, &mut Order<'e>),
+    tries: &Tries,
 ) -> Result<Delivered, Broken> {
-    let duplex = Duplex::default();
+    let progress = Progress::new(false, order.is_withheld());
+    if order.told {
+        progress.continue_said();
+    }
+    if !order.is_kept() {
+        progress.request_not_kept();
+    }
     let (mut client_read, mut client_write) = client.stream.divide();
     let (mut link_read, mut link_write) = link.stream.divide();
-    let up = async {
-        let from = client.stream.incoming_half(&mut client_read);
-        let to = link.stream.outgoing_half(&mut link_write);
-        let mut up = Up {
-            exchange,
-            from,
-            to,
-            inbox,
-            order,
-            duplex: &duplex,
-        };
-        up.upload().await;
-        if duplex.uploaded.get() && !duplex.answered.get() {
-            let response = exchange.service.timeouts.response;
-            link.stream.reading().arm(response, Late::Response);
-        }
+    let ways = Ways {
+        exchange,
+        client: &client.stream,
+        endpoint: &link.stream,
+        progress: &progress,
+        calling_off: CallOff::default(),
+        replay: (tries, link.reused),
     };
-    let down = async {
-        let from = link.stream.incoming_half(&mut link_read);
-        let to = client.stream.outgoing_half(&mut client_write);
-        let mut down = Down::new(exchange, from, to, &duplex);
-        let mut delivered = down.deliver().await;
-        match &mut delivered {
-            Ok(delivered) => {
-                duplex.ended.set(true);
-                // It has its answer; how its body ends is found out by reading it.
-                client.stream.reading().unguard();
-                // What comes while the connection is still in use is not looked for by the answer.
-                delivered.suspect |= !duplex.uploaded.get();
-                if !duplex.uploaded.get() && delivered.after == After::Close {
-                    // So that the client learns of the end while it still sends.
-                    down.end_client();
-                }
-            }
-            Err(broken) => {
-                if matches!(broken.reach, Reach::Nothing | Reach::Begun)
-                    && !broken.fault.is_unanswerable()
-                {
-                    exchange.count_own_answer(broken.fault);
-                    down.own_answer(broken.fault).await;
-                    broken.reach = Reach::OwnAnswer;
-                }
-                duplex.over.set(true);
-                down.cut_endpoint();
-                if broken.reach == Reach::Unmarked {
-                    // A FIN of ours would end the answer.
-                    duplex.lost.set(true);
-                    fd::cut(client.stream.fd(), Cut::Reading);
-                } else if !duplex.uploaded.get() {
-                    down.end_client();
-                    client.stream.reading().arm(LINGER, Late::Linger);
-                }
-            }
-        }
+    let delivered = {
+        let up = pin!(ways.up((&mut client_read, &mut link_write), inbox, order));
+        let down = pin!(ways.down((&mut link_read, &mut client_write)));
+        let both = pin!(both(up, down));
+        let ((), delivered) = if progress.is_withheld() {
+            beside(both, Box::pin(ways.say_continue())).await
+        } else {
+            both.await
+        };
         delivered
     };
-    let ((), delivered) = both(up, down).await;
     client.stream.unite(client_read, client_write);
     link.stream.unite(link_read, link_write);
-    delivered.map(|delivered| Delivered {
-        reusable: delivered.reusable && duplex.uploaded.get(),
-        suspect: delivered.suspect,
+    order.told = progress.has_said_continue();
+    let delivered = delivered.map_err(|fault| progress.broken(fault))?;
+    Ok(Delivered {
+        reusable: delivered.reusable && progress.endpoint_in_step(),
         after: if order.body.is_done() {
             delivered.after
         } else {
             After::Close
         },
+        ..delivered
     })
 }
+
+/// The two ways of one try, between a client and an endpoint.
+#[derive(Debug)]
+struct Ways<'a, 'e> {
+    exchange: &'a Exchange<'e>,
+    client: &'a Stream,
+    endpoint: &'a Stream,
+    progress: &'a Progress,
+    /// Of the way up.
+    calling_off: CallOff,
+    /// Whether there may be another try, and whether this one's connection was used before.
+    replay: (&'a Tries, bool),
+}
+
+impl<'e> Ways<'_, 'e> {
+    /// From the client to the endpoint.
+    async fn up(
+        &self,
+        (from, to): (&mut ReadHalf, &mut WriteHalf),
+        inbox: &mut Buffer,
+        order: &mut Order<'e>,
+    ) {
+        let halves = (
+            self.client.incoming_half(from),
+            self.endpoint.outgoing_half(to),
+        );
+        let state = (self.progress, &self.calling_off);
+        Up::new(self.exchange, halves, inbox, order, state)
+            .upload()
+            .await;
+        if self.progress.is_sent() && !self.progress.is_answered() {
+            let response = self.exchange.service.timeouts.response;
+            self.endpoint.reading().arm(response, Late::Response);
+        }
+    }
+
+    /// From the endpoint to the client.
+    async fn down(&self, (from, to): (&mut ReadHalf, &mut WriteHalf)) -> Result<Delivered, Fault> {
+        let from = self.endpoint.incoming_half(from);
+        let to = self.client.outgoing_half(to);
+        let mut down = Down::new(self.exchange, from, to, self.progress);
+        let delivered = down.deliver().await;
+        match &delivered {
+            Ok(delivered) => self.delivered(delivered),
+            Err(fault) => {
+                let broken = self.progress.broken(*fault);
+                if self.is_replayed(&broken) {
+                    self.progress.answer_lost();
+                    self.calling_off.call_off();
+                } else {
+                    self.tell(&mut down, broken).await;
+                }
+                fd::cut(self.endpoint.fd(), Cut::Both);
+            }
+        }
+        delivered
+    }
+
+    /// The client has its answer.
+    fn delivered(&self, delivered: &Delivered) {
+        self.progress.answer_ends();
+        // How the body ends is found out by reading it.
+        self.client.reading().unguard();
+        if !self.progress.is_sent() && delivered.after == After::Close {
+            // So that the client learns of the end while it still sends.
+            fd::cut(self.client.fd(), Cut::Writing);
+        }
+    }
+
+    fn is_replayed(&self, broken: &Broken) -> bool {
+        let (tries, reused) = self.replay;
+        self.progress.is_kept() && tries.would_replay(self.exchange, broken, reused)
+    }
+
+    /// Tells the client that there will be no answer, or no more of it.
+    async fn tell(
+        &self,
+        down: &mut Down<'_, 'e, ReadHalf, WriteHalf>,
+        Broken { fault, mut reach }: Broken,
+    ) {
+        let silent = matches!(reach, Reach::Nothing | Reach::Begun);
+        if silent && !fault.is_unanswerable() {
+            self.exchange.count_own_answer(fault);
+            down.own_answer(fault).await;
+            reach = Reach::OwnAnswer;
+        }
+        self.progress.answer_fails(reach);
+        if reach == Reach::Unmarked {
+            // A FIN of ours would end the answer.
+            fd::cut(self.client.fd(), Cut::Reading);
+        } else if !self.progress.is_sent() {
+            fd::cut(self.client.fd(), Cut::Writing);
+            self.client.reading().arm(LINGER, Late::Linger);
+        }
+    }
+
+    /// Tells a client that waits for `100 Continue` to go on when the endpoint has said nothing for
+    /// the time that it has. RFC 9110 section 10.1.1 lets a proxy do that where it takes the next
+    /// recipient for one that does not know the expectation, and that silence is what tells.
+    async fn say_continue(&self) {
+        let mut left = self.exchange.service.timeouts.until_continued.0;
+        while self.progress.is_withheld() {
+            let is_free = left == 0 && !self.client.writing().is_armed();
+            if is_free && fd::send_now(self.client.fd(), CONTINUE) {
+                return self.progress.continue_said();
+            }
+            // The tick is as fine as the timeout; and only few wait.
+            sleep(TICK).await;
+            left = left.saturating_sub(1);
+        }
+    }
+}
+
+/// RFC 9110 section 15.2.1.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::buffer::Stock;
 use super::clock::Clock;
 use super::deadline::{Late, Wheel};
+use super::descriptors::GivenUp;
 use super::driver::{AnyRuntime, DriverChoice, DriverKind};
 use super::io::{Bell, Caught, Listening, Pause, sleep, spawn};
 use super::pool::Pool;
@@ -100,12 +101,14 @@ impl Shard {
         let counters = Arc::clone(door.counters());
         let tallies = Tallies::default();
         let current = Current::new(posted, door.shard(), None, &tallies, &mut generator);
+        let pool = Pool::default();
+        pool.adopt(current.plan());
         Self {
             clock: Rc::new(Clock::start()),
             wheel: Wheel::new(),
             stock: Stock::new(),
             slots: Slots::default(),
-            pool: Pool::default(),
+            pool,
             pause: Pause::default(),
             generator: RefCell::new(generator),
             current: RefCell::new(Rc::new(current)),
@@ -174,11 +177,15 @@ impl Shard {
         let mut swept = self.clock.tick();
         let mut counted = (Duration::ZERO, Duration::ZERO);
         let mut ended_at = None;
+        let mut given_up = GivenUp::default();
         loop {
             sleep(TICK).await;
             let now = self.clock.advance();
             self.wheel.advance(now);
-            self.wheel.look_for_gone();
+            let gone = self.wheel.look_for_gone();
+            if 0 < self.counters.exchanges_waiting.get() {
+                self.pool.end_waits(now, &gone);
+            }
             self.look_at_door();
             self.hand_over();
             self.count_time(&mut counted);
@@ -186,9 +193,11 @@ impl Shard {
                 swept = now;
                 self.counters.upstreams_idle.sub(self.pool.sweep(now));
                 self.warn_of_not_found();
+                self.warn_of_given_up(&mut given_up);
             }
             let life = self.current.borrow().plan().life;
             if life == Life::Ended {
+                self.pool.end_all_waits();
                 let since = *ended_at.get_or_insert(now);
                 if since == now {
                     self.wheel.cut_behind();
@@ -221,6 +230,7 @@ impl Shard {
             self.wheel.hasten(Late::KeepAlive, QUIET);
             self.wheel.hasten(Late::Head, QUIET);
         }
+        self.pool.adopt(current.plan());
         *self.current.borrow_mut() = Rc::new(current);
         self.adopted();
         self.changed.ring();
@@ -300,12 +310,16 @@ mod tests {
                 response: ticks,
                 send_idle: ticks,
                 receive_idle: ticks,
+                until_continued: ticks,
             },
             pool: PoolLimits {
                 idle_max: 4,
                 idle: ticks,
+                shard_connections_max: None,
+                queue: Ticks(0),
             },
             attempts_max: 0,
+            replayed_bytes_max: 65536,
             response_head: HeadLimits {
                 bytes_max: 4096,
                 fields_max: 50,

@@ -11,10 +11,10 @@ use std::cell::{Cell, RefMut};
 use std::mem;
 
 use super::answer::Answer;
-use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, TINY};
+use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, Share, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
-use super::relay::{self, Broken, Reach};
+use super::relay;
 use super::tallies::ServiceTally;
 use super::timing::Timing;
 use super::upstream::{self, Tries};
@@ -22,7 +22,7 @@ use super::{Current, Shard};
 use crate::balance::{self, Picker};
 use crate::fault::Fault;
 use crate::fd;
-use crate::http::exchange::RequestFacts;
+use crate::http::exchange::{Broken, Reach, RequestFacts};
 use crate::http::framing::{Body, BodyLimits, FramingError};
 use crate::http::head::{FieldSpace, HeadLimits, HeadScan, Request};
 use crate::http::hop::{RequestHop, write_request};
@@ -47,13 +47,22 @@ pub(super) struct Exchange<'a> {
 
 /// A request that was understood: where it goes, and what is sent there.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct Order<'a> {
     service: ServiceIndex,
     facts: RequestFacts,
-    /// The rewritten head and what was already here of the body.
+    /// The rewritten head and what was already here of the body; what comes later of it too, as
+    /// long as all of it is kept.
     pub(super) outbox: Buffer,
-    /// The framing of the body, past what is in `outbox`.
+    /// The framing of the body, past what has come of it.
     pub(super) body: Body,
+    /// How many bytes of the body, framing included, have come.
+    body_bytes: usize,
+    /// What is kept of them, besides what came with the head; `None` where not all is.
+    kept: Option<Share<'a>>,
+    /// The most that is kept.
+    kept_max: usize,
+    /// Its client was told by ringmain to go on.
+    pub(super) told: bool,
 }
 
 /// A request that is answered by ringmain itself.
@@ -117,7 +126,8 @@ async fn receive_head(
     let limits = head_limits(listener);
     let mut scan = HeadScan::request();
     if inbox.capacity() == 0 {
-        *inbox = shard.stock.take(SMALL);
+        let crowded = shard.slots.is_crowded();
+        *inbox = shard.stock.take(if crowded { TINY } else { SMALL });
     }
     loop {
         if !inbox.is_empty() {
@@ -127,6 +137,7 @@ async fn receive_head(
             }
             client.head_begun(shard.patience(listener.timeouts.head));
         }
+        shard.stock.promote(inbox);
         if !inbox.make_room(limits.bytes_max) {
             return Err(Fault::RequestHeadTooLarge);
         }
@@ -173,13 +184,13 @@ fn without_head(shard: &Shard, client: &Client, inbox: &Buffer) -> Result<Option
 
 /// Understands the head of `length` bytes at the front of `inbox`: its framing, its service, what
 /// is sent on. Takes what is here of this request out of `inbox`.
-fn order(
-    shard: &Shard,
+fn order<'a>(
+    shard: &'a Shard,
     current: &Current,
     client: &Client,
     inbox: &mut Buffer,
     length: usize,
-) -> Result<Order, Refusal> {
+) -> Result<Order<'a>, Refusal> {
     let listener = &current.plan().listeners[client.listener];
     let (head, rest) = inbox.filled().split_at(length);
     let mut space = FieldSpace::new();
@@ -224,12 +235,20 @@ fn order(
     };
     inbox.consume(length + here.taken);
     match ordered {
-        Ok((service, outbox)) => Ok(Order {
-            service,
-            facts,
-            outbox,
-            body,
-        }),
+        Ok((service, outbox)) => {
+            let kept_max = current.plan().service(service).replayed_bytes_max;
+            let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
+            Ok(Order {
+                service,
+                facts,
+                outbox,
+                body,
+                body_bytes: here.taken,
+                kept: replayable.then(|| shard.stock.share()),
+                kept_max,
+                told: false,
+            })
+        }
         Err(fault) => Err(Refusal {
             fault,
             service,
@@ -260,18 +279,19 @@ fn route(current: &Current, listener: &Listener, request: &Request<'_>) -> Optio
 }
 
 /// Reaches an endpoint and delivers its answer; tries again where that is safe.
-async fn forward(
-    exchange: &Exchange<'_>,
+async fn forward<'e>(
+    exchange: &Exchange<'e>,
     client: &mut Client,
     inbox: &mut Buffer,
-    order: &mut Order,
+    order: &mut Order<'e>,
 ) -> Result<After, Broken> {
     exchange.counters.exchanges.add(1);
     exchange.shard.counters.exchanges.add(1);
     let _panic = CountsPanic(exchange.counters);
-    let mut tries = Tries::new(exchange.service.attempts_max, order.is_at_hand());
+    let mut tries = Tries::new(exchange.service.attempts_max);
     loop {
-        let mut link = upstream::reach(exchange, &mut tries).await?;
+        let replayable = order.is_kept();
+        let mut link = upstream::reach(exchange, client, &mut tries, replayable).await?;
         order.outbox.rewind();
         // A client's reset while nothing is read from it or written to it would not be noticed.
         client.stream.reading().guard(link.stream.reading());
@@ -279,7 +299,11 @@ async fn forward(
             relay::one_way(exchange, &mut link, client, &mut order.outbox).await
         } else {
             // Rare, and its state is large: in a box of its own it is not part of every exchange.
-            Box::pin(relay::both_ways(exchange, &mut link, client, inbox, order)).await
+            let request = (&mut *inbox, &mut *order);
+            Box::pin(relay::both_ways(
+                exchange, &mut link, client, request, &tries,
+            ))
+            .await
         };
         client.stream.reading().unguard();
         exchange.record_try();
@@ -291,7 +315,7 @@ async fn forward(
                 }
                 return Ok(delivered.after);
             }
-            Err(broken) if tries.may_replay(exchange, &broken, &link) => {}
+            Err(broken) if tries.may_replay(exchange, &broken, &link, order.is_kept()) => {}
             Err(broken) => return Err(broken),
         }
     }
@@ -301,7 +325,7 @@ async fn forward(
 async fn settle(
     exchange: &Exchange<'_>,
     client: &mut Client,
-    order: &Order,
+    order: &Order<'_>,
     broken: Broken,
 ) -> After {
     let Broken { fault, reach } = broken;
@@ -408,7 +432,7 @@ impl<'a> Exchange<'a> {
         shard: &'a Shard,
         current: &'a Current,
         listener: usize,
-        order: &Order,
+        order: &Order<'_>,
         timing: &'a Timing<'a>,
     ) -> Self {
         let tally = current.tally(order.service);
@@ -458,10 +482,36 @@ impl<'a> Exchange<'a> {
     }
 }
 
-impl Order {
-    /// True exactly when the whole request is in `outbox`, so that it can be sent once more.
+impl Order<'_> {
+    /// True exactly when no more of the request is to come.
     fn is_at_hand(&self) -> bool {
         self.body.is_done()
+    }
+
+    /// True exactly when all that has come of the request is in `outbox` and may be sent once more.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// True exactly when the client has sent nothing of its body and waits to be told to.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.facts.expects_continue && self.body_bytes == 0 && !self.told
+    }
+
+    /// Keeps `bytes` of the body that have come behind what is in `outbox`. False where nothing is
+    /// kept any more, neither these nor those before.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> bool {
+        self.body_bytes += bytes.len();
+        let within = self.body_bytes <= self.kept_max;
+        let has_room = |share: &mut Share<'_>| share.resize(share.bytes() + bytes.len());
+        if within && self.kept.as_mut().is_some_and(has_room) {
+            self.outbox.tail().extend_from_slice(bytes);
+            return true;
+        }
+        if self.kept.take().is_some() {
+            self.outbox = Buffer::default();
+        }
+        false
     }
 }
 

@@ -20,7 +20,15 @@ use super::client::{After, Client, converse};
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     kept: RefCell<Vec<Slot>>,
+    /// How many clients are lent.
+    lent: Cell<usize>,
 }
+
+/// From so many conversations under way on, the next ones await their peers with the least buffer,
+/// so that what is held meanwhile stays in the cache; a longer message then takes a read more. At
+/// 1,000 connections that costs less than full buffers, and less than waiting for readability
+/// without one (bench/README.md).
+const CROWD: usize = 128;
 
 /// The most slots that are kept; more exchanges at once allocate.
 const KEPT_MAX: usize = 4096;
@@ -41,14 +49,21 @@ struct Mailbox {
 impl Slots {
     /// Lends `client` to a conversation, until it is idle or to be closed.
     pub(super) fn converse(shard: &Rc<Shard>, client: Box<Client>) -> Conversing<'_> {
-        let kept = shard.slots.kept.borrow_mut().pop();
+        let slots = &shard.slots;
+        slots.lent.set(slots.lent.get() + 1);
+        let kept = slots.kept.borrow_mut().pop();
         // Only until the stock has seen the shard's usual load.
         let slot = kept.unwrap_or_else(|| Slot::new(shard));
         slot.mailbox.lent.set(Some(client));
         Conversing {
             slot: Some(slot),
-            home: &shard.slots,
+            home: slots,
         }
+    }
+
+    /// True exactly when so many conversations are under way that each is to hold little.
+    pub(super) fn is_crowded(&self) -> bool {
+        CROWD <= self.lent.get()
     }
 
     /// Frees every slot: each holds its shard.
@@ -109,8 +124,29 @@ impl Future for Conversing<'_> {
     }
 }
 
+impl Drop for Conversing<'_> {
+    fn drop(&mut self) {
+        self.home.lent.set(self.home.lent.get() - 1);
+    }
+}
+
 impl std::fmt::Debug for Slot {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Slot").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_small() {
+        // What every exchange under way holds, besides its buffers.
+        fn size<F>(_conversation: fn(Rc<Shard>, Rc<Mailbox>) -> F) -> usize {
+            size_of::<F>()
+        }
+        let slot = size(converse_forever);
+        assert!(slot <= 2048, "{slot}");
     }
 }

@@ -3,17 +3,16 @@
 use std::io;
 
 use super::Shard;
+use super::client::Client;
 use super::io::Stream;
-use super::pool::Taken;
-use super::relay::{Broken, Reach};
+use super::pool::{Taken, Weeded};
+use super::queue::{Given, Seat, TRIES_MAX, Wish};
 use super::serve::Exchange;
 use crate::fault::{Fault, Side};
 use crate::fd;
+use crate::http::exchange::{Broken, Reach};
 use crate::plan::Endpoint;
 use crate::tally::{Phase, ShardCounters};
-
-/// The most tries that any configuration allows, the first included.
-const TRIES_MAX: usize = 16;
 
 /// A connection to an endpoint, in use by an exchange.
 #[derive(Debug)]
@@ -21,7 +20,9 @@ pub(super) struct Link<'a> {
     /// The connection.
     pub(super) stream: Stream,
     /// True exactly when it has carried an exchange before.
-    reused: bool,
+    pub(super) reused: bool,
+    /// It lives as long as the connection, whoever has that: with it the connection counts.
+    pub(super) seat: Seat,
     _in_use: InUse<'a>,
 }
 
@@ -30,11 +31,12 @@ pub(super) struct Link<'a> {
 struct InUse<'a>(&'a ShardCounters);
 
 impl<'a> Link<'a> {
-    fn new(shard: &'a Shard, stream: Stream, reused: bool) -> Self {
+    fn new(shard: &'a Shard, (stream, seat): (Stream, Seat), reused: bool) -> Self {
         shard.counters.upstreams_in_use.add(1);
         Self {
             stream,
             reused,
+            seat,
             _in_use: InUse(&shard.counters),
         }
     }
@@ -59,55 +61,83 @@ pub(super) struct Tries {
     /// True exactly when the next pick is a further try, which counts once there is an endpoint for
     /// it.
     retrying: bool,
-    /// True exactly when the whole request can be sent once more.
-    at_hand: bool,
     last: Fault,
+    /// Its turn where it has to wait for a connection; 0 before it asks for one, and where there is
+    /// no limit.
+    ticket: u64,
+    /// The tick up to which it may wait; `None` before it has to.
+    deadline: Option<u32>,
 }
 
 impl Tries {
     /// Nothing was tried yet; `attempts_max` further tries may follow the first.
-    pub(super) fn new(attempts_max: u32, at_hand: bool) -> Self {
+    pub(super) fn new(attempts_max: u32) -> Self {
         Self {
             failed: [0; TRIES_MAX],
             count: 0,
             left: attempts_max,
             replayed: false,
             retrying: false,
-            at_hand,
             last: Fault::DestinationUnavailable,
+            ticket: 0,
+            deadline: None,
         }
     }
 
-    /// True when the exchange may go on after `broken` by sending its request once more: no byte of
-    /// a response had come, and the method allows it (RFC 9110 section 9.2.2).
+    /// True when the exchange may go on after `broken` on a connection that was `reused` or not, by
+    /// sending its request once more: no byte of a response had come, and the method allows it (RFC
+    /// 9110 section 9.2.2). Whether the request is at hand is another question.
+    pub(super) fn would_replay(
+        &self,
+        exchange: &Exchange<'_>,
+        broken: &Broken,
+        reused: bool,
+    ) -> bool {
+        let Broken { fault, reach } = *broken;
+        let safe = reach == Reach::Nothing && exchange.facts.idempotent;
+        let terminated = fault == Fault::ConnectionTerminated;
+        safe && (self.is_free(fault, reused) || terminated && self.has_left())
+    }
+
+    /// True exactly when `fault` was that of a stale connection, and the first such.
+    fn is_free(&self, fault: Fault, reused: bool) -> bool {
+        // What a connection held before it was used, or its end, is nothing that this request met.
+        let stale = matches!(fault, Fault::ConnectionTerminated | Fault::ResponseInvalid);
+        stale && reused && !self.replayed
+    }
+
+    fn has_left(&self) -> bool {
+        0 < self.left && self.count < TRIES_MAX
+    }
+
+    /// Notes that the running try is `broken`. True when the request, which is `kept`, is to be
+    /// sent once more.
     pub(super) fn may_replay(
         &mut self,
         exchange: &Exchange<'_>,
         broken: &Broken,
         link: &Link<'_>,
+        kept: bool,
     ) -> bool {
-        let Broken { fault, reach } = *broken;
-        let safe = self.at_hand && reach == Reach::Nothing && exchange.facts.idempotent;
-        // What a connection held before it was used, or its end, is nothing that this request met.
-        let stale = matches!(fault, Fault::ConnectionTerminated | Fault::ResponseInvalid);
-        if safe && stale && link.reused && !self.replayed {
+        let replayable = kept && self.would_replay(exchange, broken, link.reused);
+        if replayable && self.is_free(broken.fault, link.reused) {
             self.replayed = true;
             exchange.counters.replays.add(1);
             exchange.shard.counters.upstreams_stale.add(1);
             return true;
         }
-        if fault.side() == Side::Upstream {
+        if broken.fault.side() == Side::Upstream {
             exchange.counters.endpoints[exchange.endpoint.get()]
                 .faults
                 .add(1);
         }
-        safe && fault == Fault::ConnectionTerminated && self.spend(exchange, fault)
+        replayable && self.spend(exchange, broken.fault)
     }
 
     /// Notes that the running try failed. True when another may follow.
     fn spend(&mut self, exchange: &Exchange<'_>, fault: Fault) -> bool {
         self.last = fault;
-        if self.left == 0 || self.count == TRIES_MAX {
+        if !self.has_left() {
             return false;
         }
         self.failed[self.count] = exchange.endpoint.get() as u32;
@@ -117,51 +147,111 @@ impl Tries {
         true
     }
 
-    /// An endpoint that has not failed this exchange. With none left, one that only lost the
-    /// connection may have another; one that can't be connected to is no use.
+    /// An endpoint that has room and has not failed this exchange. With none left, one that only
+    /// lost the connection may have another; one that can't be connected to is no use.
     fn pick(&self, exchange: &Exchange<'_>) -> Option<usize> {
         let failed = &self.failed[..self.count];
         let mut generator = exchange.shard.generator.borrow_mut();
         let mut picker = exchange.picker();
         picker
             .pick(&mut generator, |endpoint| {
-                !failed.contains(&(endpoint as u32))
+                !failed.contains(&(endpoint as u32)) && has_room(exchange, endpoint)
             })
             .or_else(|| {
-                let again = self.last == Fault::ConnectionTerminated;
-                again
-                    .then(|| picker.pick(&mut generator, |_| true))
+                let room = |endpoint| has_room(exchange, endpoint);
+                self.may_repeat()
+                    .then(|| picker.pick(&mut generator, room))
                     .flatten()
             })
     }
+
+    /// True exactly when a connection ended under the exchange.
+    fn has_lost_one(&self) -> bool {
+        self.replayed || self.last == Fault::ConnectionTerminated
+    }
+
+    /// True exactly when an endpoint that failed may be tried again where there is no other.
+    fn may_repeat(&self) -> bool {
+        self.last == Fault::ConnectionTerminated
+    }
+
+    /// What the exchange waits for when no endpoint was picked; `None` when that is not for want of
+    /// room.
+    fn wish(&mut self, exchange: &Exchange<'_>, client: &Client) -> Option<Wish> {
+        let pool = exchange.service.pool;
+        let limit = pool.shard_connections_max?;
+        let endpoints = &exchange.service.endpoints;
+        let mut barred = [u32::MAX; TRIES_MAX];
+        if !self.may_repeat() {
+            let failed = &self.failed[..self.count];
+            if endpoints.len() <= failed.len() {
+                return None;
+            }
+            for (barred, failed) in barred.iter_mut().zip(failed) {
+                *barred = endpoints[*failed as usize].slot;
+            }
+        }
+        let now = exchange.shard.clock.tick();
+        // One more than asked for: the running tick is already partly over.
+        let latest = now.saturating_add(pool.queue.0 + 1);
+        Some(Wish {
+            ticket: self.ticket,
+            barred,
+            limit,
+            deadline: *self.deadline.get_or_insert(latest),
+            client: client.stream.reading().entry(),
+        })
+    }
 }
 
-/// A connection to an endpoint of the exchange's service.
+/// True when the endpoint at `endpoint` of the service can have one more exchange.
+fn has_room(exchange: &Exchange<'_>, endpoint: usize) -> bool {
+    let limit = exchange.service.pool.shard_connections_max;
+    limit.is_none_or(|limit| {
+        let endpoint = &exchange.service.endpoints[endpoint];
+        exchange.shard.pool.has_room(endpoint, limit)
+    })
+}
+
+/// A connection to an endpoint of the exchange's service, for a request that may be `replayable`.
 ///
 /// # Errors
-/// The last fault, when every endpoint that may be tried has refused, or there was none.
+/// The last fault, when every endpoint that may be tried has refused, or there was none; and why
+/// it was not waited for any longer, where each has as many connections as it may.
 pub(super) async fn reach<'a>(
     exchange: &Exchange<'a>,
+    client: &Client,
     tries: &mut Tries,
+    replayable: bool,
 ) -> Result<Link<'a>, Fault> {
+    if exchange.service.pool.shard_connections_max.is_some() && tries.ticket == 0 {
+        tries.ticket = exchange.shard.pool.draw_ticket();
+    }
     loop {
-        let picked = tries.pick(exchange).ok_or(tries.last)?;
-        let endpoint = &exchange.service.endpoints[picked];
+        let seat = match tries.pick(exchange) {
+            Some(picked) => {
+                let endpoint = begin_try(exchange, tries, picked);
+                if tries.has_lost_one() {
+                    weed(exchange, endpoint);
+                } else if let Some(link) = take(exchange, endpoint, !replayable) {
+                    return Ok(link);
+                }
+                exchange.shard.pool.seat(endpoint)
+            }
+            None => {
+                let (picked, given) = wait(exchange, client, tries).await?;
+                begin_try(exchange, tries, picked);
+                let is_trusted = !tries.has_lost_one();
+                match accept(exchange, given, is_trusted, !replayable) {
+                    Ok(link) => return Ok(link),
+                    Err(seat) => seat,
+                }
+            }
+        };
+        let picked = exchange.endpoint.get();
         let counters = &exchange.counters.endpoints[picked];
-        exchange.endpoint.set(picked);
-        exchange
-            .counters
-            .retries
-            .add(u64::from(std::mem::take(&mut tries.retrying)));
-        counters.exchanges.add(1);
-        log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
-        // A stale connection is only found out by a look, and what can't be replayed must not meet
-        // one; where one was stale, the others will be.
-        let look = !(tries.at_hand && exchange.facts.idempotent) || tries.replayed;
-        if let Some(link) = take(exchange, endpoint, look) {
-            return Ok(link);
-        }
-        let fault = match connect(exchange, endpoint).await {
+        let endpoint = &exchange.service.endpoints[picked];
+        let fault = match connect(exchange, endpoint, seat).await {
             Ok(link) => {
                 counters.connects.add(1);
                 return Ok(link);
@@ -179,31 +269,114 @@ pub(super) async fn reach<'a>(
     }
 }
 
+/// Counts a try on the endpoint at `picked` of the service.
+fn begin_try<'a>(exchange: &Exchange<'a>, tries: &mut Tries, picked: usize) -> &'a Endpoint {
+    let endpoint = &exchange.service.endpoints[picked];
+    exchange.endpoint.set(picked);
+    exchange
+        .counters
+        .retries
+        .add(u64::from(std::mem::take(&mut tries.retrying)));
+    exchange.counters.endpoints[picked].exchanges.add(1);
+    log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
+    endpoint
+}
+
+/// Waits for room at an endpoint that may still be tried; says which it is.
+async fn wait(
+    exchange: &Exchange<'_>,
+    client: &Client,
+    tries: &mut Tries,
+) -> Result<(usize, Given), Fault> {
+    let wish = tries.wish(exchange, client).ok_or(tries.last)?;
+    let (shard, service) = (exchange.shard, exchange.service);
+    exchange.counters.limited.add(1);
+    if service.pool.queue.0 == 0 {
+        return Err(Fault::ConnectionLimitReached);
+    }
+    loop {
+        let waiting = shard.pool.queue(&service.endpoints[0]).wait(wish);
+        let watch = client.stream.reading();
+        watch.guard_waiting();
+        shard.counters.exchanges_waiting.add(1);
+        let asked = exchange.timing.ask();
+        let ended = waiting.await;
+        exchange.timing.done(asked);
+        shard.counters.exchanges_waiting.sub(1);
+        watch.unguard();
+        let given = ended?;
+        let is_it = |endpoint: &Endpoint| endpoint.slot == given.seat.slot();
+        if let Some(picked) = service.endpoints.iter().position(is_it) {
+            return Ok((picked, given));
+        }
+        // An endpoint that came with a plan after the exchange's own: for the next in the queue.
+    }
+}
+
 /// Keeps a connection whose exchange has ended cleanly.
 pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>, suspect: bool) {
     let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
     let shard = exchange.shard;
-    if shard.pool.put(
-        endpoint,
-        (link.stream, suspect),
-        shard.clock.tick(),
-        exchange.service.pool,
-    ) {
+    let Link { stream, seat, .. } = link;
+    let (now, limits) = (shard.clock.tick(), exchange.service.pool);
+    if shard
+        .pool
+        .put(endpoint, (stream, seat, suspect), now, limits)
+    {
         shard.counters.upstreams_idle.add(1);
     }
 }
 
+/// An idle connection. A stale one is only found out by a `look`, and what can't be replayed must
+/// not meet one.
 fn take<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint, look: bool) -> Option<Link<'a>> {
     let shard = exchange.shard;
-    let Taken { stream, stale } = shard.pool.take(endpoint, shard.clock.tick(), look);
-    let reused = u64::from(stream.is_some());
+    let Taken { kept, stale } = shard.pool.take(endpoint, shard.clock.tick(), look);
+    let reused = u64::from(kept.is_some());
     shard.counters.upstreams_stale.add(stale);
     shard.counters.upstreams_idle.sub(stale + reused);
     shard.counters.upstreams_reused.add(reused);
-    stream.map(|stream| Link::new(shard, stream, true))
+    kept.map(|kept| Link::new(shard, kept, true))
 }
 
-async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result<Link<'a>> {
+/// Makes room for a new connection. Where one was stale, the others will be; and a look can't tell
+/// whether an endpoint is about to close one. Only a new one is none of these.
+fn weed(exchange: &Exchange<'_>, endpoint: &Endpoint) {
+    let Exchange { shard, service, .. } = exchange;
+    let limit = service.pool.shard_connections_max;
+    let Weeded { stale, closed } = shard.pool.weed(endpoint, limit);
+    shard.counters.upstreams_stale.add(stale);
+    shard.counters.upstreams_idle.sub(closed);
+}
+
+/// The connection that was `given`, where there is one and it can be used.
+///
+/// # Errors
+/// Its seat, for a new one.
+fn accept<'a>(
+    exchange: &Exchange<'a>,
+    given: Given,
+    is_trusted: bool,
+    look: bool,
+) -> Result<Link<'a>, Seat> {
+    let Given { kept, seat } = given;
+    let Some((stream, suspect)) = kept.filter(|_| is_trusted) else {
+        return Err(seat);
+    };
+    let counters = &exchange.shard.counters;
+    if (look || suspect) && !fd::is_quiet(stream.fd()) {
+        counters.upstreams_stale.add(1);
+        return Err(seat);
+    }
+    counters.upstreams_reused.add(1);
+    Ok(Link::new(exchange.shard, (stream, seat), true))
+}
+
+async fn connect<'a>(
+    exchange: &Exchange<'a>,
+    endpoint: &Endpoint,
+    seat: Seat,
+) -> io::Result<Link<'a>> {
     let shard = exchange.shard;
     let timeout = exchange.service.timeouts.connect;
     let (stream, wait) = loop {
@@ -212,13 +385,8 @@ async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result
         let wait = exchange.timing.done(asked);
         // Idle connections must not keep one that is needed from being made.
         let is_starved = stream.as_ref().is_err_and(fd::is_out_of_descriptors);
-        if !is_starved || !shard.pool.give_up_oldest() {
+        if !is_starved || !shard.give_up_idle(1).await {
             break (stream?, wait);
-        }
-        shard.counters.upstreams_idle.sub(1);
-        if !shard.nonblocking {
-            // Closing takes the ring a turn.
-            shard.pause.take().await;
         }
     };
     let (picked, took) = (exchange.endpoint.get(), wait.end - wait.begin);
@@ -226,7 +394,7 @@ async fn connect<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> io::Result
         .tally
         .record_both(picked, Phase::UpstreamConnect, took);
     shard.counters.upstreams_opened.add(1);
-    Ok(Link::new(shard, stream, false))
+    Ok(Link::new(shard, (stream, seat), false))
 }
 
 /// The cause behind a failed connect. Errors that speak of no refusal and no lateness speak of the

@@ -82,6 +82,8 @@ pub struct ShardCounters {
     pub accept_failures: Counter,
     /// Client connections closed at once because a limit on connections was reached.
     pub clients_refused: Counter,
+    /// Idle client connections closed because descriptors had run out.
+    pub clients_given_up: Counter,
     /// Exchanges begun, those without a service included.
     pub exchanges: Counter,
     /// Exchanges that never got as far as a service: bad heads, and hosts that no route matches.
@@ -106,11 +108,15 @@ pub struct ShardCounters {
     pub upstreams_in_use: Counter,
     /// Gauge: upstream connections in the pool now.
     pub upstreams_idle: Counter,
+    /// Gauge: exchanges that wait now because their endpoints have `connections_max` connections.
+    pub exchanges_waiting: Counter,
     /// Times that an upstream connection was taken from the pool and used.
     pub upstreams_reused: Counter,
     /// Upstream connections found closed: when they were taken, or when a reused one died before a
     /// response byte.
     pub upstreams_stale: Counter,
+    /// Idle upstream connections closed because descriptors had run out.
+    pub upstreams_given_up: Counter,
     /// Panics caught; each closed one connection.
     pub panics: Counter,
     /// Notices that did not fit because control was behind.
@@ -136,6 +142,7 @@ impl ShardCounters {
         self.clients_open.zero();
         self.upstreams_in_use.zero();
         self.upstreams_idle.zero();
+        self.exchanges_waiting.zero();
     }
 }
 
@@ -156,6 +163,9 @@ pub struct ServiceCounters {
     /// Requests sent again because the pooled connection had gone stale; these count against
     /// nothing.
     pub replays: Counter,
+    /// Times that an exchange found all its endpoints at `connections_max`: it waited, or was
+    /// refused.
+    pub limited: Counter,
     /// Faults by cause.
     pub faults: FaultCounters,
     /// Where the shard lays down what it has recorded of the service.
@@ -241,6 +251,7 @@ mod tests {
             &shard.clients_open,
             &shard.upstreams_in_use,
             &shard.upstreams_idle,
+            &shard.exchanges_waiting,
         ] {
             gauge.add(3);
         }
@@ -249,6 +260,7 @@ mod tests {
         assert_eq!(shard.clients_open.get(), 0);
         assert_eq!(shard.upstreams_in_use.get(), 0);
         assert_eq!(shard.upstreams_idle.get(), 0);
+        assert_eq!(shard.exchanges_waiting.get(), 0);
         assert_eq!(shard.exchanges.get(), 9);
     }
 

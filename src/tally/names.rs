@@ -63,6 +63,24 @@ pub const RETRIES: Metric = Metric {
     help: "Tries after the first of an exchange, by reason.",
 };
 
+/// Exchanges that met `connections_max` of their endpoints.
+pub const LIMITED_EXCHANGES: Metric = Metric {
+    name: "ringmain_limited_exchanges_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service"],
+    help: "Times that an exchange found all its endpoints at their connections_max.",
+};
+
+/// Exchanges that wait for a connection.
+pub const WAITING_EXCHANGES: Metric = Metric {
+    name: "ringmain_waiting_exchanges",
+    kind: Kind::Gauge,
+    unit: Unit::Things,
+    labels: &[],
+    help: "Exchanges that wait now because their endpoints are at connections_max.",
+};
+
 /// Client connections.
 pub const CLIENT_CONNECTIONS: Metric = Metric {
     name: "ringmain_client_connections",
@@ -79,6 +97,15 @@ pub const UPSTREAM_CONNECTIONS: Metric = Metric {
     unit: Unit::Things,
     labels: &["state"],
     help: "Upstream connections open now, in use or idle in a pool.",
+};
+
+/// Connections closed for want of descriptors.
+pub const GIVEN_UP_CONNECTIONS: Metric = Metric {
+    name: "ringmain_given_up_connections_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["side"],
+    help: "Idle connections closed because descriptors had run out, with clients and endpoints.",
 };
 
 /// Bytes moved.
@@ -100,12 +127,15 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 7] = [
+pub const ALL: [Metric; 10] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
+    LIMITED_EXCHANGES,
+    WAITING_EXCHANGES,
     CLIENT_CONNECTIONS,
     UPSTREAM_CONNECTIONS,
+    GIVEN_UP_CONNECTIONS,
     BYTES,
     PLAN_GENERATION,
 ];

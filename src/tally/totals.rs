@@ -19,6 +19,8 @@ pub struct ServiceTotals {
     pub retries: u64,
     /// See [`ServiceCounters::replays`].
     pub replays: u64,
+    /// See [`ServiceCounters::limited`].
+    pub limited: u64,
     /// See [`ServiceCounters::faults`].
     pub faults: [u64; Fault::COUNT],
     /// In the order of the newest plan's endpoints.
@@ -43,6 +45,14 @@ pub struct EndpointTotals {
 pub struct ShardTotals {
     /// Client connections open now.
     pub clients_open: u64,
+    /// See [`ShardCounters::exchanges_waiting`].
+    pub exchanges_waiting: u64,
+    /// See [`ShardCounters::accept_failures`].
+    pub accept_failures: u64,
+    /// See [`ShardCounters::clients_given_up`].
+    pub clients_given_up: u64,
+    /// See [`ShardCounters::upstreams_given_up`].
+    pub upstreams_given_up: u64,
     /// See [`ShardCounters::exchanges`].
     pub exchanges: u64,
     /// What never got as far as a service.
@@ -83,6 +93,7 @@ impl ServiceTotals {
         self.own_answers += counters.own_answers.get();
         self.retries += counters.retries.get();
         self.replays += counters.replays.get();
+        self.limited += counters.limited.get();
         add_each(&mut self.forwarded, values(&counters.forwarded));
         add_each(&mut self.faults, values(&counters.faults));
     }
@@ -95,6 +106,7 @@ impl AddAssign<&Self> for ServiceTotals {
         self.own_answers += other.own_answers;
         self.retries += other.retries;
         self.replays += other.replays;
+        self.limited += other.limited;
         add_each(&mut self.forwarded, other.forwarded);
         add_each(&mut self.faults, other.faults);
     }
@@ -114,6 +126,10 @@ impl From<&ShardCounters> for ShardTotals {
     fn from(counters: &ShardCounters) -> Self {
         Self {
             clients_open: counters.clients_open.get(),
+            exchanges_waiting: counters.exchanges_waiting.get(),
+            accept_failures: counters.accept_failures.get(),
+            clients_given_up: counters.clients_given_up.get(),
+            upstreams_given_up: counters.upstreams_given_up.get(),
             exchanges: counters.exchanges.get(),
             no_service: NoServiceTotals {
                 exchanges: counters.no_service_exchanges.get(),
@@ -160,6 +176,7 @@ mod tests {
                 counters.exchanges.add(1);
                 counters.retries.add(turn % 2);
                 counters.replays.add(turn % 5);
+                counters.limited.add(turn % 7);
                 let endpoint = turn as usize % 2;
                 counters.endpoints[endpoint].exchanges.add(1);
                 counters.endpoints[endpoint].connects.add(turn);

@@ -2,8 +2,9 @@
 //! that has gone out, so the client is told why (RFC 9110 section 15.2).
 
 use std::thread;
+use std::time::Duration;
 
-use crate::support::{Driver, GET, Origin, Setup, Wire, on_both_drivers};
+use crate::support::{Driver, GET, Origin, Proxy, Setup, Wire, ok, on_both_drivers};
 
 on_both_drivers! {
     an_endpoint_that_closes_after_100_continue_is_a_502
@@ -13,6 +14,10 @@ on_both_drivers! {
     an_endpoint_that_stays_silent_after_103_is_a_504
     an_endpoint_whose_first_chunk_is_bad_is_a_502
     answers_between_without_end_are_a_502
+    a_client_whose_endpoint_says_nothing_is_told_to_go_on
+    a_client_whose_endpoint_is_willing_is_told_once
+    a_client_that_does_not_wait_is_not_told
+    a_client_that_is_answered_instead_is_closed
 }
 
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -157,4 +162,90 @@ fn answers_between_without_end_are_a_502(driver: Driver) {
     let grown = proxy.memory_kib().saturating_sub(before);
     assert!(grown < GROWTH_KIB_MAX, "{grown} KiB more than at rest");
     assert!(!sender.join().expect("it only writes"), "all was taken");
+}
+
+/// A proxy that tells a waiting client to go on after `patience`.
+fn patient(driver: Driver, origin: &Origin, patience: &str) -> Proxy {
+    let keys = format!("[service.timeouts]\ncontinue = \"{patience}\"");
+    let setup = Setup::new(driver).service("a", &[origin.address()], &keys);
+    setup.start()
+}
+
+/// The body that was waited for arrives and is answered, and the connection is kept.
+#[track_caller]
+fn is_carried_out(client: &mut Wire, upstream: &mut Wire) {
+    client.send("1234");
+    assert_eq!(upstream.take(4), b"1234");
+    upstream.send(ok("done"));
+    assert_eq!(client.answer().text(), "done");
+    client.send(GET);
+    upstream.request();
+    upstream.send(ok("next"));
+    assert_eq!(client.answer().text(), "next");
+}
+
+fn a_client_whose_endpoint_says_nothing_is_told_to_go_on(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = patient(driver, &origin, "200ms");
+    for late in ["", CONTINUE] {
+        let mut client = proxy.client();
+        client.send(EXPECTING);
+        let mut upstream = origin.accept();
+        let head = upstream.head();
+        assert_eq!(head.field("Expect").as_deref(), Some("100-continue"));
+        assert_eq!(client.head().start, "HTTP/1.1 100 Continue");
+        // An endpoint that says so after all tells the client nothing new.
+        upstream.send(late);
+        is_carried_out(&mut client, &mut upstream);
+    }
+}
+
+fn a_client_whose_endpoint_is_willing_is_told_once(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = patient(driver, &origin, "100ms");
+    let mut client = proxy.client();
+    client.send(EXPECTING);
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(format!("{HINTS}{CONTINUE}"));
+    assert_eq!(client.head().start, "HTTP/1.1 103 Early Hints");
+    assert_eq!(client.head().start, "HTTP/1.1 100 Continue");
+    assert!(client.is_quiet_for(Duration::from_millis(500)));
+    is_carried_out(&mut client, &mut upstream);
+}
+
+fn a_client_that_does_not_wait_is_not_told(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = patient(driver, &origin, "100ms");
+    let mut client = proxy.client();
+    client.send(format!("{EXPECTING}12"));
+    let mut upstream = origin.accept();
+    upstream.head();
+    assert_eq!(upstream.take(2), b"12");
+    assert!(client.is_quiet_for(Duration::from_millis(500)));
+    client.send("34");
+    assert_eq!(upstream.take(2), b"34");
+    upstream.send(ok("done"));
+    assert_eq!(client.answer().text(), "done");
+}
+
+/// What it would send next could be taken for the body, by us or by the endpoint.
+fn a_client_that_is_answered_instead_is_closed(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = patient(driver, &origin, "10s");
+    let mut client = proxy.client();
+    client.send(EXPECTING);
+    let mut upstream = origin.accept();
+    upstream.head();
+    let answer = "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno";
+    upstream.send(answer);
+    let answer = client.answer();
+    assert_eq!((answer.status(), answer.text().as_str()), (417, "no"));
+    assert_eq!(answer.head.field("Connection").as_deref(), Some("close"));
+    client.try_send(GET);
+    client.ends();
+    upstream.ends();
+    origin.answers_next(proxy.client());
+    let report = proxy.report_where(|report| report.exchanges() == 2);
+    assert!(report.faults().is_empty(), "{report:#?}");
 }

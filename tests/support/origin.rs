@@ -5,6 +5,9 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
+
+use socket2::{Domain, Type};
 
 use super::socket::Socket;
 use super::{DEADLINE, GET, Message, Wire};
@@ -17,10 +20,6 @@ pub(crate) struct Origin {
 impl Origin {
     pub(crate) fn new() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        // Linux honours a receive timeout in accept(2).
-        socket2::SockRef::from(&listener)
-            .set_read_timeout(Some(DEADLINE))
-            .expect("the deadline is not zero");
         Self {
             listener: Socket::new(listener),
         }
@@ -33,9 +32,18 @@ impl Origin {
     /// The next connection.
     #[track_caller]
     pub(crate) fn accept(&self) -> Wire {
+        let accepted = self.accept_within(DEADLINE);
+        accepted.expect("ringmain connects in time")
+    }
+
+    /// The next connection, if there is one within `span`.
+    pub(crate) fn accept_within(&self, span: Duration) -> Option<Wire> {
+        // Linux honours a receive timeout in accept(2).
+        socket2::SockRef::from(&*self.listener)
+            .set_read_timeout(Some(span))
+            .expect("the span is not zero");
         let accepted = self.listener.wait(TcpListener::accept);
-        let (stream, _) = accepted.expect("ringmain connects in time");
-        Wire::new(stream)
+        accepted.ok().map(|(stream, _)| Wire::new(stream))
     }
 
     /// Lets `client` send `request`, which reaches the origin whole on a new connection.
@@ -68,9 +76,17 @@ impl Origin {
         none
     }
 
-    /// An address that refuses connections.
+    /// An address that refuses connections. Its socket, which does not listen, stays open as long
+    /// as the process: else its port would be the next one that somebody is given, a ringmain of
+    /// another test perhaps.
     pub(crate) fn refused() -> SocketAddr {
-        Self::new().address()
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None);
+        let socket = socket.expect("a descriptor is free");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&any.into()).expect("a port is free");
+        let address = socket.local_addr().expect("it is bound").as_socket();
+        std::mem::forget(socket);
+        address.expect("it is IPv4")
     }
 }
 

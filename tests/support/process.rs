@@ -54,7 +54,7 @@ pub(crate) struct Setup {
     descriptors_max: Option<u32>,
     options: Vec<&'static str>,
     unread: bool,
-    expected: Vec<&'static str>,
+    expected: Vec<String>,
 }
 
 impl Setup {
@@ -140,8 +140,8 @@ impl Setup {
     }
 
     /// WARN and ERROR lines that contain `text` are part of the test.
-    pub(crate) fn expects_line(mut self, text: &'static str) -> Self {
-        self.expected.push(text);
+    pub(crate) fn expects_line(mut self, text: &str) -> Self {
+        self.expected.push(text.to_owned());
         self
     }
 
@@ -227,7 +227,12 @@ impl Proxy {
 
     /// The address of the listener `web`.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.listeners["web"]
+        self.addresses()["web"]
+    }
+
+    /// The addresses of all listeners by their names.
+    pub(crate) fn addresses(&self) -> &HashMap<String, SocketAddr> {
+        &self.listeners
     }
 
     /// Where the admin API answers, as the log says it.

@@ -159,11 +159,31 @@ impl Wire {
 
     /// The connection ends here, by RST: what was read must not be taken for all of it.
     #[track_caller]
-    pub(crate) fn is_reset(&self) {
+    pub(crate) fn is_reset(&mut self) {
+        assert_eq!(self.end(), Err(ErrorKind::ConnectionReset), "0 is a FIN");
+        let unread = self.unread();
+        assert!(unread.is_empty(), "{}", unread.escape_ascii());
+    }
+
+    /// Waits for the end behind what was read: 0 is a FIN, and 1 a byte, which is lost.
+    pub(crate) fn end(&self) -> Result<usize, ErrorKind> {
         let end = self.stream.wait(|mut stream| stream.read(&mut [0]));
-        let end = end.map_err(|error| error.kind());
-        assert_eq!(end, Err(ErrorKind::ConnectionReset), "0 is a FIN");
-        assert!(self.unread.is_empty(), "{}", self.unread.escape_ascii());
+        end.map_err(|error| error.kind())
+    }
+
+    /// What has come and was not read, without waiting for more of it.
+    pub(crate) fn unread(&mut self) -> &[u8] {
+        let set = |nonblocking| {
+            self.stream
+                .set_nonblocking(nonblocking)
+                .expect("the socket is open");
+        };
+        set(true);
+        let mut bytes = [0; 1024];
+        let more = self.stream.wait(|mut stream| stream.read(&mut bytes));
+        set(false);
+        self.unread.extend_from_slice(&bytes[..more.unwrap_or(0)]);
+        &self.unread
     }
 
     /// Reads what there is and drops it; false at the end of the connection.

@@ -36,22 +36,18 @@ pub(super) fn backend(table: &mut Table<'_, '_>) {
 }
 
 pub(super) fn timeouts(table: &mut Table<'_, '_>) {
-    table.duration("continue", "1s", TICK..=HOUR);
     table.duration("tunnel_idle", "1h", TICK..=30 * DAY);
     table.duration("total", "0s", Duration::ZERO..=30 * DAY);
 }
 
 pub(super) fn pool(table: &mut Table<'_, '_>) {
     table.integer("idle_min", "0", 0..=100_000);
-    table.integer("connections_max", "0", 0..=10_000_000);
-    table.duration("queue", "0s", Duration::ZERO..=HOUR);
 }
 
 pub(super) fn retry(table: &mut Table<'_, '_>) {
     table.list("statuses", "[]", integer_in(400..=599));
     table.duration("attempt", "0s", Duration::ZERO..=DAY);
     table.duration("backoff", "0s", Duration::ZERO..=HOUR);
-    table.size("body_bytes_max", r#""64KiB""#, 0..=GIB);
     table.number("budget", "0.2", 0.0..=1.0);
 }
 

@@ -71,11 +71,15 @@ fn every_supported_key_reaches_the_plan() {
         response = "4s"
         send_idle = "5s"
         receive_idle = "6s"
+        continue = "8s"
         [service.pool]
         idle_max = 3
         idle = "7s"
+        connections_max = 11
+        queue = "850ms"
         [service.retry]
         attempts_max = 0
+        body_bytes_max = "32KiB"
         [service.fields]
         request_set = { X-Zone = "b", Host = "inner", A = "1" }
         request_remove = ["Cookie"]

@@ -404,8 +404,8 @@ fn a_body_is_framed_by_one_field_or_the_request_is_refused() {
             BodyLength::Length(9_223_372_036_854_775_807),
         ),
         // Names that look like it are other fields, to us and so to whom we send them.
-        (&["Host: a", "Transfer_Encoding: chunked"], BodyLength::None),
-        (&["Host: a", "Content_Length: 3"], BodyLength::None),
+        (&["Host: a", "Transfer.Encoding: chunked"], BodyLength::None),
+        (&["Host: a", "ContentLength: 3"], BodyLength::None),
     ] {
         let lines = [&["POST / HTTP/1.1"], fields].concat();
         assert_eq!(
@@ -423,6 +423,11 @@ fn a_body_is_framed_by_one_field_or_the_request_is_refused() {
         (
             &["Content-Length: 3", "Content-Length: 3"],
             "Content-Length twice",
+        ),
+        (&["content_Length: 3"], "a framing field with _ in its name"),
+        (
+            &["Content-Length: 3", "Transfer_Encoding: chunked"],
+            "a framing field with _ in its name",
         ),
         (&["Content-Length: 3, 3"], NUMBER),
         (&["Content-Length: +3"], NUMBER),

@@ -223,7 +223,7 @@ fn both_ways(answered: u64, uploaded: u64) -> Recorded {
         let timing = Timing::new(clock, clock.turn().began());
         timing.request_goes_on();
         clock.pass(COMPUTED);
-        let up = async {
+        let up = pin!(async {
             for part in 0..2 {
                 let wait = asking(&timing, world.takes(0)).await;
                 timing.request_part_sent(wait);
@@ -233,8 +233,8 @@ fn both_ways(answered: u64, uploaded: u64) -> Recorded {
                 }
             }
             timing.request_sent();
-        };
-        let down = async {
+        });
+        let down = pin!(async {
             let asked = clock.turn();
             world.takes(answered).await;
             timing.answer_part_read(clock.ready_at(asked));
@@ -242,7 +242,7 @@ fn both_ways(answered: u64, uploaded: u64) -> Recorded {
             clock.pass(COMPUTED);
             let wait = asking(&timing, world.takes(0)).await;
             timing.answer_part_told(wait);
-        };
+        });
         both(up, down).await;
         timing.end_try(into(&recorded));
         timing.end(into(&recorded));

@@ -69,6 +69,7 @@ fn totals_value(totals: &ServiceTotals) -> Value {
         "own_answers": totals.own_answers,
         "retries": totals.retries,
         "replays": totals.replays,
+        "limited": totals.limited,
         "faults": faults_value(&totals.faults),
     })
 }
@@ -89,6 +90,9 @@ fn shard_value((number, totals): (usize, &ShardTotals)) -> Value {
     json!({
         "shard": number,
         "connections": totals.clients_open,
+        "waiting": totals.exchanges_waiting,
+        "accept_failures": totals.accept_failures,
+        "given_up": {"clients": totals.clients_given_up, "upstreams": totals.upstreams_given_up},
         "exchanges": totals.exchanges,
         "lived_seconds": totals.lived.as_secs_f64(),
         "busy_seconds": totals.busy.as_secs_f64(),
@@ -206,7 +210,7 @@ mod tests {
             "driver": "epoll", "window": "all", "late_shards": [0],
             "services": [{
                 "service": "a", "exchanges": 4, "forwarded": forwarded(2, 1), "own_answers": 1,
-                "retries": 0, "replays": 0, "faults": {"connection_refused": 1},
+                "retries": 0, "replays": 0, "limited": 0, "faults": {"connection_refused": 1},
                 "phases": {"total": {
                     "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
                     "p99": 9100.7, "p99.9": 9100.7, "p99.99": 9100.7, "max": 9100.7,
@@ -224,12 +228,13 @@ mod tests {
             json!({
                 "gone_services": {
                     "exchanges": 0, "forwarded": forwarded(0, 0), "own_answers": 0, "retries": 0,
-                    "replays": 0, "faults": none, "phases": none,
+                    "replays": 0, "limited": 0, "faults": none, "phases": none,
                 },
                 "no_service": {"exchanges": 0, "own_answers": 0, "faults": none},
                 "shards": [{
-                    "shard": 0, "connections": 0, "exchanges": 0, "lived_seconds": 0.0,
-                    "busy_seconds": 0.0,
+                    "shard": 0, "connections": 0, "waiting": 0, "accept_failures": 0,
+                    "given_up": {"clients": 0, "upstreams": 0}, "exchanges": 0,
+                    "lived_seconds": 0.0, "busy_seconds": 0.0,
                 }],
             }),
         );

@@ -78,6 +78,7 @@ fn shard(clients_open: u64, exchanges: u64, not_found: u64) -> ShardTotals {
         },
         lived: Duration::from_secs(100),
         busy: Duration::from_secs(31),
+        ..ShardTotals::default()
     }
 }
 
