@@ -95,6 +95,9 @@ fn names_that_operators_read_exist() {
             .flat_map(|fault| [fault.label(), fault.word()]),
     );
     known.extend(Phase::ALL.map(Phase::label));
+    // HTTP.md names tests, too.
+    let tests = functions_of_tests();
+    known.extend(tests.iter().map(String::as_str));
     for document in [
         "README.md",
         "docs/CHANGELOG.md",
@@ -109,6 +112,45 @@ fn names_that_operators_read_exist() {
         let unknown = names
             .find(|name| name.contains('_') && name.chars().all(of_name) && !known.contains(name));
         assert_eq!(unknown, None, "{document} names it");
+    }
+}
+
+#[test]
+fn the_table_of_rules_names_files_and_tests_that_exist() {
+    let text = read("docs/HTTP.md");
+    let tests = functions_of_tests();
+    for chapter in text.split("\n## ").filter(|it| it.starts_with("RFC ")) {
+        let mut section_before = Vec::new();
+        for cells in table_below(chapter, "| Section | Rule |") {
+            let [section, rule, files, _, shown_by, ""] = cells[..] else {
+                panic!("not five cells: {cells:?}");
+            };
+            let section: Vec<u32> = section
+                .split(|c: char| !c.is_ascii_digit() && c != '.')
+                .next()
+                .into_iter()
+                .flat_map(|number| number.split('.'))
+                .filter_map(|part| part.parse().ok())
+                .collect();
+            assert!(section_before <= section, "{rule}: out of order");
+            section_before = section;
+            assert!(
+                !files.is_empty() && !shown_by.is_empty(),
+                "{rule}: {cells:?}"
+            );
+            for file in quoted(files) {
+                let found = ["src/http", "src", ""].map(|folder| root().join(folder).join(file));
+                assert!(found.iter().any(|it| it.exists()), "{rule}: no file {file}");
+            }
+            for name in quoted(shown_by) {
+                let found = match name.contains('/') {
+                    true => root().join(name).exists(),
+                    false => tests.contains(name),
+                };
+                assert!(found, "{rule}: no test {name}");
+            }
+        }
+        assert!(!section_before.is_empty(), "a table was read");
     }
 }
 
@@ -237,6 +279,35 @@ fn keys(toml: &str, commented: bool) -> BTreeSet<String> {
         }
     }
     keys
+}
+
+/// The names of the functions in files that hold tests.
+fn functions_of_tests() -> BTreeSet<String> {
+    let mut folders = vec![root().join("src"), root().join("tests")];
+    let mut names = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("it exists") {
+            let path = entry.expect("it can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            if !text.contains("#[test]") && !text.contains("on_both_drivers!") {
+                continue;
+            }
+            let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let after_fn = text.lines().filter_map(|line| {
+                let line = line.trim_start().trim_start_matches("pub(crate) ");
+                line.strip_prefix("fn ")
+            });
+            names.extend(after_fn.filter_map(|rest| {
+                let name = rest.split(|c| !of_name(c)).next()?;
+                Some(name.to_owned())
+            }));
+        }
+    }
+    names
 }
 
 /// The insides of the blocks fenced as `toml`.

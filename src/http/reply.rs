@@ -5,6 +5,7 @@
 
 use std::io::Write;
 
+use super::exchange::RequestFacts;
 use super::hop::{ClientConnection, write_connection, write_status_line};
 use crate::fault::Fault;
 
@@ -17,6 +18,28 @@ pub struct Reply {
     pub head_method: bool,
     /// The minor version of the request; 1 where it was not understood.
     pub minor: u8,
+}
+
+impl Reply {
+    /// As the request with these facts wants it.
+    pub const fn to(request: &RequestFacts) -> Self {
+        Self {
+            close: !request.keep_alive,
+            head_method: request.head_method,
+            minor: request.minor,
+        }
+    }
+
+    /// As one wants it that begins with `bytes` and was not understood. RFC 9110 section 9.3.2 has
+    /// a HEAD answered without content whatever else is wrong with it.
+    pub fn to_head(bytes: &[u8]) -> Self {
+        let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+        Self {
+            close: true,
+            head_method: line.starts_with(b"HEAD "),
+            minor: 1,
+        }
+    }
 }
 
 /// Appends the answer that tells of `fault`: head and, but for HEAD, its line of text.

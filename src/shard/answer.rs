@@ -12,7 +12,6 @@ use super::tallies::ServiceTally;
 use super::timing::Timing;
 use super::{Current, Shard};
 use crate::fault::Fault;
-use crate::http::exchange::RequestFacts;
 use crate::http::reply::{Reply, write_options, write_reply};
 
 /// An answer of ringmain's own.
@@ -20,8 +19,8 @@ use crate::http::reply::{Reply, write_options, write_reply};
 pub(super) struct Answer<'a> {
     /// `None` for the 200 that an OPTIONS gets which is to be forwarded no further.
     pub(super) fault: Option<Fault>,
-    /// `None` when the request did not get as far as facts.
-    pub(super) facts: Option<RequestFacts>,
+    /// Its shape, as far as the request says.
+    pub(super) reply: Reply,
     /// True exactly when nothing of the request is left to be read.
     pub(super) whole: bool,
     /// `None` when the request did not get as far as a service.
@@ -40,14 +39,13 @@ impl Answer<'_> {
     ) -> After {
         let Self {
             fault,
-            facts,
+            mut reply,
             whole,
             tally,
         } = self;
         shard.counters.own_answers.add(1);
-        let close = !whole || shard.is_draining() || !facts.is_some_and(|facts| facts.keep_alive);
+        reply.close |= !whole || shard.is_draining();
         let mut outbox = shard.stock.take(SMALL);
-        let reply = reply(facts, close);
         match fault {
             Some(fault) => write_reply(outbox.tail(), fault, &reply),
             None => write_options(outbox.tail(), &reply),
@@ -70,21 +68,12 @@ impl Answer<'_> {
         if let Some(tally) = tally {
             timing.end(|phase, nanoseconds| tally.record(phase, nanoseconds));
         }
-        if !close {
+        if !reply.close {
             return After::KeepAlive;
         }
         if !whole {
             linger(shard, client).await;
         }
         After::Close
-    }
-}
-
-/// The shape of an own answer to a request of which `facts` are known.
-pub(super) fn reply(facts: Option<RequestFacts>, close: bool) -> Reply {
-    Reply {
-        close,
-        head_method: facts.is_some_and(|facts| facts.head_method),
-        minor: facts.map_or(1, |facts| facts.minor),
     }
 }

@@ -9,7 +9,6 @@ use std::mem;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 
-use super::answer::reply;
 use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
 use super::deadline::Late;
 use super::io::{Incoming, Outgoing};
@@ -20,7 +19,7 @@ use crate::http::exchange::{Progress, relays_interim, unchunk};
 use crate::http::framing::{Body, BodyLength, BodyLimits};
 use crate::http::head::{FieldSpace, HeadScan, Response};
 use crate::http::hop::{ClientConnection, ResponseHop, write_response};
-use crate::http::reply::write_reply;
+use crate::http::reply::{Reply, write_reply};
 
 /// Interim responses of one exchange; an endpoint that sends more means harm.
 const INTERIMS_MAX: usize = 16;
@@ -319,7 +318,10 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         write_reply(
             self.outbox.tail(),
             fault,
-            &reply(Some(self.exchange.facts), true),
+            &Reply {
+                close: true,
+                ..Reply::to(&self.exchange.facts)
+            },
         );
         // A client that does not take it is gone; the fault is counted either way.
         let _gone = self.send_head().await;

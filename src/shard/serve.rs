@@ -28,6 +28,7 @@ use crate::http::exchange::{Broken, Reach, RequestFacts};
 use crate::http::framing::{Body, BodyLimits, FramingError};
 use crate::http::head::{FieldSpace, HeadLimits, HeadScan, Request};
 use crate::http::hop::{ClientConnection, RequestHop, write_request};
+use crate::http::reply::Reply;
 use crate::plan::{Listener, Service, ServiceIndex};
 use crate::tally::{Phase, ServiceCounters};
 
@@ -78,8 +79,8 @@ struct Refusal {
     fault: Option<Fault>,
     /// `None` when the request did not get as far as a service.
     service: Option<ServiceIndex>,
-    /// `None` when the request did not get as far as facts.
-    facts: Option<RequestFacts>,
+    /// The shape of the answer, as far as the request says.
+    reply: Reply,
     /// True exactly when nothing of the request is left to be read.
     whole: bool,
 }
@@ -96,7 +97,7 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
         Ok(Some(length)) => length,
         Ok(None) => return After::Close,
         Err(fault) => {
-            let refusal = Refusal::of_head(fault);
+            let refusal = Refusal::of_head(fault, inbox.filled());
             return refuse(&current, shard, client, refusal, &timing).await;
         }
     };
@@ -201,7 +202,7 @@ fn order<'a>(
     let (head, rest) = inbox.filled().split_at(length);
     let mut space = FieldSpace::new();
     let request = Request::parse(head, &head_limits(listener), &mut space)
-        .map_err(|error| Refusal::of_head(error.request_fault()))?;
+        .map_err(|error| Refusal::of_head(error.request_fault(), head))?;
     let facts = request.facts();
     let offer = request.offer();
     let service = route(current, listener, &request);
@@ -210,7 +211,7 @@ fn order<'a>(
         Refusal {
             fault: Some(fault),
             service,
-            facts: Some(facts),
+            reply: Reply::to(&facts),
             whole: false,
         }
     };
@@ -260,7 +261,7 @@ fn order<'a>(
         Err(fault) => Err(Refusal {
             fault,
             service,
-            facts: Some(facts),
+            reply: Reply::to(&facts),
             whole: body.is_done(),
         }),
     }
@@ -383,7 +384,7 @@ async fn settle(
             } = *exchange;
             let answer = Answer {
                 fault: Some(fault),
-                facts: Some(order.facts),
+                reply: Reply::to(&order.facts),
                 whole: order.body.is_done(),
                 tally: Some(tally),
             };
@@ -403,7 +404,7 @@ async fn refuse(
     let Refusal {
         fault,
         service,
-        facts,
+        reply,
         whole,
     } = refusal;
     let unanswerable = fault.is_some_and(Fault::is_unanswerable);
@@ -434,7 +435,7 @@ async fn refuse(
     }
     let answer = Answer {
         fault,
-        facts,
+        reply,
         whole,
         tally,
     };
@@ -547,13 +548,13 @@ impl Order<'_> {
 }
 
 impl Refusal {
-    /// A head that was not understood: what follows it on the connection is never read as a
-    /// request.
-    const fn of_head(fault: Fault) -> Self {
+    /// A head that was not understood and begins with `bytes`: what follows it on the connection is
+    /// never read as a request.
+    fn of_head(fault: Fault, bytes: &[u8]) -> Self {
         Self {
             fault: Some(fault),
             service: None,
-            facts: None,
+            reply: Reply::to_head(bytes),
             whole: false,
         }
     }

@@ -172,12 +172,9 @@ fn own_is_what_a_client_measures_more_through_ringmain(driver: Driver) {
         let (own, total) = (service.min("own"), service.min("total"));
         let [direct, through] = least;
         let added = through.saturating_sub(direct);
-        assert!(
-            !own.is_zero() && total <= through,
-            "{} {through:?}",
-            service.0
-        );
-        if own <= added && added <= own + BOUND {
+        assert!(!own.is_zero(), "{}", service.0);
+        // The client may have its answer before ringmain learns that it was sent.
+        if total <= through + BOUND && own <= added && added <= own + BOUND {
             return;
         }
         assert!(

@@ -132,6 +132,19 @@ fn an_upgrade_that_may_not_be_passed_on_is_dropped() {
 }
 
 #[test]
+fn credentials_for_a_proxy_pass() {
+    check_request(
+        "GET / HTTP/1.1|Host: a|Proxy-Authorization: Basic x||",
+        &format!("GET / HTTP/1.1|Host: a|Proxy-Authorization: Basic x|{OWN}"),
+    );
+    check_response(
+        "HTTP/1.1 407 Auth|Proxy-Authenticate: Basic|Content-Length: 0||",
+        &hop(&FieldEdits::default()),
+        "HTTP/1.1 407 Auth|Proxy-Authenticate: Basic|Content-Length: 0|Via: 1.1 me||",
+    );
+}
+
+#[test]
 fn a_client_cannot_strip_what_frames_routes_or_says_who_asked() {
     check_request(
         "POST / HTTP/1.1|Host: a|Content-Length: 3|X-Request-Id: 7|Via: 1.0 b|X-Forwarded-For: c|\

@@ -175,6 +175,10 @@ fn a_malformed_request_line_is_refused() {
             "a target that is neither a path nor a http URI",
         ),
         (
+            "GET a/b HTTP/1.1",
+            "a target that is neither a path nor a http URI",
+        ),
+        (
             "GET https://a/ HTTP/1.1",
             "a target that is neither a path nor a http URI",
         ),
@@ -400,8 +404,8 @@ fn a_body_is_framed_by_one_field_or_the_request_is_refused() {
             BodyLength::Length(9_223_372_036_854_775_807),
         ),
         // Names that look like it are other fields, to us and so to whom we send them.
-        (&["Host: a", "Transfer_Encoding: chunked"], BodyLength::None),
-        (&["Host: a", "Content_Length: 3"], BodyLength::None),
+        (&["Host: a", "Transfer.Encoding: chunked"], BodyLength::None),
+        (&["Host: a", "ContentLength: 3"], BodyLength::None),
     ] {
         let lines = [&["POST / HTTP/1.1"], fields].concat();
         assert_eq!(
@@ -465,6 +469,10 @@ fn a_body_is_framed_by_one_field_or_the_request_is_refused() {
             "chunked is not the last coding, or stands there twice",
         ),
         (&["Transfer-Encoding: ,"], "an empty transfer coding"),
+        (
+            &["Transfer-Encoding: chunked, gzip, chunked"],
+            "chunked is not the last coding, or stands there twice",
+        ),
         (
             &["Transfer-Encoding:\u{b}chunked"],
             "a byte that no field value has",
@@ -595,6 +603,31 @@ fn any_other_expectation_is_refused() {
         lines[0] = "PUT / HTTP/1.0";
         check(&lines, |request| {
             assert!(!request.unwrap().expects_continue);
+        });
+    }
+}
+
+#[test]
+fn a_method_is_passed_in_its_case() {
+    for (method, idempotent, head) in [
+        ("GET", true, false),
+        ("HEAD", true, true),
+        ("OPTIONS", true, false),
+        ("TRACE", true, false),
+        ("PUT", true, false),
+        ("DELETE", true, false),
+        ("POST", false, false),
+        ("PATCH", false, false),
+        ("get", false, false),
+        ("Head", false, false),
+        ("connect", false, false),
+        ("M-SEARCH!~", false, false),
+    ] {
+        check(&[&format!("{method} / HTTP/1.1"), "Host: a"], |request| {
+            let request = request.unwrap();
+            assert_eq!(request.method, method.as_bytes());
+            assert_eq!(request.idempotent, idempotent, "{method}");
+            assert_eq!(request.head_method, head, "{method}");
         });
     }
 }
