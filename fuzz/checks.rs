@@ -1,6 +1,9 @@
 //! What must hold for any bytes: each check is a fuzz target, and `tests/corpus.rs` replays its
 //! corpus.
 
+#[path = "simulation.rs"]
+pub(crate) mod simulation;
+
 use ringmain::http::framing::{Body, BodyLength, BodyLimits, FramingError};
 use ringmain::http::head::{FieldSpace, HeadError, HeadLimits, HeadScan, Request, Response};
 use ringmain::http::hop::{
@@ -163,6 +166,104 @@ pub(crate) fn chunk(bytes: &[u8]) {
     let again = relay(BodyLength::Chunked, &encoded, 3).expect("what we encode, we decode");
     assert_eq!(again.content, relayed.content);
     assert!(again.done);
+}
+
+/// What one hop changes is what it says, and nothing else. The first line of the input has the
+/// names that an operator sets and, behind a `/`, those that are removed; the rest is a request.
+pub(crate) fn hop(bytes: &[u8]) {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+        return;
+    };
+    let Ok(names) = std::str::from_utf8(&bytes[..end]) else {
+        return;
+    };
+    let (set, remove) = names.split_once('/').unwrap_or((names, ""));
+    let named = |list: &str| -> Vec<String> {
+        let of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let names = list.split(',').filter(|name| !name.is_empty());
+        let valid = names.filter(|name| name.chars().all(of_name));
+        // Host cannot be removed, as config.toml says; what frames is not touched.
+        valid
+            .map(str::to_ascii_lowercase)
+            .filter(|name| !OWN.contains(&&**name))
+            .collect()
+    };
+    let (mut set, remove) = (named(set), named(remove));
+    set.sort_unstable();
+    set.dedup();
+    let edits = FieldEdits {
+        set: set
+            .iter()
+            .map(|name| (name.as_str().into(), "set".into()))
+            .collect(),
+        remove: remove.iter().map(|name| name.as_str().into()).collect(),
+    };
+    let head = &bytes[end + 1..];
+    let Ok(Some(length)) = HeadScan::request().find_end(head, &HEAD_LIMITS) else {
+        return;
+    };
+    let mut space = FieldSpace::new();
+    let Ok(request) = Request::parse(&head[..length], &HEAD_LIMITS, &mut space) else {
+        return;
+    };
+    let hop = RequestHop {
+        client: "192.0.2.1",
+        via: "fuzzed",
+        request_id: 1,
+        edits: &edits,
+    };
+    let mut out = Vec::new();
+    write_request(&mut out, &request, &hop);
+    let limits = HeadLimits {
+        bytes_max: usize::MAX,
+        fields_max: 100,
+    };
+    let mut space = FieldSpace::new();
+    let written = Request::parse(&out, &limits, &mut space).expect("what we write, we take");
+    let values = |name: &str| -> Vec<&[u8]> {
+        let same = written
+            .fields
+            .iter()
+            .filter(|field| field.name.eq_ignore_ascii_case(name));
+        same.map(|field| field.value).collect()
+    };
+    for name in &set {
+        assert_eq!(values(name), [b"set"], "{name} is set");
+    }
+    for name in remove.iter().filter(|name| !set.contains(name)) {
+        assert_eq!(values(name), [b""; 0], "{name} is removed");
+    }
+    let untouched = |name: &str| !set.iter().chain(&remove).any(|edited| edited == name);
+    if untouched("x-forwarded-for") {
+        let last = values("x-forwarded-for").pop().unwrap_or_default();
+        assert!(last.ends_with(b"192.0.2.1"), "who asked is said last");
+    }
+    assert!(!untouched("via") || written.passed_through("fuzzed"));
+}
+
+/// Fields that [`hop`] leaves alone: those that frame or belong to one connection, and Host.
+const OWN: [&str; 8] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "upgrade",
+];
+
+/// Any text is a configuration or a list of errors; one that is taken is taken again.
+pub(crate) fn config(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let taken = ringmain::config::parse("fuzzed", text).is_ok();
+        assert_eq!(taken, ringmain::config::parse("fuzzed", text).is_ok());
+    }
+}
+
+/// An exchange of two scripted peers ends as it must, and each time alike.
+pub(crate) fn exchange(bytes: &[u8]) {
+    assert_eq!(simulation::run(bytes), simulation::run(bytes));
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -37,3 +37,18 @@ fn bodies_relay_alike_in_any_split() {
 fn chunks_decode_alike_in_any_split() {
     replay("chunk", checks::chunk);
 }
+
+#[test]
+fn a_hop_changes_what_it_says() {
+    replay("hop", checks::hop);
+}
+
+#[test]
+fn any_text_is_a_configuration_or_errors() {
+    replay("config", checks::config);
+}
+
+#[test]
+fn exchanges_end_as_they_must() {
+    replay("exchange", checks::exchange);
+}

@@ -55,6 +55,27 @@ fn every_rule_of_http_that_is_obeyed_is_held_by_a_script() {
 }
 
 #[test]
+fn each_fault_has_a_test() {
+    // A label stands as a word of its own in a script of tests/wire, or as a literal in a test that
+    // speaks to the proxy.
+    let of_word = |c: char| c.is_ascii_lowercase() || c == '_';
+    let scripts: Vec<String> = texts("tests/wire", "wire");
+    let words: BTreeSet<&str> = scripts
+        .iter()
+        .flat_map(|script| script.split(|c| !of_word(c)))
+        .collect();
+    let mut tests = texts("tests/proxy", "rs");
+    tests.extend(["tests/slow.rs", "tests/panic.rs"].map(read));
+    for label in Fault::ALL.map(Fault::label) {
+        let literal = format!("\"{label}\"");
+        let tested = words.contains(label) || tests.iter().any(|test| test.contains(&literal));
+        // Nothing takes endpoints out of a service yet, so that one can always be picked.
+        let cannot_happen = label == Fault::DestinationUnavailable.label();
+        assert!(tested || cannot_happen, "no test expects {label}");
+    }
+}
+
+#[test]
 fn keys_in_toml_blocks_exist_in_the_reference() {
     let known = keys(&read("config.toml"), true);
     for (name, text) in documents() {
@@ -296,6 +317,15 @@ fn documents() -> Vec<(String, String)> {
         .into_iter()
         .map(|name| (name.clone(), read(&name)))
         .collect()
+}
+
+/// Every file of a folder with this extension.
+fn texts(folder: &str, extension: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder)).expect("it exists");
+    let paths = entries.map(|entry| entry.expect("it can be read").path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|found| found == extension));
+    let texts = paths.map(|path| fs::read_to_string(path).expect("it was just listed"));
+    texts.collect()
 }
 
 fn read(name: &str) -> String {

@@ -1,6 +1,7 @@
-//! Mutated answers, each followed on its connection by a poison that nobody asked for: a client gets
-//! the answer that was given to its own request, whole and as it was framed, or sees that it has
-//! not.
+//! Mutated answers, each followed on its connection by a poison that nobody asked for.
+//!
+//! A client gets the answer that was given to its own request, whole and as it was framed, or sees
+//! that it has not.
 //!
 //! What an endpoint has answered is what the strict reader reads first in its bytes. The poison is
 //! in one write with the end of it.

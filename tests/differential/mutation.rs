@@ -1,5 +1,5 @@
-//! Mutations of valid messages: a few bytes, lines or numbers are changed where parsers are known to
-//! differ.
+//! Mutations of valid messages: a few bytes, lines or numbers are changed where parsers are known
+//! to differ.
 
 use rand::{Rng, RngExt};
 

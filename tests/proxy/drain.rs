@@ -9,6 +9,7 @@ on_both_drivers! {
     a_client_that_never_spoke_does_not_hold_the_drain
     a_report_that_nobody_reads_does_not_hold_the_drain
     a_request_cut_off_at_the_end_of_the_drain_is_not_sent_again
+    an_exchange_that_the_drain_cuts_off_is_a_fault_of_its_own
 }
 
 /// Well under the drain timeout of these tests: two seconds of quiet, and some for a busy machine.
@@ -103,4 +104,24 @@ fn a_request_cut_off_at_the_end_of_the_drain_is_not_sent_again(driver: Driver) {
         assert_eq!(proxy.exit_code(), Some(0));
         assert!(origin.has_no_more(), "reused: {reused}");
     }
+}
+
+fn an_exchange_that_the_drain_cuts_off_is_a_fault_of_its_own(driver: Driver) {
+    let origin = Origin::new();
+    let mut proxy = Setup::new(driver)
+        .log("level = \"debug\"")
+        .runtime("drain_timeout = \"300ms\"")
+        .expects_line("drain")
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    let mut upstream = origin.gets(&mut client, GET);
+    proxy.signal("TERM");
+    client.rest();
+    upstream.ends();
+    assert_eq!(proxy.exit_code(), Some(0));
+    // The process ends before anybody could ask for its report.
+    let failed = proxy.log_line("exchange failed");
+    let fault = failed.split("fault=").nth(1);
+    assert_eq!(fault.map(str::trim), Some("drain_timeout"), "{failed}");
 }

@@ -1,6 +1,8 @@
 //! Bad input and bad endpoints where no answer can be given: the connection closes, one fault is
 //! counted, and the next request works.
 
+use std::net::SocketAddr;
+
 use crate::support::{Driver, GET, Origin, Proxy, Served, Setup, Wire, ok, on_both_drivers};
 
 on_both_drivers! {
@@ -21,6 +23,7 @@ on_both_drivers! {
     a_client_that_resets_while_it_waits_is_gone
     a_client_that_resets_inside_an_answer_is_gone
     a_refusing_endpoint_without_another_is_tried_once
+    an_endpoint_without_a_way_to_it_is_a_502
 }
 
 /// The client, whose request ended too early, gets a 400 or nothing, and the end.
@@ -292,4 +295,16 @@ fn a_refusing_endpoint_without_another_is_tried_once(driver: Driver) {
     proxy.counts_one_fault("connection_refused");
     let tries = &proxy.report().services["a"].endpoints;
     assert_eq!(tries.get(&refused.to_string()), Some(&1));
+}
+
+fn an_endpoint_without_a_way_to_it_is_a_502(driver: Driver) {
+    // The broadcast address of the loopback network: connect(2) knows no way there.
+    let nowhere = SocketAddr::from(([127, 255, 255, 255], 80));
+    let keys = "[service.retry]\nattempts_max = 0";
+    let proxy = Setup::new(driver).service("a", &[nowhere], keys).start();
+    let answer = proxy.client().get("a.test", "/");
+    assert_eq!(answer.status(), 502);
+    let error = answer.head.proxy_error();
+    assert_eq!(error.as_deref(), Some("destination_ip_unroutable"));
+    proxy.counts_one_fault("destination_ip_unroutable");
 }
