@@ -203,6 +203,41 @@ fn the_scanner_sees_keys_and_commands() {
     assert_eq!(commands(text), ["check --config F", "run"]);
 }
 
+/// RFC and section of each part of a cell such as `6.3 rules 6 to 8` or `5.4 of RFC 9110`.
+fn sections(rfc: &str, cell: &str) -> impl Iterator<Item = [String; 2]> {
+    let parts = cell.split(", ").map(move |part| {
+        let other = part.split_once(" of RFC ").map(|(_, rfc)| rfc);
+        let section = part.split(' ').next().unwrap_or_default();
+        [other.unwrap_or(rfc), section].map(str::to_owned)
+    });
+    parts.collect::<Vec<_>>().into_iter()
+}
+
+/// True exactly when `comment` names this section of this RFC, or one below it.
+fn cites(comment: &str, [rfc, section]: &[String; 2]) -> bool {
+    let mut named = comment
+        .match_indices("section ")
+        .map(|(at, word)| &comment[at + word.len()..]);
+    let is_it = |text: &str| {
+        let rest = text.strip_prefix(section.as_str());
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    comment.contains(&format!("RFC {rfc}")) && named.any(is_it)
+}
+
+/// What each wire script says of itself, in one line.
+fn script_comments() -> Vec<String> {
+    let entries = fs::read_dir(root().join("tests/wire")).expect("it exists");
+    let paths = entries.map(|entry| entry.expect("it can be read").path());
+    let scripts = paths.filter(|path| path.extension().is_some_and(|end| end == "wire"));
+    let comments = scripts.map(|path| {
+        let text = fs::read_to_string(path).expect("it was just listed");
+        let lines = text.lines().map_while(|line| line.strip_prefix("# "));
+        lines.collect::<Vec<_>>().join(" ")
+    });
+    comments.collect()
+}
+
 /// What follows `ringmain` in each command: in backquotes, or on a line that begins with `$`.
 fn commands(markdown: &str) -> Vec<&str> {
     let quotes = markdown
@@ -260,41 +295,6 @@ fn keys(toml: &str, commented: bool) -> BTreeSet<String> {
         }
     }
     keys
-}
-
-/// RFC and section of each part of a cell such as `6.3 rules 6 to 8` or `5.4 of RFC 9110`.
-fn sections(rfc: &str, cell: &str) -> impl Iterator<Item = [String; 2]> {
-    let parts = cell.split(", ").map(move |part| {
-        let other = part.split_once(" of RFC ").map(|(_, rfc)| rfc);
-        let section = part.split(' ').next().unwrap_or_default();
-        [other.unwrap_or(rfc), section].map(str::to_owned)
-    });
-    parts.collect::<Vec<_>>().into_iter()
-}
-
-/// True exactly when `comment` names this section of this RFC, or one below it.
-fn cites(comment: &str, [rfc, section]: &[String; 2]) -> bool {
-    let mut named = comment
-        .match_indices("section ")
-        .map(|(at, word)| &comment[at + word.len()..]);
-    let is_it = |text: &str| {
-        let rest = text.strip_prefix(section.as_str());
-        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
-    };
-    comment.contains(&format!("RFC {rfc}")) && named.any(is_it)
-}
-
-/// What each wire script says of itself, in one line.
-fn script_comments() -> Vec<String> {
-    let entries = fs::read_dir(root().join("tests/wire")).expect("it exists");
-    let paths = entries.map(|entry| entry.expect("it can be read").path());
-    let scripts = paths.filter(|path| path.extension().is_some_and(|end| end == "wire"));
-    let comments = scripts.map(|path| {
-        let text = fs::read_to_string(path).expect("it was just listed");
-        let lines = text.lines().map_while(|line| line.strip_prefix("# "));
-        lines.collect::<Vec<_>>().join(" ")
-    });
-    comments.collect()
 }
 
 /// The insides of the blocks fenced as `toml`.
