@@ -31,6 +31,29 @@ fn the_table_of_faults_is_the_codes() {
     assert_eq!(written, expected);
 }
 
+/// A rule without a conversation that holds it is a claim. The first comment of a script cites the
+/// rule's section, or one below it.
+#[test]
+fn every_rule_of_http_that_is_obeyed_is_held_by_a_script() {
+    let comments = script_comments();
+    let text = read("docs/HTTP.md");
+    let mut rules = 0;
+    for part in text.split("\n## RFC ").skip(1) {
+        let rfc = part.split(':').next().unwrap_or_default();
+        for cells in table_below(part, "| Section |") {
+            let held = sections(rfc, cells[0])
+                .any(|cited| comments.iter().any(|comment| cites(comment, &cited)));
+            assert!(
+                held,
+                "RFC {rfc}: no script of tests/wire for: {}",
+                cells[..2].join(" ")
+            );
+            rules += 1;
+        }
+    }
+    assert!(40 < rules, "{rules} rules: the tables were not found");
+}
+
 #[test]
 fn each_fault_has_a_test() {
     // A label stands as a word of its own in a script of tests/wire, or as a literal in a test that
@@ -220,6 +243,41 @@ fn the_scanner_sees_keys_and_commands() {
     let text =
         "says `ringmain check --config F` or ringmain alone\n$ target/release/ringmain run\n";
     assert_eq!(commands(text), ["check --config F", "run"]);
+}
+
+/// RFC and section of each part of a cell such as `6.3 rules 6 to 8` or `5.4 of RFC 9110`.
+fn sections(rfc: &str, cell: &str) -> impl Iterator<Item = [String; 2]> {
+    let parts = cell.split(", ").map(move |part| {
+        let other = part.split_once(" of RFC ").map(|(_, rfc)| rfc);
+        let section = part.split(' ').next().unwrap_or_default();
+        [other.unwrap_or(rfc), section].map(str::to_owned)
+    });
+    parts.collect::<Vec<_>>().into_iter()
+}
+
+/// True exactly when `comment` names this section of this RFC, or one below it.
+fn cites(comment: &str, [rfc, section]: &[String; 2]) -> bool {
+    let mut named = comment
+        .match_indices("section ")
+        .map(|(at, word)| &comment[at + word.len()..]);
+    let is_it = |text: &str| {
+        let rest = text.strip_prefix(section.as_str());
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    comment.contains(&format!("RFC {rfc}")) && named.any(is_it)
+}
+
+/// What each wire script says of itself, in one line.
+fn script_comments() -> Vec<String> {
+    let entries = fs::read_dir(root().join("tests/wire")).expect("it exists");
+    let paths = entries.map(|entry| entry.expect("it can be read").path());
+    let scripts = paths.filter(|path| path.extension().is_some_and(|end| end == "wire"));
+    let comments = scripts.map(|path| {
+        let text = fs::read_to_string(path).expect("it was just listed");
+        let lines = text.lines().map_while(|line| line.strip_prefix("# "));
+        lines.collect::<Vec<_>>().join(" ")
+    });
+    comments.collect()
 }
 
 /// What follows `ringmain` in each command: in backquotes, or on a line that begins with `$`.

@@ -117,6 +117,7 @@ pub(crate) struct Counts {
     pub(crate) replays: RangeInclusive<u64>,
     /// How often all endpoints were at their limit.
     pub(crate) limited: u64,
+    pub(crate) tunnels: u64,
     /// Of the service, by label.
     pub(crate) faults: BTreeMap<String, u64>,
     /// Of no service, by label.
@@ -293,6 +294,7 @@ impl Default for Counts {
             retries: 0..=0,
             replays: 0..=0,
             limited: 0,
+            tunnels: 0,
             faults: BTreeMap::new(),
             nowhere: BTreeMap::new(),
         }
@@ -307,8 +309,8 @@ impl Counts {
         };
         within(&self.retries, &other.retries)
             && within(&self.replays, &other.replays)
-            && (self.forwarded, self.own, self.limited)
-                == (other.forwarded, other.own, other.limited)
+            && (self.forwarded, self.own) == (other.forwarded, other.own)
+            && (self.limited, self.tunnels) == (other.limited, other.tunnels)
             && (&self.faults, &self.nowhere) == (&other.faults, &other.nowhere)
     }
 
@@ -341,6 +343,7 @@ impl Counts {
                 ["forwarded"] => self.forwarded += number,
                 ["own"] => self.own += number,
                 ["limited"] => self.limited += number,
+                ["tunnels"] => self.tunnels += number,
                 ["retries"] => self.retries = number..=number,
                 ["replays"] => self.replays = number..=number,
                 ["nowhere", label] => {

@@ -166,6 +166,9 @@ impl<'a> Stage<'a> {
             let name = service(script);
             let row = services.iter().find(|row| row["service"] == *name);
             let counted = row.map(counts).unwrap_or_default();
+            if row.is_some_and(|row| row["tunnels_open"] != 0) {
+                wrong.push(format!("{}: a tunnel is still open", script.file));
+            }
             let mut expected = script.counts.clone();
             for (label, count) in std::mem::take(&mut expected.nowhere) {
                 *nowhere.entry(label).or_default() += count;
@@ -276,6 +279,7 @@ fn counts(row: &Value) -> Counts {
         retries: retries..=retries,
         replays: replays..=replays,
         limited: number(&row["limited"]),
+        tunnels: number(&row["tunnels"]),
         faults: labelled(&row["faults"]),
         nowhere: BTreeMap::new(),
     }
