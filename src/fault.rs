@@ -46,6 +46,8 @@ pub enum Fault {
     RequestHeadTooLarge,
     /// The body is over its limit; answered with 413.
     RequestBodyTooLarge,
+    /// An expectation other than 100-continue; answered with 417.
+    ExpectationUnsupported,
     /// A method or transfer coding that ringmain does not implement; answered with 501.
     RequestUnsupported,
     /// A major version other than 1; answered with 505.
@@ -105,13 +107,14 @@ impl Fault {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every cause, in the order of its index.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::RequestInvalid,
         Self::RequestTimeout,
         Self::RequestIncomplete,
         Self::RequestTargetTooLong,
         Self::RequestHeadTooLarge,
         Self::RequestBodyTooLarge,
+        Self::ExpectationUnsupported,
         Self::RequestUnsupported,
         Self::VersionUnsupported,
         Self::DestinationNotFound,
@@ -199,6 +202,9 @@ impl Fault {
                 REQUEST,
             ),
             Self::RequestBodyTooLarge => row(Client, false, 413, "http_request_body_size", REQUEST),
+            Self::ExpectationUnsupported => {
+                row(Client, false, 417, "http_request_expectation", REQUEST)
+            }
             Self::RequestUnsupported => {
                 row(Client, false, 501, "http_request_unsupported", REQUEST)
             }

@@ -528,7 +528,7 @@ fn sources() -> Vec<Source> {
 
 /// Name and text of every Rust file of the repository.
 fn rust_files() -> Vec<(String, String)> {
-    let folders = ["src", "tests", "fuzz/fuzz_targets", "benches"];
+    let folders = ["src", "tests", "fuzz/fuzz_targets", "bench"];
     let paths = folders
         .iter()
         .flat_map(|folder| files_under(&root().join(folder), "rs"));

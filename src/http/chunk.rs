@@ -3,8 +3,8 @@
 //! ```text
 //!   Size -> SizeMore -+-----------> SizeLf -+-> Data -> DataCr -> DataLf -> Size
 //!                     +-> Extension ---^    +-> TrailerStart -+-> EndLf -> Done
-//!                                                ^            +-> Name -> Value -> ValueLf
-//!                                                +----------------------------------+
+//!                           <-> Quoted           ^            +-> Name -> Value -> ValueLf
+//!                           <-> Escaped          +----------------------------------+
 //! ```
 //!
 //! A trailer section without fields, as nearly all are, is passed like any other byte. One with
@@ -64,6 +64,10 @@ enum State {
     Size,
     SizeMore,
     Extension,
+    /// Inside a quoted value of an extension.
+    Quoted,
+    /// Behind a backslash in there.
+    Escaped,
     SizeLf,
     /// `size > 0`.
     Data,
@@ -133,7 +137,7 @@ impl Chunks {
                 self.line = 0;
                 Ok(State::Extension)
             }
-            (State::Extension, _) if is_text_byte(byte) => self.extension(),
+            (State::Extension | State::Quoted | State::Escaped, _) => self.extension(byte),
             (State::SizeLf, b'\n') => self.size_known(),
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => {
@@ -156,13 +160,24 @@ impl Chunks {
         Ok(State::SizeMore)
     }
 
-    fn extension(&mut self) -> Result<State, FramingError> {
+    /// RFC 9112 section 7.1.1. The syntax is checked: to a reader that looks for the end of the
+    /// quotes first, a line that ends inside them goes on, and it sees other chunks.
+    fn extension(&mut self, byte: u8) -> Result<State, FramingError> {
+        let next = match (self.state, byte) {
+            (State::Extension, b'"') | (State::Escaped, _) if is_text_byte(byte) => State::Quoted,
+            (State::Quoted, b'"') => State::Extension,
+            (State::Quoted, b'\\') => State::Escaped,
+            (State::Quoted, _) if is_text_byte(byte) => State::Quoted,
+            (State::Extension, b';' | b'=' | b' ' | b'\t') => State::Extension,
+            (State::Extension, _) if is_token_byte(byte) => State::Extension,
+            _ => return Err(self.refusal()),
+        };
         if EXTENSION_BYTES_MAX <= self.line {
             // RFC 9112 section 7.1.1: a recipient ought to limit their length.
             return Err(invalid("chunk extensions over 256 bytes"));
         }
         self.line += 1;
-        Ok(State::Extension)
+        Ok(next)
     }
 
     fn size_known(&mut self) -> Result<State, FramingError> {
@@ -204,7 +219,8 @@ impl Chunks {
     const fn refusal(&self) -> FramingError {
         invalid(match self.state {
             State::Size | State::SizeMore => "a chunk size that is not a number",
-            State::Extension => "a control character in a chunk extension",
+            State::Extension => "a malformed chunk extension",
+            State::Quoted | State::Escaped => "a chunk extension whose quotes do not end",
             State::SizeLf => "a chunk line that does not end with CRLF",
             State::Data | State::DataCr | State::DataLf => "a chunk that does not end with CRLF",
             State::TrailerStart | State::Name => "a malformed trailer name",

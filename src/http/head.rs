@@ -74,6 +74,9 @@ pub enum HeadError {
     /// The major version is not 1.
     #[error("the version is not HTTP/1.x")]
     Version,
+    /// An expectation other than 100-continue.
+    #[error("an expectation other than 100-continue")]
+    Expectation,
     /// A method that ringmain does not implement.
     #[error("CONNECT is not supported")]
     Unsupported,
@@ -97,6 +100,7 @@ impl HeadError {
         match self {
             Self::Invalid { .. } => Fault::RequestInvalid,
             Self::Version => Fault::VersionUnsupported,
+            Self::Expectation => Fault::ExpectationUnsupported,
             // RFC 9112 section 6.1: a coding that is not understood is answered with 501.
             Self::Unsupported | Self::TransferCoding => Fault::RequestUnsupported,
             Self::TargetTooLong => Fault::RequestTargetTooLong,
@@ -107,7 +111,9 @@ impl HeadError {
     /// The cause, where the head is an endpoint's.
     pub const fn response_fault(&self) -> Fault {
         match self {
-            Self::Invalid { .. } | Self::Version | Self::Unsupported => Fault::ResponseInvalid,
+            Self::Invalid { .. } | Self::Version | Self::Expectation | Self::Unsupported => {
+                Fault::ResponseInvalid
+            }
             Self::TransferCoding => Fault::ResponseTransferCoding,
             Self::TargetTooLong | Self::TooLong | Self::TooManyFields => {
                 Fault::ResponseHeadTooLarge

@@ -33,7 +33,7 @@ impl FieldEdits {
     fn write(&self, out: &mut Vec<u8>) {
         for (name, value) in &self.set {
             if !Field::of(name).is_framing() {
-                write_field(out, name, &[value.as_bytes()]);
+                write_field(out, name, value);
             }
         }
     }
@@ -70,12 +70,13 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, hop: &RequestHop<
     // RFC 9112 section 3.2: a request always carries a Host, an empty one where there is no
     // authority (HTTP/1.0); RFC 9110 section 7.2: first.
     if request.host_rewritten && !rules.edited("Host") {
-        write_field(out, "Host", &[request.host]);
+        write_own(out, b"Host: ", request.host);
     }
     write_lines(
         out,
         request.head,
         request.fields,
+        rules.visited(&request.learned),
         |field, name| match field {
             Field::Host => request.host_rewritten || rules.edited(name),
             Field::ContentLength => false,
@@ -87,7 +88,7 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, hop: &RequestHop<
         },
     );
     if request.body == BodyLength::Chunked {
-        write_field(out, "Transfer-Encoding", &[b"chunked"]);
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     // RFC 9110 section 7.6.2: one less with each hop.
     if let Some(hops) = request.max_forwards
@@ -126,10 +127,10 @@ fn write_forwarding(
         out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
     }
     if absent(Field::ForwardedHost, "X-Forwarded-Host") && !request.host.is_empty() {
-        write_field(out, "X-Forwarded-Host", &[request.host]);
+        write_own(out, b"X-Forwarded-Host: ", request.host);
     }
     if absent(Field::RequestId, "X-Request-Id") {
-        write_field(out, "X-Request-Id", &[&hexadecimal(hop.request_id)]);
+        write_own(out, b"X-Request-Id: ", &hexadecimal(hop.request_id));
     }
     write_via(out, request.minor, hop.via, rules);
 }
@@ -172,13 +173,14 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, hop: &Response
         out,
         response.head,
         response.fields,
+        rules.visited(&response.learned),
         |field, name| match field {
             Field::ContentLength => lengthless,
             _ => rules.drops(field, name),
         },
     );
     if response.body == BodyLength::Chunked && !hop.unchunk {
-        write_field(out, "Transfer-Encoding", &[b"chunked"]);
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     write_via(out, response.minor, hop.via, &rules);
     if !response.interim {
@@ -186,7 +188,7 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, hop: &Response
     }
     hop.edits.write(out);
     if let Some((name, value)) = hop.backend {
-        write_field(out, name, &[value.as_bytes()]);
+        write_field(out, name, value);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -246,6 +248,14 @@ impl<'a> Rules<'a> {
                 .is_some_and(|replaced| replaced.eq_ignore_ascii_case(name))
     }
 
+    /// The places of the fields that may not go on; `None` where each field must be looked at.
+    #[inline]
+    fn visited<'b>(&self, learned: &'b Learned<'_>) -> Option<&'b [(u16, Field)]> {
+        let others_stay =
+            self.nominating.is_none() && self.edits.is_none() && self.replaced.is_none();
+        learned.known_places().filter(|_| others_stay)
+    }
+
     #[inline(always)]
     fn drops(&self, field: Field, name: &str) -> bool {
         match field {
@@ -272,18 +282,24 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// Copies the lines of all fields but those that `drops` names.
+/// Copies the lines of all fields but those that `drops` names, among those at `visited` where that
+/// is known.
 #[inline]
 fn write_lines(
     out: &mut Vec<u8>,
     head: &[u8],
     fields: &[Header<'_>],
+    visited: Option<&[(u16, Field)]>,
     drops: impl Fn(Field, &str) -> bool,
 ) {
     let begin = |index: usize| line_begin(head, fields, index);
     let mut kept = begin(0);
-    for (index, header) in fields.iter().enumerate() {
-        if drops(Field::of(header.name), header.name) {
+    for place in 0..visited.map_or(fields.len(), <[_]>::len) {
+        let (index, field) = match visited {
+            Some(known) => (usize::from(known[place].0), known[place].1),
+            None => (place, Field::of(fields[place].name)),
+        };
+        if drops(field, fields[index].name) {
             out.extend_from_slice(&head[kept..begin(index)]);
             kept = begin(index + 1);
         }
@@ -294,31 +310,52 @@ fn write_lines(
 /// RFC 9110 section 7.6.3: the version that was received, and by whom.
 fn write_via(out: &mut Vec<u8>, minor: u8, via: &str, rules: &Rules<'_>) {
     if !rules.edited("Via") {
-        let version: &[u8] = if minor == 0 { b"1.0 " } else { b"1.1 " };
-        write_field(out, "Via", &[version, via.as_bytes()]);
+        let begin = if minor == 0 {
+            b"Via: 1.0 "
+        } else {
+            b"Via: 1.1 "
+        };
+        write_own(out, begin, via.as_bytes());
     }
 }
 
-/// Always inlined: names are known where they are written, and a copy of known length is a few
-/// stores.
+/// Always inlined: a begin of known length is a few stores.
 #[inline(always)]
-fn write_field(out: &mut Vec<u8>, name: &str, value: &[&[u8]]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    for part in value {
-        out.extend_from_slice(part);
-    }
+fn write_own(out: &mut Vec<u8>, begin: &[u8], value: &[u8]) {
+    out.extend_from_slice(begin);
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
+fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    write_own(out, b": ", value.as_bytes());
+}
+
 fn hexadecimal(number: u128) -> [u8; 32] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+    for (digits, bytes) in text
+        .chunks_exact_mut(8)
+        .zip(number.to_be_bytes().chunks_exact(4))
+    {
+        let word = bytes.first_chunk().copied().unwrap_or_default();
+        digits.copy_from_slice(&eight_digits(u32::from_be_bytes(word)));
     }
     text
+}
+
+/// All eight at once, for a table's entry a digit is 150 instructions more an id.
+fn eight_digits(number: u32) -> [u8; 8] {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    // Apart: a digit in the lower half of each byte.
+    let mut digits = u64::from(number);
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 where the digit is a letter: with 6 more it does not fit its half.
+    let letters = (digits + 6 * EACH) >> 4 & EACH;
+    let text = digits + u64::from(b'0') * EACH + u64::from(b'a' - b'9' - 1) * letters;
+    text.to_be_bytes()
 }
 
 #[cfg(test)]

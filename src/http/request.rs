@@ -1,5 +1,7 @@
 //! One request's head: what it asks for, of whom, and how its body is framed.
 
+use std::net::Ipv6Addr;
+
 use httparse::{Header, Status};
 
 use super::exchange::RequestFacts;
@@ -73,6 +75,12 @@ impl<'a> Request<'a> {
         let target = Target::parse(line.target, line.method)?;
         let host = host(&target, &learned, line.minor)?;
         let body = BodyLength::of_request(learned.length, learned.chunked, line.minor)?;
+        // RFC 9110 section 10.1.1: any other expectation may be answered with 417. Stricter: it is,
+        // and so is what only looks like 100-continue (`y 100-continue`, or a list): an endpoint
+        // that takes it for one may answer without reading the body, and read that as a request.
+        if learned.seen.has(Field::Expect) && !learned.expects_continue && line.minor == 1 {
+            return Err(HeadError::Expectation);
+        }
         let waits = learned.expects_continue && body.may_have_bytes();
         Ok(Self {
             method: line.method.as_bytes(),
@@ -277,22 +285,33 @@ fn is_authority(authority: &[u8]) -> bool {
                 return false;
             };
             let (address, port) = literal.split_at(close);
-            let valid = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
-            if address.is_empty() || !address.iter().all(valid) {
+            // RFC 6874 section 2: a zone means something to its own host alone; it is refused.
+            let address = std::str::from_utf8(address).unwrap_or_default();
+            if address.parse::<Ipv6Addr>().is_err() {
                 return false;
             }
             &port[1..]
         }
         _ => {
-            let name = authority.iter().take_while(|byte| is_name_byte(**byte));
-            &authority[name.count()..]
+            let end = authority.iter().position(|byte| !is_name_byte(*byte));
+            &authority[end.unwrap_or(authority.len())..]
         }
     };
     match port {
         [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        [b':', digits @ ..] => is_port(digits),
         _ => false,
     }
+}
+
+/// RFC 3986 section 3.2.3: *DIGIT. Stricter: in 16 bits, for a reader that cuts it to those sees
+/// another port.
+fn is_port(digits: &[u8]) -> bool {
+    let value = digits.iter().try_fold(0_u16, |value, byte| {
+        let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    });
+    value.is_some() && digits.len() <= 5
 }
 
 /// RFC 3986 section 3.2.2: the bytes of reg-name, but for the comma, which some readers take for a

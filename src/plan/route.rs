@@ -5,6 +5,7 @@
 //! passes the host as it came, [`Routes::find`] folds it.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::ServiceIndex;
 
@@ -13,7 +14,7 @@ use super::ServiceIndex;
 pub struct Routes {
     routes: Box<[Route]>,
     /// Exact domains in lower case.
-    domains: HashMap<Box<[u8]>, ServiceIndex>,
+    domains: HashMap<Box<[u8]>, ServiceIndex, BuildHasherDefault<HostHasher>>,
     /// Suffixes in lower case with their leading dot (`.example.com`), longest first.
     wildcards: Box<[(Box<[u8]>, ServiceIndex)]>,
 }
@@ -55,9 +56,12 @@ pub enum PathMatch {
     Prefix(Box<str>),
 }
 
-/// The longest host that can match: a DNS name is at most 253 bytes (RFC 1035 section 2.3.4), a
-/// bracketed IPv6 address less.
-pub const HOST_BYTES_MAX: usize = 255;
+/// The longest host that can match, in whole lanes: a DNS name is at most 253 bytes (RFC 1035
+/// section 2.3.4), a bracketed IPv6 address less.
+pub const HOST_BYTES_MAX: usize = 16 * LANE;
+
+/// How many bytes are folded at once.
+const LANE: usize = 16;
 
 impl Routes {
     /// Builds the table. `domains` are the services' domains in lower case, exact (`a.b`) or
@@ -66,7 +70,7 @@ impl Routes {
         routes: Vec<Route>,
         domains: impl IntoIterator<Item = (String, ServiceIndex)>,
     ) -> Self {
-        let mut exact = HashMap::new();
+        let mut exact = HashMap::default();
         let mut wildcards: Vec<(Box<[u8]>, ServiceIndex)> = Vec::new();
         for (domain, service) in domains {
             match domain.strip_prefix('*') {
@@ -130,6 +134,47 @@ impl Route {
     }
 }
 
+/// Eight bytes a step: the standard hasher takes 200 instructions more for a host. It withstands
+/// chosen keys, but here the operator chooses them, and a client only asks.
+#[derive(Clone, Copy, Debug, Default)]
+struct HostHasher(u64);
+
+impl HostHasher {
+    #[inline]
+    fn step(&mut self, word: u64) {
+        // The constant of splitmix64, an odd one whose bits are well mixed.
+        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+impl Hasher for HostHasher {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        let mut words = bytes.chunks_exact(8);
+        for word in words.by_ref() {
+            let word = word.first_chunk().copied().unwrap_or_default();
+            self.step(u64::from_le_bytes(word));
+        }
+        match (words.remainder(), bytes.last_chunk()) {
+            ([], _) => {}
+            // The last word overlaps the one before it.
+            (_, Some(word)) => self.step(u64::from_le_bytes(*word)),
+            (few, None) => few.iter().for_each(|byte| self.step(u64::from(*byte))),
+        }
+    }
+
+    #[inline]
+    fn write_usize(&mut self, length: usize) {
+        self.step(length as u64);
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        // The table picks its bucket by the low bits, which a product mixes least.
+        self.0 ^ self.0 >> 32
+    }
+}
+
 /// A wildcard stands for at least one byte.
 fn ends_in(host: &[u8], suffix: &[u8]) -> bool {
     suffix.len() < host.len() && host.ends_with(suffix)
@@ -140,15 +185,22 @@ fn ends_in(host: &[u8], suffix: &[u8]) -> bool {
 fn fold<'a>(host: &[u8], folded: &'a mut [u8; HOST_BYTES_MAX]) -> Option<&'a [u8]> {
     let host = without_port(host);
     let host = host.strip_suffix(b".").unwrap_or(host);
-    let folded = folded.get_mut(..host.len())?;
-    folded.copy_from_slice(host);
-    folded.make_ascii_lowercase();
-    Some(folded)
+    folded.get_mut(..host.len())?.copy_from_slice(host);
+    // Whole lanes are folded at once; byte by byte it is 80 instructions more for a usual host.
+    let lanes = folded.chunks_exact_mut(LANE);
+    for lane in lanes.take(host.len().div_ceil(LANE)) {
+        lane.make_ascii_lowercase();
+    }
+    Some(&folded[..host.len()])
 }
 
 /// RFC 3986 section 3.2: the port follows the last colon, unless that stands inside the brackets of
 /// an IPv6 address.
 fn without_port(host: &[u8]) -> &[u8] {
+    // RFC 3986 section 3.2.3: *DIGIT; most hosts have none, and end in a letter.
+    let Some(b'0'..=b'9' | b':') = host.last() else {
+        return host;
+    };
     match memchr::memrchr(b':', host) {
         Some(colon) if memchr::memchr(b']', &host[colon..]).is_none() => &host[..colon],
         _ => host,
@@ -212,6 +264,13 @@ mod tests {
         check("example.com.", "/", "GET", Some(0));
         check("[::1]:80", "/", "GET", Some(4));
         check("[::1]", "/", "GET", Some(4));
+        check("example.com:", "/", "GET", Some(0));
+        check(
+            "a-host-of-more-than-sixteen.EXAMPLE.com",
+            "/",
+            "GET",
+            Some(1),
+        );
     }
 
     #[test]

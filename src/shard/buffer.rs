@@ -213,8 +213,10 @@ pub(crate) struct Stock {
 
 /// What slow clients and endpoints may hold of a shard's memory beyond the least: larger buffers
 /// while a body is relayed, and what is kept of one for another try. 10,000 of them would otherwise
-/// hold 640 MiB; so the first some hundred have what is fast, and the others what is enough.
-const SHARED_BYTES_MAX: usize = 12 * 1024 * 1024;
+/// hold 640 MiB; so the first some have what is fast, and the others what is enough.
+const SHARED_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// Up to here parts may be as large as a `LARGE` buffer; beyond, `MEDIUM` ones.
+const LARGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A part of the memory for slow peers, given back when it is dropped.
 #[derive(Debug)]
@@ -228,7 +230,12 @@ impl Share<'_> {
     /// stays as it is.
     pub(crate) fn resize(&mut self, bytes: usize) -> bool {
         let others = self.of.get() - self.bytes;
-        if self.bytes < bytes && SHARED_BYTES_MAX < others + bytes {
+        let limit = if MEDIUM < bytes {
+            LARGE_BYTES_MAX
+        } else {
+            SHARED_BYTES_MAX
+        };
+        if self.bytes < bytes && limit < others + bytes {
             return false;
         }
         self.of.set(others + bytes);
@@ -287,11 +294,9 @@ impl Stock {
         if !buffer.is_empty() || wanted <= buffer.capacity() {
             return;
         }
-        let class = if SMALL < wanted && share.resize(wanted) {
-            wanted
-        } else {
-            SMALL.min(wanted)
-        };
+        let larger = [wanted, MEDIUM];
+        let fits = |class: &usize| *class <= wanted && SMALL < *class && share.resize(*class);
+        let class = larger.into_iter().find(fits).unwrap_or(SMALL.min(wanted));
         if buffer.capacity() < class {
             self.put(std::mem::replace(buffer, self.take(class)));
         }

@@ -103,16 +103,15 @@ impl Pool {
     pub(crate) fn take(&self, endpoint: &Endpoint, now: u32, look: bool) -> Taken {
         let mut slots = self.slots.borrow_mut();
         let mut stale = 0;
-        let mut kept = None;
         while let Some(idle) = slots[endpoint.slot as usize].idle.pop() {
             let rested = 1 < now.saturating_sub(idle.since);
             if !(look || rested || idle.suspect) || fd::is_quiet(idle.stream.fd()) {
-                kept = Some((idle.stream, idle.seat));
-                break;
+                let kept = Some((idle.stream, idle.seat));
+                return Taken { kept, stale };
             }
             stale += 1;
         }
-        Taken { kept, stale }
+        Taken { kept: None, stale }
     }
 
     /// Makes room for a new connection to `endpoint` where its idle ones are not to be trusted:

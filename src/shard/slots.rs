@@ -28,7 +28,7 @@ pub(super) struct Slots {
 /// so that what is held meanwhile stays in the cache; a longer message then takes a read more. At
 /// 1,000 connections that costs less than full buffers, and less than waiting for readability
 /// without one (bench/README.md).
-const CROWD: usize = 256;
+const CROWD: usize = 128;
 
 /// The most slots that are kept; more exchanges at once allocate.
 const KEPT_MAX: usize = 4096;

@@ -8,7 +8,7 @@ use std::mem;
 
 use monoio::io::{AsyncWriteRent, CancelableAsyncReadRent};
 
-use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, Share, TINY};
+use super::buffer::{Buffer, LARGE, SMALL, Share, TINY};
 use super::deadline::Late;
 use super::io::{CallOff, Incoming, Outgoing, is_called_off};
 use super::linger::{LINGER, Lingering};
@@ -65,12 +65,15 @@ impl<'a, 'e, R: CancelableAsyncReadRent, W: AsyncWriteRent> Up<'a, 'e, R, W> {
     pub(super) async fn upload(&mut self) {
         let shard = self.exchange.shard;
         self.send_kept().await;
+        if !self.order.is_kept() {
+            shard.stock.put(mem::take(&mut self.order.outbox));
+        }
         let mut lingering = Lingering::default();
         let crowded = shard.slots.is_crowded();
         while self.unframed || !self.order.body.is_done() {
             // Its bytes of this request are all in the outbox by now, so it is empty.
             let stock = &shard.stock;
-            let class = if crowded { TINY } else { MEDIUM };
+            let class = if crowded { TINY } else { SMALL };
             stock.enlarge(self.inbox, &mut self.share, class);
             match self.progress.rest() {
                 Rest::Leave | Rest::Keep => return,

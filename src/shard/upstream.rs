@@ -2,12 +2,12 @@
 
 use std::io;
 
+use super::Shard;
 use super::client::Client;
 use super::io::Stream;
-use super::pool::Weeded;
+use super::pool::{Taken, Weeded};
 use super::queue::{Given, Seat, TRIES_MAX, Wish};
 use super::serve::Exchange;
-use super::{Shard, pool};
 use crate::fault::{Fault, Side};
 use crate::fd;
 use crate::http::exchange::{Broken, Reach};
@@ -228,33 +228,29 @@ pub(super) async fn reach<'a>(
         tries.ticket = exchange.shard.pool.draw_ticket();
     }
     loop {
-        let (picked, given) = match tries.pick(exchange) {
-            Some(picked) => (picked, None),
-            None => wait(exchange, client, tries).await?,
+        let seat = match tries.pick(exchange) {
+            Some(picked) => {
+                let endpoint = begin_try(exchange, tries, picked);
+                if tries.has_lost_one() {
+                    weed(exchange, endpoint);
+                } else if let Some(link) = take(exchange, endpoint, !replayable) {
+                    return Ok(link);
+                }
+                exchange.shard.pool.seat(endpoint)
+            }
+            None => {
+                let (picked, given) = wait(exchange, client, tries).await?;
+                begin_try(exchange, tries, picked);
+                let is_trusted = !tries.has_lost_one();
+                match accept(exchange, given, is_trusted, !replayable) {
+                    Ok(link) => return Ok(link),
+                    Err(seat) => seat,
+                }
+            }
         };
-        let endpoint = &exchange.service.endpoints[picked];
+        let picked = exchange.endpoint.get();
         let counters = &exchange.counters.endpoints[picked];
-        exchange.endpoint.set(picked);
-        exchange
-            .counters
-            .retries
-            .add(u64::from(std::mem::take(&mut tries.retrying)));
-        counters.exchanges.add(1);
-        log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
-        let taken = if tries.has_lost_one() {
-            // Where one was stale, the others will be; and a look can't tell whether an endpoint
-            // is about to close one. Only a new connection is none of these.
-            Taken::Seat(seat(exchange, endpoint, given))
-        } else {
-            // A stale connection is only found out by a look, and what can't be replayed must not
-            // meet one.
-            let look = !replayable;
-            take(exchange, endpoint, given, look)
-        };
-        let seat = match taken {
-            Taken::Link(link) => return Ok(link),
-            Taken::Seat(seat) => seat,
-        };
+        let endpoint = &exchange.service.endpoints[picked];
         let fault = match connect(exchange, endpoint, seat).await {
             Ok(link) => {
                 counters.connects.add(1);
@@ -273,12 +269,25 @@ pub(super) async fn reach<'a>(
     }
 }
 
+/// Counts a try on the endpoint at `picked` of the service.
+fn begin_try<'a>(exchange: &Exchange<'a>, tries: &mut Tries, picked: usize) -> &'a Endpoint {
+    let endpoint = &exchange.service.endpoints[picked];
+    exchange.endpoint.set(picked);
+    exchange
+        .counters
+        .retries
+        .add(u64::from(std::mem::take(&mut tries.retrying)));
+    exchange.counters.endpoints[picked].exchanges.add(1);
+    log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
+    endpoint
+}
+
 /// Waits for room at an endpoint that may still be tried; says which it is.
 async fn wait(
     exchange: &Exchange<'_>,
     client: &Client,
     tries: &mut Tries,
-) -> Result<(usize, Option<Given>), Fault> {
+) -> Result<(usize, Given), Fault> {
     let wish = tries.wish(exchange, client).ok_or(tries.last)?;
     let (shard, service) = (exchange.shard, exchange.service);
     exchange.counters.limited.add(1);
@@ -298,7 +307,7 @@ async fn wait(
         let given = ended?;
         let is_it = |endpoint: &Endpoint| endpoint.slot == given.seat.slot();
         if let Some(picked) = service.endpoints.iter().position(is_it) {
-            return Ok((picked, Some(given)));
+            return Ok((picked, given));
         }
         // An endpoint that came with a plan after the exchange's own: for the next in the queue.
     }
@@ -318,61 +327,49 @@ pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>, suspect: bool) {
     }
 }
 
-/// A connection that is there already, or a seat for one that is to be made.
-enum Taken<'a> {
-    Link(Link<'a>),
-    Seat(Seat),
-}
-
-/// What was `given`, or else what the pool has; a connection that was found closed is none.
-fn take<'a>(
-    exchange: &Exchange<'a>,
-    endpoint: &Endpoint,
-    given: Option<Given>,
-    look: bool,
-) -> Taken<'a> {
+/// An idle connection. A stale one is only found out by a `look`, and what can't be replayed must
+/// not meet one.
+fn take<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint, look: bool) -> Option<Link<'a>> {
     let shard = exchange.shard;
-    let counters = &shard.counters;
-    let (kept, stale) = match given {
-        Some(Given { seat, kept: None }) => return Taken::Seat(seat),
-        Some(Given {
-            seat,
-            kept: Some((stream, suspect)),
-        }) => {
-            if (look || suspect) && !fd::is_quiet(stream.fd()) {
-                counters.upstreams_stale.add(1);
-                return Taken::Seat(seat);
-            }
-            (Some((stream, seat)), 0)
-        }
-        None => {
-            let pool::Taken { kept, stale } = shard.pool.take(endpoint, shard.clock.tick(), look);
-            counters
-                .upstreams_idle
-                .sub(stale + u64::from(kept.is_some()));
-            (kept, stale)
-        }
-    };
-    counters.upstreams_stale.add(stale);
-    counters.upstreams_reused.add(u64::from(kept.is_some()));
-    match kept {
-        Some(kept) => Taken::Link(Link::new(shard, kept, true)),
-        None => Taken::Seat(shard.pool.seat(endpoint)),
-    }
+    let Taken { kept, stale } = shard.pool.take(endpoint, shard.clock.tick(), look);
+    let reused = u64::from(kept.is_some());
+    shard.counters.upstreams_stale.add(stale);
+    shard.counters.upstreams_idle.sub(stale + reused);
+    shard.counters.upstreams_reused.add(reused);
+    kept.map(|kept| Link::new(shard, kept, true))
 }
 
-/// A seat for a new connection, whatever idle ones there are.
-fn seat(exchange: &Exchange<'_>, endpoint: &Endpoint, given: Option<Given>) -> Seat {
-    if let Some(Given { seat, .. }) = given {
-        return seat;
-    }
+/// Makes room for a new connection. Where one was stale, the others will be; and a look can't tell
+/// whether an endpoint is about to close one. Only a new one is none of these.
+fn weed(exchange: &Exchange<'_>, endpoint: &Endpoint) {
     let Exchange { shard, service, .. } = exchange;
-    let Weeded { stale, closed } = shard
-        .pool
-        .weed(endpoint, service.pool.shard_connections_max);
+    let limit = service.pool.shard_connections_max;
+    let Weeded { stale, closed } = shard.pool.weed(endpoint, limit);
     shard.counters.upstreams_stale.add(stale);
     shard.counters.upstreams_idle.sub(closed);
-    shard.pool.seat(endpoint)
+}
+
+/// The connection that was `given`, where there is one and it can be used.
+///
+/// # Errors
+/// Its seat, for a new one.
+fn accept<'a>(
+    exchange: &Exchange<'a>,
+    given: Given,
+    is_trusted: bool,
+    look: bool,
+) -> Result<Link<'a>, Seat> {
+    let Given { kept, seat } = given;
+    let Some((stream, suspect)) = kept.filter(|_| is_trusted) else {
+        return Err(seat);
+    };
+    let counters = &exchange.shard.counters;
+    if (look || suspect) && !fd::is_quiet(stream.fd()) {
+        counters.upstreams_stale.add(1);
+        return Err(seat);
+    }
+    counters.upstreams_reused.add(1);
+    Ok(Link::new(exchange.shard, (stream, seat), true))
 }
 
 async fn connect<'a>(

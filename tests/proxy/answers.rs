@@ -68,7 +68,9 @@ fn bad_heads_are_refused(driver: Driver) {
     }
     let version = b"GET / HTTP/2.0\r\nHost: a.test\r\n\r\n";
     check_refused(&proxy, version, 505, "http_request_version");
-    assert_eq!(proxy.report().faults().len(), 2);
+    let expectation = b"PUT / HTTP/1.1\r\nHost: a.test\r\nExpect: y 100-continue\r\n\r\n";
+    check_refused(&proxy, expectation, 417, "http_request_expectation");
+    assert_eq!(proxy.report().faults().len(), 3);
 }
 
 fn heads_over_their_limits_are_refused(driver: Driver) {

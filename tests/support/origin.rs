@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use socket2::{Domain, Type};
+
 use super::socket::Socket;
 use super::{DEADLINE, GET, Message, Wire};
 
@@ -74,9 +76,17 @@ impl Origin {
         none
     }
 
-    /// An address that refuses connections.
+    /// An address that refuses connections. Its socket, which does not listen, stays open as long
+    /// as the process: else its port would be the next one that somebody is given, a ringmain of
+    /// another test perhaps.
     pub(crate) fn refused() -> SocketAddr {
-        Self::new().address()
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None);
+        let socket = socket.expect("a descriptor is free");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&any.into()).expect("a port is free");
+        let address = socket.local_addr().expect("it is bound").as_socket();
+        std::mem::forget(socket);
+        address.expect("it is IPv4")
     }
 }
 

@@ -31,8 +31,8 @@ pub(crate) struct Stand {
     pub(crate) address: SocketAddr,
     /// `None` where nobody accepts.
     pub(crate) origin: Option<Origin>,
-    /// What keeps the address as it is where nobody accepts.
-    _held: Option<(Socket, Option<Wire>)>,
+    /// What keeps its queue full.
+    _held: Option<(Socket, Wire)>,
 }
 
 impl Stand {
@@ -47,38 +47,33 @@ impl Stand {
         }
     }
 
-    /// One that refuses connections: nobody else can listen there, and nobody does.
+    /// One that refuses connections.
     pub(crate) fn refusing(name: String) -> Self {
-        let (socket, address) = bound();
         Self {
             name,
-            address,
+            address: Origin::refused(),
             origin: None,
-            _held: Some((socket, None)),
+            _held: None,
         }
     }
 
     /// One that does not answer: with a backlog of 0 one connection is queued, and the SYN of the
     /// next one is dropped.
     pub(crate) fn full(name: String) -> Self {
-        let (socket, address) = bound();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor is free");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&any.into()).expect("a port is free");
         socket.listen(0).expect("the socket is bound");
+        let address = socket.local_addr().expect("it is bound").as_socket();
+        let address = address.expect("it is IPv4");
         let queued = Wire::connect(address);
         Self {
             name,
             address,
             origin: None,
-            _held: Some((socket, Some(queued))),
+            _held: Some((socket, queued)),
         }
     }
-}
-
-fn bound() -> (Socket, SocketAddr) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor is free");
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    socket.bind(&any.into()).expect("a port is free");
-    let address = socket.local_addr().expect("it is bound").as_socket();
-    (socket, address.expect("it is IPv4"))
 }
 
 /// One side of a conversation.
@@ -111,14 +106,11 @@ pub(crate) fn play(script: &Script, place: Place<'_>) -> Result<(), String> {
         place,
         actors: BTreeMap::new(),
     };
-    for step in &script.steps {
-        let done = caught(|| play.act(&step.actor, &step.action));
-        done.map_err(|why| {
-            let (file, line, actor) = (&script.file, step.line, &step.actor);
-            format!("{file}:{line}: {actor}: {why}")
-        })?;
+    let played = play.all(script);
+    if played.is_err() {
+        play.abandon();
     }
-    caught(|| play.end()).map_err(|why| format!("{}: after its last line: {why}", script.file))
+    played
 }
 
 /// What `act` says, a failed assertion of what it stands on included.
@@ -133,6 +125,24 @@ pub(crate) fn caught(act: impl FnOnce() -> Result<(), String>) -> Result<(), Str
 }
 
 impl Play<'_> {
+    fn all(&mut self, script: &Script) -> Result<(), String> {
+        let file = &script.file;
+        for step in &script.steps {
+            let done = caught(|| self.act(&step.actor, &step.action));
+            done.map_err(|why| format!("{file}:{}: {}: {why}", step.line, step.actor))?;
+        }
+        caught(|| self.end()).map_err(|why| format!("{file}: after its last line: {why}"))
+    }
+
+    /// Resets every connection, so that nothing of a script that has failed goes on.
+    fn abandon(&mut self) {
+        let wires = self
+            .actors
+            .values_mut()
+            .filter_map(|actor| actor.wire.take());
+        wires.for_each(Wire::reset);
+    }
+
     fn act(&mut self, name: &str, action: &Action) -> Result<(), String> {
         match action {
             Action::Connects => self.connect(name),

@@ -56,21 +56,31 @@ pub(crate) fn perform(driver: Driver, scripts: &[Script]) -> Vec<String> {
     let (alone, together): (Vec<&Script>, Vec<&Script>) = scripts
         .iter()
         .partition(|script| !script.runtime.is_empty());
-    let mut failures = Vec::new();
-    if !together.is_empty() {
-        failures.extend(Stage::new(driver, together).perform());
-    }
-    for script in alone {
-        failures.extend(Stage::new(driver, vec![script]).perform());
-    }
-    failures
+    let shared = (!together.is_empty()).then_some(together);
+    let alone = alone.into_iter().map(|script| vec![script]);
+    let groups = shared.into_iter().chain(alone);
+    groups
+        .flat_map(|scripts| {
+            let stage = Stage::new(driver, scripts);
+            let mut failures = stage.perform();
+            // Its process ends and its log is looked at; a script that has failed may leave
+            // something that holds the end up, and is to be told of first.
+            let end = caught(|| {
+                drop(stage);
+                Ok(())
+            });
+            failures.extend(end.err());
+            failures
+        })
+        .collect()
 }
 
 /// One process and the scripts that are played on it.
 struct Stage<'a> {
     scripts: Vec<&'a Script>,
-    stands: Vec<Vec<Stand>>,
+    /// Ends before its backends do.
     proxy: Proxy,
+    stands: Vec<Vec<Stand>>,
 }
 
 impl<'a> Stage<'a> {
@@ -82,8 +92,8 @@ impl<'a> Stage<'a> {
         }
         Self {
             scripts,
-            stands,
             proxy: setup.start(),
+            stands,
         }
     }
 

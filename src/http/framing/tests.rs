@@ -88,6 +88,22 @@ fn a_body_takes_its_own_bytes_and_no_more() {
             (39, "abcabcdefghijk", true),
         ),
         (Chunked, "0\r\nA: b\r\nC:\r\n\r\n", (15, "", true)),
+        // RFC 9112 section 7.1.1: quotes hide what would be syntax, but for a line's end.
+        (
+            Chunked,
+            "1;a=\";\\\"x\" ; b = c\r\na\r\n0;z\r\n\r\nGET",
+            (30, "a", true),
+        ),
+        (
+            Chunked,
+            "0000000000000001\r\na\r\n0\r\n\r\n",
+            (26, "a", true),
+        ),
+        (
+            Chunked,
+            "a\r\n0\r\n\r\nGET /\r\n0\r\n\r\n",
+            (20, "0\r\n\r\nGET /", true),
+        ),
         (Chunked, "3\r\nabc\r\n0\r\n", (11, "abc", false)),
     ] {
         check(length, bytes, Ok(expected));
@@ -130,7 +146,38 @@ fn a_chunk_that_two_readers_could_see_differently_is_refused() {
         ("3 ;a\r\n", NUMBER),
         ("3\nabc", NUMBER),
         ("3\rabc", LINE),
-        ("3;a\nabc", "a control character in a chunk extension"),
+        ("3;a\nabc", "a malformed chunk extension"),
+        // TERM.EXT and EXT.TERM: a reader that ends the line at a bare LF, or passes over it; a
+        // quoted value that goes on over the line's end (CVE-2025-55315, "Funky chunks").
+        ("3;\nabc\r\n", "a malformed chunk extension"),
+        ("3;a=\0\r\n", "a malformed chunk extension"),
+        ("3;a\rb\r\n", LINE),
+        (
+            "3;a=\"b\r\nabc\r\n",
+            "a chunk extension whose quotes do not end",
+        ),
+        (
+            "3;a=\"b\\\"\r\nabc\r\n",
+            "a chunk extension whose quotes do not end",
+        ),
+        (
+            "3;a=\"b\\\r\nabc\r\n",
+            "a chunk extension whose quotes do not end",
+        ),
+        ("3;a=\u{e9}\r\n", "a malformed chunk extension"),
+        ("3,a\r\n", NUMBER),
+        ("-3\r\n", NUMBER),
+        ("3_0\r\n", NUMBER),
+        ("3.\r\n", NUMBER),
+        ("\t3\r\n", NUMBER),
+        ("3\t\r\n", NUMBER),
+        ("3\u{b}\r\n", NUMBER),
+        ("3\0\r\n", NUMBER),
+        ("3h\r\n", NUMBER),
+        (";a\r\n", NUMBER),
+        ("3\r\r\nabc", LINE),
+        ("3\r\nabc\r\r\n", END),
+        ("3\r\nabc0\r\n\r\n", END),
         ("3\r\nabcd\r\n", END),
         ("3\r\nabc\n0\r\n\r\n", END),
         ("3\r\nabc\r0\r\n\r\n", END),
@@ -141,6 +188,20 @@ fn a_chunk_that_two_readers_could_see_differently_is_refused() {
         ("0\r\n A: b\r\n\r\n", "a malformed trailer name"),
         ("0\r\nA : b\r\n\r\n", "a malformed trailer name"),
         ("0\r\nA: b\n\r\n", "a control character in a trailer"),
+        ("0\r\nA: b\0\r\n\r\n", "a control character in a trailer"),
+        (
+            "0\r\nA: b\u{7f}\r\n\r\n",
+            "a control character in a trailer",
+        ),
+        ("0\r\n: b\r\n\r\n", "a malformed trailer name"),
+        ("0\r\nA\r\n\r\n", "a malformed trailer name"),
+        ("0\r\nA: b\r\n c\r\n\r\n", "a malformed trailer name"),
+        (
+            "0\r\nA: b\r\r\n\r\n",
+            "a trailer that does not end with CRLF",
+        ),
+        ("0\r\nGET / HTTP/1.1\r\n", "a malformed trailer name"),
+        ("0\n\r\n", NUMBER),
         (
             "0\r\nA: b\rc\r\n\r\n",
             "a trailer that does not end with CRLF",

@@ -75,6 +75,45 @@ fn a_body_is_framed_by_status_request_and_fields() {
             false,
         ),
         ("HTTP/1.1 100 Continue", "A: b", false, None, true),
+        ("HTTP/1.1 103 Early", "Content-Length: 3", false, None, true),
+        (
+            "HTTP/1.1 199 Odd",
+            "Transfer-Encoding: chunked",
+            false,
+            None,
+            true,
+        ),
+        (
+            "HTTP/1.1 304 Not",
+            "Transfer-Encoding: chunked",
+            false,
+            None,
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK",
+            "Transfer-Encoding: chunked",
+            true,
+            None,
+            true,
+        ),
+        ("HTTP/1.1 204 No", "Content-Length: 0", false, None, true),
+        (
+            "HTTP/1.1 205 Reset",
+            "Content-Length: 3",
+            false,
+            Length(3),
+            true,
+        ),
+        ("HTTP/1.1 205 Reset", "A: b", false, UntilClose, false),
+        (
+            "HTTP/1.1 999 Odd",
+            "Content-Length: 3",
+            false,
+            Length(3),
+            true,
+        ),
+        ("HTTP/1.1 200 OK", "Expect: x", true, None, true),
         (
             "HTTP/1.1 205 Reset",
             "Content-Length: 0",
@@ -110,6 +149,9 @@ fn a_reason_is_passed_as_it_came() {
 fn what_frames_ambiguously_or_answers_nothing_is_refused() {
     const STATUS: &str = "a malformed status line";
     const ANSWER: &str = "a status that answers no request of ours";
+    const NUMBER: &str = "a Content-Length that is not a number";
+    const NAME: &str = "a byte that no field name has";
+    const LINE: &str = "a line that ends without CR";
     for (lines, why) in [
         (&["HTTP/1.1 101 Switching Protocols"][..], ANSWER),
         (&["HTTP/1.1 099 Low"], ANSWER),
@@ -117,6 +159,49 @@ fn what_frames_ambiguously_or_answers_nothing_is_refused() {
         (&["HTTP/1.1 20 OK"], STATUS),
         (&["HTTP/1.1 2000"], STATUS),
         (&["HTTP/1.1 200 O\u{1}K"], STATUS),
+        (&["HTTP/1.1 200 O\0K"], STATUS),
+        (&["HTTP/1.1 200OK"], STATUS),
+        (&["HTTP/1.1 -20 OK"], STATUS),
+        (&["HTTP/1.1 0x2 OK"], STATUS),
+        (&["HTTP/1.1 200 OK", "Content-Length: 3, 3"], NUMBER),
+        (&["HTTP/1.1 200 OK", "Content-Length: +3"], NUMBER),
+        (&["HTTP/1.1 200 OK", "Content-Length: 3 ", " 4"], NAME),
+        (&["HTTP/1.1 200 OK", "Content-Length:"], NUMBER),
+        (
+            &["HTTP/1.1 200 OK", "Content-Length: 18446744073709551616"],
+            "a Content-Length that no body has",
+        ),
+        (
+            &["HTTP/1.1 200 OK", "Content-Length: 3", "Content-Length: 3"],
+            "Content-Length twice",
+        ),
+        (
+            &["HTTP/1.1 200 OK", "Transfer-Encoding: chunked, chunked"],
+            "chunked is not the last coding, or stands there twice",
+        ),
+        (
+            &[
+                "HTTP/1.1 200 OK",
+                "Transfer-Encoding: chunked",
+                "Transfer-Encoding: chunked",
+            ],
+            "Transfer-Encoding twice",
+        ),
+        (&["HTTP/1.1 200 OK", "A : b"], NAME),
+        (&["HTTP/1.1 200 OK", " A: b"], NAME),
+        (&["HTTP/1.1 200 OK", "A"], NAME),
+        (&["HTTP/1.1 200 OK", "A: b\nC: d"], LINE),
+        // What frames ambiguously is refused also where no body can follow.
+        (
+            &[
+                "HTTP/1.1 204 No",
+                "Content-Length: 3",
+                "Transfer-Encoding: chunked",
+            ],
+            "Content-Length beside Transfer-Encoding",
+        ),
+        (&["HTTP/1.1 304 Not", "Content-Length: x"], NUMBER),
+        (&["HTTP/1.1 100 Go", "Content-Length: 1, 1"], NUMBER),
         (
             &[
                 "HTTP/1.1 200 OK",
@@ -139,6 +224,15 @@ fn what_frames_ambiguously_or_answers_nothing_is_refused() {
     }
     for (lines, error) in [
         (&["HTTP/2.0 200 OK"][..], HeadError::Version),
+        (&["HTTP/1.2 200 OK"], HeadError::Version),
+        (
+            &["HTTP/1.1 200 OK", "Transfer-Encoding: identity"],
+            HeadError::TransferCoding,
+        ),
+        (
+            &["HTTP/1.1 200 OK", "Transfer-Encoding: xchunked"],
+            HeadError::TransferCoding,
+        ),
         (
             &["HTTP/1.1 200 OK", "Transfer-Encoding: gzip, chunked"],
             HeadError::TransferCoding,
