@@ -21,7 +21,11 @@ const BODY_LIMITS: BodyLimits = BodyLimits {
 };
 
 /// Fields that never cross a hop, whatever the sender asks for.
-const HOP_BY_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "te", "upgrade"];
+const HOP_BY_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "te", "http2-settings"];
+/// What goes on where it is written for the next hop.
+const OF_UPGRADES: [&str; 2] = ["connection", "upgrade"];
+/// What requests have offered to whose responses a head is taken.
+const OFFERED: Option<&[u8]> = Some(b"websocket, a");
 
 /// A head gives the same decision in any split; what is written for it is framed as it was.
 pub(crate) fn head(bytes: &[u8]) {
@@ -84,14 +88,16 @@ fn request(head: &[u8]) -> Result<BodyLength, HeadError> {
     assert!(written.passed_through("fuzzed"));
     for field in written.fields {
         let name = field.name.to_ascii_lowercase();
-        assert!(!HOP_BY_HOP.contains(&name.as_str()) && name != "connection");
+        assert!(!HOP_BY_HOP.contains(&name.as_str()));
+        assert!(request.upgrade || !OF_UPGRADES.contains(&name.as_str()));
     }
+    assert_eq!(written.offer(), request.offer());
     Ok(request.body)
 }
 
 fn response(head: &[u8]) -> Result<BodyLength, HeadError> {
     let mut space = FieldSpace::new();
-    let response = Response::parse(head, &HEAD_LIMITS, &mut space, false)?;
+    let response = Response::parse(head, &HEAD_LIMITS, &mut space, false, OFFERED)?;
     let edits = FieldEdits::default();
     let hop = ResponseHop {
         via: "fuzzed",
@@ -109,12 +115,14 @@ fn response(head: &[u8]) -> Result<BodyLength, HeadError> {
     };
     let mut space = FieldSpace::new();
     let written =
-        Response::parse(&out, &limits, &mut space, false).expect("what we write, we take");
+        Response::parse(&out, &limits, &mut space, false, OFFERED).expect("what we write, we take");
     assert_eq!(written.body, response.body);
     assert_eq!(written.status, response.status);
     for field in written.fields {
         let name = field.name.to_ascii_lowercase();
-        assert!(!HOP_BY_HOP.contains(&name.as_str()) && name != "connection");
+        assert!(!HOP_BY_HOP.contains(&name.as_str()));
+        let upgrades = matches!(response.status, 101 | 426);
+        assert!(upgrades || !OF_UPGRADES.contains(&name.as_str()));
     }
     Ok(response.body)
 }

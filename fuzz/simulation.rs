@@ -823,7 +823,8 @@ impl World {
             };
             let mut space = FieldSpace::new();
             let head = &told[at..at + length];
-            let response = Response::parse(head, &LIMITS, &mut space, order.facts.head_method);
+            let response =
+                Response::parse(head, &LIMITS, &mut space, order.facts.head_method, None);
             let response = response.expect("what we write, we take");
             at += length;
             if !response.interim {
@@ -1174,7 +1175,7 @@ impl Down {
         let facts = &order.facts;
         let mut space = FieldSpace::new();
         let head: Vec<u8> = self.inbox.drain(..length).collect();
-        let response = Response::parse(&head, &LIMITS, &mut space, facts.head_method)
+        let response = Response::parse(&head, &LIMITS, &mut space, facts.head_method, None)
             .map_err(|error| error.response_fault())?;
         let body = Body::new(response.body, BODY_LIMITS).map_err(|error| error.response_fault())?;
         let answer = Answer {
@@ -1182,7 +1183,7 @@ impl Down {
             unchunked: unchunk(facts.minor, response.body),
             keep_alive: response.keep_alive,
             until_close: response.body == BodyLength::UntilClose,
-            connection: progress.client_connection(facts, response.body, false),
+            connection: progress.client_connection(facts, response.status, response.body, false),
         };
         let hop = ResponseHop {
             via: "simulated",

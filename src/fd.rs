@@ -90,6 +90,19 @@ pub fn is_quiet(fd: RawFd) -> bool {
     received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
 }
 
+/// True exactly when the connection `fd` has ended both ways or is in error, also where a pending
+/// operation has taken that error already. One system call (poll(2)).
+pub fn is_gone(fd: RawFd) -> bool {
+    let mut polled = libc::pollfd {
+        fd,
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: the kernel reads and writes one entry, which lives across the call; it does not wait.
+    unsafe { libc::poll(&raw mut polled, 1, 0) };
+    polled.revents != 0
+}
+
 /// A listening socket: close-on-exec, not blocking, SO_REUSEPORT (so that each shard has its own)
 /// and TCP_NODELAY, which the accepted sockets inherit.
 ///

@@ -59,6 +59,8 @@ pub struct ServiceTimeouts {
     pub receive_idle: Duration,
     /// How long an endpoint may say nothing to a request that expects 100-continue.
     pub until_continued: Duration,
+    /// A tunnel through which nothing goes in either direction.
+    pub tunnel_idle: Duration,
 }
 
 /// `[service.pool]`.
@@ -187,6 +189,7 @@ fn timeouts(table: &mut Table<'_, '_>) -> ServiceTimeouts {
         send_idle: table.duration("send_idle", "30s", TICK..=HOUR),
         receive_idle: table.duration("receive_idle", "30s", TICK..=DAY),
         until_continued: table.duration("continue", "1s", TICK..=HOUR),
+        tunnel_idle: table.duration("tunnel_idle", "1h", TICK..=30 * DAY),
     }
 }
 

@@ -39,7 +39,6 @@ const ROWS: &[Row] = &[
     // otherwise.
     Row::Key("service.fail_open", &[]),
     Row::Key("service.send_proxy_protocol", &[]),
-    Row::Key("service.timeouts.tunnel_idle", &[]),
     Row::Key("service.timeouts.total", &[]),
     Row::Key("service.pool.idle_min", &[]),
     Row::Key("service.retry.statuses", &[]),

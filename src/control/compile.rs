@@ -199,6 +199,7 @@ fn service(
         send_idle,
         receive_idle,
         until_continued,
+        tunnel_idle,
     } = written.timeouts;
     let fields = &written.fields;
     Service {
@@ -215,6 +216,7 @@ fn service(
             send_idle: Ticks::from_duration(send_idle),
             receive_idle: Ticks::from_duration(receive_idle),
             until_continued: Ticks::from_duration(until_continued),
+            tunnel_idle: Ticks::from_duration(tunnel_idle),
         },
         pool: PoolLimits {
             idle_max: written.pool.idle_max as usize,

@@ -133,12 +133,13 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
     }
     writeln!(
         f,
-        "  timeouts connect {} response {} send_idle {} receive_idle {} continue {}",
+        "  timeouts connect {} response {} send_idle {} receive_idle {} continue {} tunnel_idle {}",
         format_duration(timeouts.connect),
         ticks(timeouts.response),
         ticks(timeouts.send_idle),
         ticks(timeouts.receive_idle),
         ticks(timeouts.until_continued),
+        ticks(timeouts.tunnel_idle),
     )?;
     let pool = service.pool;
     let connections = pool.shard_connections_max;

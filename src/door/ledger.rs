@@ -20,7 +20,7 @@ pub(super) struct Ledger {
     /// Those of the newest plan, in its order.
     services: Vec<Entry>,
     /// Sets of services that the newest plan does not have, not final yet.
-    gone: Vec<Arc<ServiceCounters>>,
+    gone: Vec<Set>,
     /// The final numbers of services that are gone.
     gone_final: ServiceTotals,
     /// What was recorded of services that are gone.
@@ -36,13 +36,20 @@ struct Entry {
     current: Box<[Arc<ServiceCounters>]>,
     /// What earlier plans wrote, over other endpoints, and exchanges begun under them may still
     /// write.
-    earlier: Vec<Arc<ServiceCounters>>,
+    earlier: Vec<Set>,
     /// The numbers of sets that nothing writes any more.
     earlier_final: ServiceTotals,
     /// What was recorded of the service, under all plans that had it.
     phases: Phases,
     /// What was recorded of each endpoint, in the order of `addresses`.
     endpoint_phases: Vec<Phases>,
+}
+
+/// What one shard writes of one service, under a plan that is not the newest.
+#[derive(Debug)]
+struct Set {
+    shard: usize,
+    counters: Arc<ServiceCounters>,
 }
 
 impl Ledger {
@@ -74,7 +81,7 @@ impl Ledger {
             self.services.push(entry);
         }
         for entry in last {
-            self.gone.extend(entry.current);
+            self.gone.extend(sets(entry.current));
             self.gone.extend(entry.earlier);
             self.gone_final += &entry.earlier_final;
             self.gone_phases.merge(&entry.phases);
@@ -92,6 +99,19 @@ impl Ledger {
         self.shards.iter().enumerate().map(of_shard).collect()
     }
 
+    /// Forgets what was open on `shard`, whose thread has ended, under any plan.
+    pub(super) fn zero_gauges(&self, shard: usize) {
+        self.shards[shard].zero_gauges();
+        let earlier = self.services.iter().flat_map(|entry| &entry.earlier);
+        let of_shard = earlier.chain(&self.gone).filter(|set| set.shard == shard);
+        for set in of_shard {
+            set.counters.zero_gauges();
+        }
+        for entry in &self.services {
+            entry.current[shard].zero_gauges();
+        }
+    }
+
     /// Takes the numbers of the sets that nothing writes any more, and frees them.
     pub(super) fn settle(&mut self) {
         settle(&mut self.gone, &mut self.gone_final, &mut self.gone_phases);
@@ -106,7 +126,7 @@ impl Ledger {
 
     /// Picks up what the shards have laid down.
     pub(super) fn gather(&mut self) {
-        for counters in &self.gone {
+        for Set { counters, .. } in &self.gone {
             counters.handed.gather(&mut self.gone_phases);
         }
         for entry in &mut self.services {
@@ -119,7 +139,7 @@ impl Ledger {
     pub(super) fn service(&self, index: usize) -> ServiceTotals {
         let entry = &self.services[index];
         let mut totals = entry.earlier_final.clone();
-        for counters in &entry.earlier {
+        for Set { counters, .. } in &entry.earlier {
             totals.add_own(counters);
         }
         for counters in &entry.current {
@@ -142,7 +162,7 @@ impl Ledger {
     /// What services counted that the newest plan does not have.
     pub(super) fn gone(&self) -> ServiceTotals {
         let mut totals = self.gone_final.clone();
-        for counters in &self.gone {
+        for Set { counters, .. } in &self.gone {
             totals.add_own(counters);
         }
         totals
@@ -168,7 +188,8 @@ impl Entry {
     }
 
     fn gather(&mut self) {
-        for counters in self.earlier.iter().chain(&self.current) {
+        let earlier = self.earlier.iter().map(|set| &set.counters);
+        for counters in earlier.chain(&self.current) {
             counters.handed.gather(&mut self.phases);
         }
         // Endpoints that earlier sets have and the current ones have not are gone.
@@ -196,10 +217,16 @@ impl Entry {
         let phases = carried(last, phases, &addresses, Phases::of_endpoint);
         self.endpoint_phases = phases.collect();
         self.earlier
-            .extend(std::mem::replace(&mut self.current, next));
+            .extend(sets(std::mem::replace(&mut self.current, next)));
         self.addresses = addresses;
         self
     }
+}
+
+/// One set of each shard, with its shard.
+fn sets(counters: Box<[Arc<ServiceCounters>]>) -> impl Iterator<Item = Set> {
+    let counters = counters.into_iter().enumerate();
+    counters.map(|(shard, counters)| Set { shard, counters })
 }
 
 fn addresses_of(service: &Service) -> Box<[SocketAddr]> {
@@ -226,8 +253,8 @@ fn carried<T>(
 }
 
 /// Moves those of `open` that have no other holder to `done`.
-fn settle(open: &mut Vec<Arc<ServiceCounters>>, done: &mut ServiceTotals, phases: &mut Phases) {
-    open.retain_mut(|counters| {
+fn settle(open: &mut Vec<Set>, done: &mut ServiceTotals, phases: &mut Phases) {
+    open.retain_mut(|Set { counters, .. }| {
         // `get_mut` and not the count: it acquires what the last other holder wrote before it let
         // go.
         let is_final = Arc::get_mut(counters).is_some();

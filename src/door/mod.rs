@@ -278,7 +278,7 @@ impl Publisher {
     /// control is the one writer.
     pub fn resubscribe(&mut self, shard: usize) -> Subscriber {
         let counters = Arc::clone(&self.ledger.shards()[shard]);
-        counters.zero_gauges();
+        self.ledger.zero_gauges(shard);
         counters.restarts.add(1);
         self.handover.adopt(shard, 0);
         let (ring_in, ring_out) = rtrb::RingBuffer::new(NOTICES_MAX);

@@ -41,6 +41,7 @@ fn service(name: &str, ports: &[u16]) -> Service {
             send_idle: ticks,
             receive_idle: ticks,
             until_continued: ticks,
+            tunnel_idle: ticks,
         },
         pool: PoolLimits {
             idle_max: 1,
@@ -202,6 +203,35 @@ fn notices_come_in_order_and_those_that_do_not_fit_are_counted() {
     assert_eq!(dropped, 300 - NOTICES_MAX as u64);
     subscribers[0].notify(notice(1));
     assert_eq!(publisher.notices().count(), 1, "there is room again");
+}
+
+#[test]
+fn a_shard_that_is_started_anew_has_no_tunnel_open_under_any_plan() {
+    let (mut publisher, mut subscribers) = door(2);
+    let mut held = Vec::new();
+    for (generation, services) in [
+        (1, &[("a", &[1][..]), ("b", &[2])][..]),
+        (2, &[("a", &[1, 3])]),
+    ] {
+        publisher.publish(plan(generation, services));
+        for subscriber in &mut subscribers {
+            let posted = adopted(subscriber);
+            for counters in &posted.counters[subscriber.shard()].services {
+                counters.tunnels.add(1);
+                counters.tunnels_open.add(1);
+            }
+            held.push(posted);
+        }
+    }
+    let open = |publisher: &Publisher| {
+        let gone = publisher.gone_totals();
+        (publisher.service_totals(0).tunnels_open, gone.tunnels_open)
+    };
+    assert_eq!(open(&publisher), (4, 2));
+    drop(subscribers.remove(0));
+    publisher.resubscribe(0);
+    assert_eq!(open(&publisher), (2, 1), "those of the other shard");
+    assert_eq!(publisher.service_totals(0).tunnels, 4);
 }
 
 #[test]

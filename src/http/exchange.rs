@@ -312,13 +312,18 @@ impl Progress {
         matches!(self.response.get(), Lost | Told(_) | Cut)
     }
 
-    /// What becomes of the client's connection when a response with `body` is over.
+    /// What becomes of the client's connection when a response with `status` and `body` is over.
     pub fn client_connection(
         &self,
         request: &RequestFacts,
+        status: u16,
         body: BodyLength,
         draining: bool,
     ) -> ClientConnection {
+        if status == 101 {
+            // What was offered was taken, and stands also while draining.
+            return ClientConnection::Tunnel;
+        }
         // What comes next on it could be the body, or the next request.
         let ambiguous = self.request.get() == RequestSide::Withheld;
         let unchunked = unchunk(request.minor, body);

@@ -17,6 +17,7 @@ pub(super) enum Field {
     ProxyConnection,
     Te,
     Upgrade,
+    Http2Settings,
     Expect,
     Via,
     ForwardedFor,
@@ -56,6 +57,7 @@ impl Field {
             12 if spells(name, b"x-request-id") => Self::RequestId,
             12 if spells(name, b"max-forwards") => Self::MaxForwards,
             14 if spells(name, b"content-length") => Self::ContentLength,
+            14 if spells(name, b"http2-settings") => Self::Http2Settings,
             15 if spells(name, b"x-forwarded-for") => Self::ForwardedFor,
             16 if spells(name, b"proxy-connection") => Self::ProxyConnection,
             16 if spells(name, b"x-forwarded-host") => Self::ForwardedHost,
@@ -77,13 +79,14 @@ impl Field {
                 | Self::ProxyConnection
                 | Self::Te
                 | Self::Upgrade
+                | Self::Http2Settings
         )
     }
 }
 
 /// By length, the first letters of the names that [`Field::spelt`] knows: bit 1 is `a` and `A`.
 const FIRST_LETTERS: [u32; 18] = {
-    const KNOWN: [(usize, u8); 15] = [
+    const KNOWN: [(usize, u8); 16] = [
         (2, b't'),
         (3, b'v'),
         (4, b'h'),
@@ -94,6 +97,7 @@ const FIRST_LETTERS: [u32; 18] = {
         (12, b'x'),
         (12, b'm'),
         (14, b'c'),
+        (14, b'h'),
         (15, b'x'),
         (16, b'p'),
         (16, b'x'),
@@ -111,8 +115,8 @@ const FIRST_LETTERS: [u32; 18] = {
 };
 
 /// True exactly when the token `name`, of `N` bytes, is `spelling`, which has nothing but
-/// lower-case letters and `-`: of all token bytes only those and their capitals become them with
-/// bit 0x20 set.
+/// lower-case letters, digits and `-`: of all token bytes only those and their capitals become them
+/// with bit 0x20 set.
 #[inline]
 fn spells<const N: usize>(name: &[u8], spelling: &[u8; N]) -> bool {
     let differ = |at: usize| word(name, at) ^ word(spelling, at);
@@ -143,7 +147,7 @@ fn half_word(bytes: &[u8], at: usize) -> u32 {
 
 /// Which fields stand in a head.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen(u16);
+pub(super) struct Seen(u32);
 
 impl Seen {
     pub(super) const fn has(self, field: Field) -> bool {
@@ -174,7 +178,9 @@ pub(super) struct Learned<'a> {
     pub(super) close: bool,
     /// Connection lists `keep-alive`.
     pub(super) keep_alive: bool,
-    /// Connection lists something that may be the name of a field to remove.
+    /// Connection lists `upgrade`.
+    pub(super) upgrade: bool,
+    /// Connection lists something else that may be the name of a field to remove.
     pub(super) nominates: bool,
     /// `Expect: 100-continue`, once and alone.
     pub(super) expects_continue: bool,
@@ -255,6 +261,8 @@ impl<'a> Learned<'a> {
                 self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 self.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade = true;
             } else if !option.is_empty() {
                 self.nominates = true;
             }

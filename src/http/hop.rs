@@ -10,6 +10,7 @@ use httparse::Header;
 use super::field::{Field, Learned, line_begin, nominated};
 use super::framing::BodyLength;
 use super::head::{Request, Response};
+use super::upgrade;
 
 /// Fields that the operator sets on and removes from every message of a service.
 ///
@@ -87,6 +88,11 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, hop: &RequestHop<
             _ => rules.drops(field, name),
         },
     );
+    if request.upgrade {
+        // RFC 9110 section 7.8: who sends an Upgrade names it in Connection.
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+        upgrade::write(out, request.fields);
+    }
     if request.body == BodyLength::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -142,6 +148,8 @@ pub enum ClientConnection {
     KeepAlive,
     /// We close it.
     Close,
+    /// It is a tunnel, for the response is a 101.
+    Tunnel,
 }
 
 /// What a response gains and loses on its way to the client.
@@ -168,7 +176,7 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, hop: &Response
     let backend = hop.backend.map(|(name, _)| name);
     let rules = Rules::new(&response.learned, response.fields, hop.edits, backend);
     // RFC 9110 section 8.6: no Content-Length in 1xx and 204.
-    let lengthless = response.interim || response.status == 204;
+    let lengthless = response.status < 200 || response.status == 204;
     write_lines(
         out,
         response.head,
@@ -183,7 +191,12 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, hop: &Response
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     write_via(out, response.minor, hop.via, &rules);
-    if !response.interim {
+    if passes_upgrade(response, hop) {
+        let close = hop.connection == ClientConnection::Close;
+        let options = if close { "upgrade, close" } else { "upgrade" };
+        write_field(out, "Connection", options);
+        upgrade::write(out, response.fields);
+    } else if !response.interim {
         write_connection(out, hop.connection, hop.client_minor);
     }
     hop.edits.write(out);
@@ -193,12 +206,19 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, hop: &Response
     out.extend_from_slice(b"\r\n");
 }
 
+/// RFC 9110 section 7.8: a 101 says to what protocol it switches; section 15.5.22: a 426 says what
+/// it demands. In any other response Upgrade is an advertisement, and made to us.
+fn passes_upgrade(response: &Response<'_>, hop: &ResponseHop<'_>) -> bool {
+    let demands = response.status == 426 && response.learned.seen.has(Field::Upgrade);
+    response.status == 101 || (demands && hop.client_minor == 1)
+}
+
 /// RFC 9112 section 9.3: what has to be said is what the client would not assume.
 pub(super) fn write_connection(out: &mut Vec<u8>, connection: ClientConnection, minor: u8) {
     match (connection, minor) {
         (ClientConnection::Close, _) => out.extend_from_slice(b"Connection: close\r\n"),
         (ClientConnection::KeepAlive, 0) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-        (ClientConnection::KeepAlive, _) => {}
+        (ClientConnection::KeepAlive | ClientConnection::Tunnel, _) => {}
     }
 }
 
@@ -259,14 +279,15 @@ impl<'a> Rules<'a> {
     #[inline(always)]
     fn drops(&self, field: Field, name: &str) -> bool {
         match field {
-            // RFC 9110 section 7.6.1. Transfer-Encoding is written anew; Proxy-Authenticate and
-            // Proxy-Authorization pass (sections 11.7.1, 11.7.2): we demand none, so that they are
-            // for somebody behind us.
+            // RFC 9110 section 7.6.1. Transfer-Encoding is written anew, and Upgrade where it goes
+            // on; Proxy-Authenticate and Proxy-Authorization pass (sections 11.7.1, 11.7.2): we
+            // demand none, so that they are for somebody behind us.
             Field::Connection
             | Field::KeepAlive
             | Field::ProxyConnection
             | Field::Te
             | Field::Upgrade
+            | Field::Http2Settings
             | Field::TransferEncoding => true,
             // RFC 9110 section 7.6.1: what Connection names goes too.
             Field::Other => {

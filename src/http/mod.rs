@@ -11,6 +11,7 @@ pub mod head;
 mod request;
 mod response;
 mod scan;
+mod upgrade;
 
 mod chunk;
 pub mod framing;

@@ -159,7 +159,7 @@ mod tests {
             write_reply(&mut out, fault, &reply);
             let end = memchr::memmem::find(&out, b"\r\n\r\n").unwrap() + 4;
             let mut space = FieldSpace::new();
-            let answer = Response::parse(&out[..end], &limits, &mut space, false).unwrap();
+            let answer = Response::parse(&out[..end], &limits, &mut space, false, None).unwrap();
             assert_eq!(answer.status, fault.status());
             assert!(!answer.reason.is_empty(), "{fault:?}");
             assert_eq!(

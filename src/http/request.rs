@@ -9,6 +9,7 @@ use super::field::{Field, Learned, check_line_ends, elements, invalid, refusal};
 use super::framing::BodyLength;
 use super::head::{FieldSpace, HeadError, HeadLimits};
 use super::scan::is_token_byte;
+use super::upgrade;
 
 /// A request's head, borrowed from the read buffer.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,8 @@ pub struct Request<'a> {
     /// How many more times an OPTIONS or a TRACE may be forwarded; at 0 the answer is ours to give.
     /// `None` where that is not limited, and for every other method.
     pub max_forwards: Option<u32>,
+    /// The client offers to go on in another protocol, and that is passed on.
+    pub upgrade: bool,
     pub(super) head: &'a [u8],
     pub(super) learned: Learned<'a>,
 }
@@ -81,6 +84,7 @@ impl<'a> Request<'a> {
         if learned.seen.has(Field::Expect) && !learned.expects_continue && line.minor == 1 {
             return Err(HeadError::Expectation);
         }
+        let upgrade = learned.upgrade && line.minor == 1 && !body.may_have_bytes();
         let waits = learned.expects_continue && body.may_have_bytes();
         Ok(Self {
             method: line.method.as_bytes(),
@@ -98,6 +102,10 @@ impl<'a> Request<'a> {
             // RFC 9110 section 10.1.1: the expectation of a HTTP/1.0 client is ignored.
             expects_continue: waits && line.minor == 1,
             max_forwards: max_forwards(&line, &learned)?,
+            // RFC 9110 section 7.8: Connection has to list it, and the Upgrade of a HTTP/1.0 client
+            // is ignored. Stricter: so is that of a request with a body, for where an endpoint
+            // switches before it has read that, two readers see different begins of the tunnel.
+            upgrade: upgrade && upgrade::is_offer(line.fields),
             head,
             learned,
         })
@@ -113,6 +121,12 @@ impl<'a> Request<'a> {
             body: self.body,
             expects_continue: self.expects_continue,
         }
+    }
+
+    /// The protocols that it offers to go on in, as a list; `None` where it offers none that is
+    /// passed on. Allocates, for the one request in many that does.
+    pub fn offer(&self) -> Option<Box<[u8]>> {
+        self.upgrade.then(|| upgrade::list(self.fields))
     }
 
     /// The value of the query parameter `name`, as it was sent; empty where there is no `=`.

@@ -5,11 +5,12 @@ use httparse::{Header, Status};
 use super::field::{Learned, check_line_ends, invalid, refusal};
 use super::framing::BodyLength;
 use super::head::{FieldSpace, HeadError, HeadLimits};
+use super::upgrade;
 
 /// A response's head, borrowed from the read buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
-    /// `100 <= status <= 999`; never 101.
+    /// `100 <= status <= 999`; 101 only where the request has offered that.
     pub status: u16,
     /// The reason phrase, possibly empty.
     pub reason: &'a [u8],
@@ -21,14 +22,15 @@ pub struct Response<'a> {
     pub body: BodyLength,
     /// The endpoint lets the connection be used again once the body is over.
     pub keep_alive: bool,
-    /// The status is 1xx: the response to this request is still to come.
+    /// The status is 1xx, but not 101: the response to this request is still to come.
     pub interim: bool,
     pub(super) head: &'a [u8],
     pub(super) learned: Learned<'a>,
 }
 
 impl<'a> Response<'a> {
-    /// Reads the head that [`super::head::HeadScan`] delimited.
+    /// Reads the head that [`super::head::HeadScan`] delimited, which answers a HEAD or not, and
+    /// whose request has `offered` these protocols, if any ([`super::head::Request::offer`]).
     ///
     /// # Errors
     ///
@@ -38,6 +40,7 @@ impl<'a> Response<'a> {
         limits: &HeadLimits,
         space: &'a mut FieldSpace<'b>,
         request_was_head: bool,
+        offered: Option<&[u8]>,
     ) -> Result<Self, HeadError> {
         // httparse skips any number of empty lines.
         if head.first() != Some(&b'H') {
@@ -53,12 +56,11 @@ impl<'a> Response<'a> {
         if parsed != Status::Complete(head.len()) {
             return Err(invalid("a head that does not end where it must"));
         }
-        // RFC 9110 section 15: a status is at least 100. We never ask for an upgrade, so that 101
-        // answers a question that was not put (section 15.2.2).
-        if status < 100 || status == 101 {
+        let fields: &'a [Header<'a>] = response.headers;
+        // RFC 9110 section 15: a status is at least 100.
+        if status < 100 || (status == 101 && !switches(minor, fields, offered)) {
             return Err(invalid("a status that answers no request of ours"));
         }
-        let fields: &'a [Header<'a>] = response.headers;
         check_line_ends(head, fields)?;
         let learned = Learned::from_fields(fields)?;
         let framed = BodyLength::of_response(learned.length, learned.chunked, minor)?;
@@ -73,7 +75,7 @@ impl<'a> Response<'a> {
             keep_alive: learned.persists(minor)
                 && body != BodyLength::UntilClose
                 && !announces_stray_bytes(status, framed),
-            interim: status < 200,
+            interim: status < 200 && status != 101,
             head,
             learned,
         })
@@ -84,6 +86,14 @@ impl<'a> Response<'a> {
 fn reason(head: &[u8]) -> &[u8] {
     let line = &head[..memchr::memchr(b'\r', head).unwrap_or(head.len())];
     line.get("HTTP/1.1 200 ".len()..).unwrap_or_default()
+}
+
+/// RFC 9110 sections 7.8 and 15.2.2: a 101 says to what protocols it switches, and may do so only
+/// to those that the request has `offered`. HTTP/1.0 has none.
+#[cold]
+fn switches(minor: u8, fields: &[Header<'_>], offered: Option<&[u8]>) -> bool {
+    let is_answer = |offered| upgrade::is_answer(fields, offered);
+    minor == 1 && offered.is_some_and(is_answer)
 }
 
 /// RFC 9112 section 6.3 rule 1: no body, whatever the fields say.

@@ -47,6 +47,8 @@ pub struct ServiceTimeouts {
     /// How long an endpoint may say nothing to a request that expects 100-continue; then ringmain
     /// tells the client to go on.
     pub until_continued: Ticks,
+    /// A tunnel through which nothing goes in either direction, or a side that takes nothing.
+    pub tunnel_idle: Ticks,
 }
 
 /// Bounds on upstream connections.

@@ -13,6 +13,7 @@ use super::buffer::Buffer;
 use super::deadline::Late;
 use super::io::Stream;
 use super::slots::Slots;
+use super::tunnel::Tunnel;
 use super::{Shard, serve};
 use crate::plan::Ticks;
 
@@ -36,12 +37,14 @@ pub(super) struct Client {
 }
 
 /// What becomes of a client's connection after an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum After {
     /// Another request may come.
     KeepAlive,
     /// It is closed.
     Close,
+    /// It has left HTTP.
+    Tunnel(Box<Tunnel>),
 }
 
 impl Client {
@@ -89,8 +92,13 @@ pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
         client.begun = shard.clock.ready_at(asked);
         let after;
         (client, after) = Slots::converse(&shard, client).await;
-        if after == After::Close {
-            return;
+        match after {
+            After::KeepAlive => {}
+            After::Close => return,
+            // In a box of its own it is not part of every idle client.
+            After::Tunnel(tunnel) => {
+                return Box::pin(tunnel.run(&shard, &mut client)).await;
+            }
         }
         client
             .stream
@@ -115,9 +123,16 @@ pub(super) async fn converse(shard: &Shard, client: &mut Client) -> After {
     loop {
         let after = serve::exchange(shard, client, &mut inbox).await;
         shard.give_way().await;
-        if after == After::Close || inbox.is_empty() {
-            shard.stock.put(inbox);
-            return after;
+        match after {
+            After::KeepAlive if !inbox.is_empty() => {}
+            After::Tunnel(mut tunnel) => {
+                tunnel.begin_with(inbox);
+                return After::Tunnel(tunnel);
+            }
+            After::KeepAlive | After::Close => {
+                shard.stock.put(inbox);
+                return after;
+            }
         }
         // Its first bytes have been here for a while, but it was not its turn.
         client.begun = shard.clock.now();

@@ -40,6 +40,8 @@ pub(crate) enum Late {
     Response,
     /// The endpoint, with the next part of the response.
     ResponseBody,
+    /// Both sides of a tunnel, with sending anything; or one of them, with taking anything.
+    Tunnel,
     /// The client is gone: it reset the connection while an answer was awaited for it.
     Gone,
     /// Nobody: the drain's time is over.

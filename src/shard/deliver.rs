@@ -11,7 +11,6 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent};
 
 use super::answer::reply;
 use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
-use super::client::After;
 use super::deadline::Late;
 use super::io::{Incoming, Outgoing};
 use super::relay::Delivered;
@@ -141,8 +140,14 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         let progress = self.progress;
         let mut space = FieldSpace::new();
         let head = &self.inbox.filled()[..length];
-        let response = Response::parse(head, &service.response_head, &mut space, facts.head_method)
-            .map_err(|error| error.response_fault())?;
+        let response = Response::parse(
+            head,
+            &service.response_head,
+            &mut space,
+            facts.head_method,
+            self.exchange.offer.as_deref(),
+        )
+        .map_err(|error| error.response_fault())?;
         let limits = BodyLimits {
             bytes_max: u64::MAX,
             trailer_bytes_max: self.exchange.listener.limits.trailer_bytes_max,
@@ -155,7 +160,12 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             length: response.body,
             body,
             unchunk: unchunk(facts.minor, response.body),
-            connection: progress.client_connection(facts, response.body, shard.is_draining()),
+            connection: progress.client_connection(
+                facts,
+                response.status,
+                response.body,
+                shard.is_draining(),
+            ),
         };
         let name = &service.endpoints[self.exchange.endpoint.get()].name;
         let hop = ResponseHop {
@@ -315,6 +325,11 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         let _gone = self.send_head().await;
     }
 
+    /// What came behind the answer, which was a 101: a tunnel begins with it.
+    pub(super) fn take_behind(&mut self) -> Buffer {
+        mem::take(&mut self.inbox)
+    }
+
     /// Gives a body of which much is left the largest buffer, as far as there is room for slow
     /// clients; one of which nobody knows how much is left, when it `filled` the last one.
     fn enlarge(&mut self, remaining: Option<u64>, filled: bool) {
@@ -370,10 +385,7 @@ impl Answer {
             // Bytes behind the answer are none that anybody asked for.
             reusable: self.keep_alive && !until_close && clean,
             suspect: self.length == BodyLength::None,
-            after: match self.connection {
-                ClientConnection::KeepAlive => After::KeepAlive,
-                ClientConnection::Close => After::Close,
-            },
+            after: self.connection,
         }
     }
 }

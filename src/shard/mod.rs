@@ -4,9 +4,10 @@
 //! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts,
 //! `client` lives between two requests, `serve` is one exchange top to bottom, `upstream` finds a
 //! connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways,
-//! `answer` is ringmain's own, `linger` a close that loses nothing. Below them the shard's own
-//! parts: `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`, `clock`, `timing`,
-//! `tallies`; at the edge `io` and `driver`, the only modules that know the runtime.
+//! `answer` is ringmain's own, `linger` a close that loses nothing, `tunnel` what follows a 101.
+//! Below them the shard's own parts: `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`,
+//! `clock`, `timing`, `tallies`; at the edge `io` and `driver`, the only modules that know the
+//! runtime.
 
 mod answer;
 mod client;
@@ -16,6 +17,7 @@ mod listen;
 mod relay;
 mod run;
 mod serve;
+mod tunnel;
 mod upload;
 mod upstream;
 

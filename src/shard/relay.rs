@@ -8,7 +8,7 @@ use std::mem;
 use std::pin::pin;
 
 use super::buffer::Buffer;
-use super::client::{After, Client};
+use super::client::Client;
 use super::deadline::Late;
 use super::deliver::{Down, upstream_fault};
 use super::io::{CallOff, ReadHalf, Stream, WriteHalf, beside, both, sleep};
@@ -19,6 +19,7 @@ use super::upstream::{Link, Tries};
 use crate::fault::Fault;
 use crate::fd::{self, Cut};
 use crate::http::exchange::{Broken, Progress, Reach};
+use crate::http::hop::ClientConnection;
 use crate::plan::TICK;
 
 /// An exchange that succeeded.
@@ -28,11 +29,12 @@ pub(super) struct Delivered {
     pub(super) reusable: bool,
     /// True exactly when the answer had no body, which an endpoint in error may send all the same.
     pub(super) suspect: bool,
-    /// What becomes of the client's connection.
-    pub(super) after: After,
+    /// What becomes of the client's connection; where it is a tunnel, so is the upstream one.
+    pub(super) after: ClientConnection,
 }
 
-/// Sends a request that is whole and delivers its answer.
+/// Sends a request that is whole and delivers its answer. Where that is a 101, what came behind it
+/// takes the place of the request in `outbox`.
 pub(super) async fn one_way(
     exchange: &Exchange<'_>,
     link: &mut Link<'_>,
@@ -59,15 +61,19 @@ pub(super) async fn one_way(
     exchange.timing.request_sent();
     link.stream.reading().arm(timeouts.response, Late::Response);
     let progress = Progress::new(true, false);
-    let delivered = Down::new(
+    let mut down = Down::new(
         exchange,
         link.stream.incoming(),
         client.stream.outgoing(),
         &progress,
-    )
-    .deliver()
-    .await;
-    delivered.map_err(|fault| progress.broken(fault))
+    );
+    let delivered = down.deliver().await;
+    let delivered = delivered.map_err(|fault| progress.broken(fault))?;
+    if delivered.after == ClientConnection::Tunnel {
+        let behind = down.take_behind();
+        exchange.shard.stock.put(mem::replace(outbox, behind));
+    }
+    Ok(delivered)
 }
 
 /// Sends a request while its body still comes, and delivers its answer, which may come before that
@@ -116,7 +122,7 @@ pub(super) async fn both_ways<'e>(
         after: if order.body.is_done() {
             delivered.after
         } else {
-            After::Close
+            ClientConnection::Close
         },
         ..delivered
     })
@@ -184,7 +190,7 @@ impl<'e> Ways<'_, 'e> {
         self.progress.answer_ends();
         // How the body ends is found out by reading it.
         self.client.reading().unguard();
-        if !self.progress.is_sent() && delivered.after == After::Close {
+        if !self.progress.is_sent() && delivered.after == ClientConnection::Close {
             // So that the client learns of the end while it still sends.
             fd::cut(self.client.fd(), Cut::Writing);
         }

@@ -311,6 +311,7 @@ mod tests {
                 send_idle: ticks,
                 receive_idle: ticks,
                 until_continued: ticks,
+                tunnel_idle: ticks,
             },
             pool: PoolLimits {
                 idle_max: 4,

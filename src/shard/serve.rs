@@ -9,15 +9,17 @@
 
 use std::cell::{Cell, RefMut};
 use std::mem;
+use std::sync::Arc;
 
 use super::answer::Answer;
 use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, Share, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
-use super::relay;
+use super::relay::{self, Delivered};
 use super::tallies::ServiceTally;
 use super::timing::Timing;
-use super::upstream::{self, Tries};
+use super::tunnel::Tunnel;
+use super::upstream::{self, Link, Tries};
 use super::{Current, Shard};
 use crate::balance::{self, Picker};
 use crate::fault::Fault;
@@ -25,7 +27,7 @@ use crate::fd;
 use crate::http::exchange::{Broken, Reach, RequestFacts};
 use crate::http::framing::{Body, BodyLimits, FramingError};
 use crate::http::head::{FieldSpace, HeadLimits, HeadScan, Request};
-use crate::http::hop::{RequestHop, write_request};
+use crate::http::hop::{ClientConnection, RequestHop, write_request};
 use crate::plan::{Listener, Service, ServiceIndex};
 use crate::tally::{Phase, ServiceCounters};
 
@@ -41,6 +43,8 @@ pub(super) struct Exchange<'a> {
     pub(super) counters: &'a ServiceCounters,
     pub(super) timing: &'a Timing<'a>,
     pub(super) facts: RequestFacts,
+    /// The protocols that the request offers to go on in, if any.
+    pub(super) offer: Option<Box<[u8]>>,
     /// The endpoint of the running try, by its place in the service.
     pub(super) endpoint: Cell<usize>,
 }
@@ -50,8 +54,10 @@ pub(super) struct Exchange<'a> {
 pub(super) struct Order<'a> {
     service: ServiceIndex,
     facts: RequestFacts,
+    /// As the exchange's, which takes it.
+    offer: Option<Box<[u8]>>,
     /// The rewritten head and what was already here of the body; what comes later of it too, as
-    /// long as all of it is kept.
+    /// long as all of it is kept. When the answer was a 101, what came behind that.
     pub(super) outbox: Buffer,
     /// The framing of the body, past what has come of it.
     pub(super) body: Body,
@@ -104,7 +110,7 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
     if !order.is_at_hand() {
         timing.request_goes_on();
     }
-    let exchange = Exchange::new(shard, &current, client.listener, &order, &timing);
+    let exchange = Exchange::new(shard, &current, client.listener, &mut order, &timing);
     let forwarded = forward(&exchange, client, inbox, &mut order).await;
     shard.stock.put(mem::take(&mut order.outbox));
     match forwarded {
@@ -197,6 +203,7 @@ fn order<'a>(
     let request = Request::parse(head, &head_limits(listener), &mut space)
         .map_err(|error| Refusal::of_head(error.request_fault()))?;
     let facts = request.facts();
+    let offer = request.offer();
     let service = route(current, listener, &request);
     let refuse_framing = |error: FramingError| {
         let fault = error.request_fault();
@@ -241,6 +248,7 @@ fn order<'a>(
             Ok(Order {
                 service,
                 facts,
+                offer,
                 outbox,
                 body,
                 body_bytes: here.taken,
@@ -310,14 +318,31 @@ async fn forward<'e>(
         match delivered {
             Ok(delivered) => {
                 exchange.record_end(true);
-                if delivered.reusable {
-                    upstream::put_back(exchange, link, delivered.suspect);
-                }
-                return Ok(delivered.after);
+                return Ok(part(exchange, link, order, delivered));
             }
             Err(broken) if tries.may_replay(exchange, &broken, &link, order.is_kept()) => {}
             Err(broken) => return Err(broken),
         }
+    }
+}
+
+/// What becomes of both connections when the answer was delivered.
+fn part(
+    exchange: &Exchange<'_>,
+    link: Link<'_>,
+    order: &mut Order<'_>,
+    delivered: Delivered,
+) -> After {
+    if delivered.after == ClientConnection::Tunnel {
+        let behind = mem::take(&mut order.outbox);
+        return After::Tunnel(Box::new(Tunnel::new(exchange, link, behind)));
+    }
+    if delivered.reusable {
+        upstream::put_back(exchange, link, delivered.suspect);
+    }
+    match delivered.after {
+        ClientConnection::KeepAlive => After::KeepAlive,
+        ClientConnection::Close | ClientConnection::Tunnel => After::Close,
     }
 }
 
@@ -432,7 +457,7 @@ impl<'a> Exchange<'a> {
         shard: &'a Shard,
         current: &'a Current,
         listener: usize,
-        order: &Order<'_>,
+        order: &mut Order<'_>,
         timing: &'a Timing<'a>,
     ) -> Self {
         let tally = current.tally(order.service);
@@ -446,6 +471,7 @@ impl<'a> Exchange<'a> {
             counters: &tally.counters,
             timing,
             facts: order.facts,
+            offer: order.offer.take(),
             endpoint: Cell::new(0),
         }
     }
@@ -474,6 +500,11 @@ impl<'a> Exchange<'a> {
                     .record_endpoint(self.endpoint.get(), phase, nanoseconds);
             }
         });
+    }
+
+    /// The service, for what outlives the exchange and its plan.
+    pub(super) fn shared_service(&self) -> &'a Arc<Service> {
+        &self.current.plan().services[self.index.0 as usize]
     }
 
     /// The service's picker on this shard.

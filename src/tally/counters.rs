@@ -7,7 +7,7 @@
 //!
 //! Every field is written by the thread of its shard and by nobody else. The one exception is a
 //! restart: when the shard's thread has ended and before the next one begins, control writes
-//! ([`ShardCounters::zero_gauges`] and the count of restarts).
+//! (`zero_gauges` and the count of restarts).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -166,6 +166,10 @@ pub struct ServiceCounters {
     /// Times that an exchange found all its endpoints at `connections_max`: it waited, or was
     /// refused.
     pub limited: Counter,
+    /// Tunnels begun: exchanges whose answer was a 101, which is counted as forwarded.
+    pub tunnels: Counter,
+    /// Gauge: tunnels open now.
+    pub tunnels_open: Counter,
     /// Faults by cause.
     pub faults: FaultCounters,
     /// Where the shard lays down what it has recorded of the service.
@@ -189,6 +193,12 @@ impl ServiceCounters {
         let class = status_class(status);
         self.forwarded[class].add(1);
         self.endpoints[endpoint].forwarded[class].add(1);
+    }
+
+    /// Forgets what was open: after the shard's thread has died, and its tunnels with it. Counts
+    /// stay.
+    pub fn zero_gauges(&self) {
+        self.tunnels_open.zero();
     }
 
     /// Counts the fault that ended an exchange.
@@ -262,6 +272,12 @@ mod tests {
         assert_eq!(shard.upstreams_idle.get(), 0);
         assert_eq!(shard.exchanges_waiting.get(), 0);
         assert_eq!(shard.exchanges.get(), 9);
+        let service = ServiceCounters::default();
+        service.tunnels.add(2);
+        service.tunnels_open.add(1);
+        service.zero_gauges();
+        assert_eq!(service.tunnels_open.get(), 0);
+        assert_eq!(service.tunnels.get(), 2);
     }
 
     #[test]

@@ -81,6 +81,24 @@ pub const WAITING_EXCHANGES: Metric = Metric {
     help: "Exchanges that wait now because their endpoints are at connections_max.",
 };
 
+/// Tunnels begun.
+pub const TUNNELS: Metric = Metric {
+    name: "ringmain_tunnels_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service"],
+    help: "Exchanges whose answer was a 101, after which the two connections became a tunnel.",
+};
+
+/// Tunnels.
+pub const TUNNELS_OPEN: Metric = Metric {
+    name: "ringmain_tunnels_open",
+    kind: Kind::Gauge,
+    unit: Unit::Things,
+    labels: &["service"],
+    help: "Tunnels open now.",
+};
+
 /// Client connections.
 pub const CLIENT_CONNECTIONS: Metric = Metric {
     name: "ringmain_client_connections",
@@ -96,7 +114,7 @@ pub const UPSTREAM_CONNECTIONS: Metric = Metric {
     kind: Kind::Gauge,
     unit: Unit::Things,
     labels: &["state"],
-    help: "Upstream connections open now, in use or idle in a pool.",
+    help: "Upstream connections open now, in use by an exchange or idle in a pool.",
 };
 
 /// Connections closed for want of descriptors.
@@ -127,12 +145,14 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 10] = [
+pub const ALL: [Metric; 12] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
     LIMITED_EXCHANGES,
     WAITING_EXCHANGES,
+    TUNNELS,
+    TUNNELS_OPEN,
     CLIENT_CONNECTIONS,
     UPSTREAM_CONNECTIONS,
     GIVEN_UP_CONNECTIONS,

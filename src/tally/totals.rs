@@ -21,6 +21,10 @@ pub struct ServiceTotals {
     pub replays: u64,
     /// See [`ServiceCounters::limited`].
     pub limited: u64,
+    /// See [`ServiceCounters::tunnels`].
+    pub tunnels: u64,
+    /// See [`ServiceCounters::tunnels_open`].
+    pub tunnels_open: u64,
     /// See [`ServiceCounters::faults`].
     pub faults: [u64; Fault::COUNT],
     /// In the order of the newest plan's endpoints.
@@ -94,6 +98,8 @@ impl ServiceTotals {
         self.retries += counters.retries.get();
         self.replays += counters.replays.get();
         self.limited += counters.limited.get();
+        self.tunnels += counters.tunnels.get();
+        self.tunnels_open += counters.tunnels_open.get();
         add_each(&mut self.forwarded, values(&counters.forwarded));
         add_each(&mut self.faults, values(&counters.faults));
     }
@@ -107,6 +113,8 @@ impl AddAssign<&Self> for ServiceTotals {
         self.retries += other.retries;
         self.replays += other.replays;
         self.limited += other.limited;
+        self.tunnels += other.tunnels;
+        self.tunnels_open += other.tunnels_open;
         add_each(&mut self.forwarded, other.forwarded);
         add_each(&mut self.faults, other.faults);
     }
@@ -177,6 +185,8 @@ mod tests {
                 counters.retries.add(turn % 2);
                 counters.replays.add(turn % 5);
                 counters.limited.add(turn % 7);
+                counters.tunnels.add(turn % 3);
+                counters.tunnels_open.add(turn % 11);
                 let endpoint = turn as usize % 2;
                 counters.endpoints[endpoint].exchanges.add(1);
                 counters.endpoints[endpoint].connects.add(turn);

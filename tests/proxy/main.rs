@@ -26,3 +26,4 @@ mod queue;
 mod replay;
 mod report;
 mod routing;
+mod upgrade;

@@ -24,6 +24,8 @@ pub(crate) struct Row {
     pub(crate) exchanges: u64,
     pub(crate) forwarded: u64,
     pub(crate) own_answers: u64,
+    pub(crate) tunnels: u64,
+    pub(crate) tunnels_open: u64,
     /// By label.
     pub(crate) faults: BTreeMap<String, u64>,
     /// Exchanges by address.
@@ -78,6 +80,11 @@ impl Report {
                     service = None;
                     report.no_service = Row::parse(line);
                     report.no_service.faults = in_parentheses(line);
+                }
+                ["tunnels", ..] => {
+                    let row = report.row(&service);
+                    row.tunnels = after(line, "tunnels");
+                    row.tunnels_open = after(line, "open");
                 }
                 ["faults", pairs @ ..] => report.row(&service).faults = labelled(pairs),
                 ["endpoint", address, ..] => {

@@ -36,7 +36,6 @@ pub(super) fn backend(table: &mut Table<'_, '_>) {
 }
 
 pub(super) fn timeouts(table: &mut Table<'_, '_>) {
-    table.duration("tunnel_idle", "1h", TICK..=30 * DAY);
     table.duration("total", "0s", Duration::ZERO..=30 * DAY);
 }
 

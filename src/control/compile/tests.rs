@@ -72,6 +72,7 @@ fn every_supported_key_reaches_the_plan() {
         send_idle = "5s"
         receive_idle = "6s"
         continue = "8s"
+        tunnel_idle = "2h"
         [service.pool]
         idle_max = 3
         idle = "7s"

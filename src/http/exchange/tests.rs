@@ -126,13 +126,26 @@ fn a_client_is_kept_where_it_asks_and_the_body_ends_by_itself() {
                 ..FACTS
             };
             let progress = progress(request, "silent");
-            progress.client_connection(&facts, body, draining) == ClientConnection::KeepAlive
+            progress.client_connection(&facts, 200, body, draining) == ClientConnection::KeepAlive
         };
         assert_eq!(check("sent", true, false), kept, "{minor} {body:?}");
         assert_eq!(check("sending", true, false), kept, "{minor} {body:?}");
         assert!(!check("sent", false, false));
         assert!(!check("sent", true, true));
         assert!(!check("withheld", true, false));
+    }
+}
+
+#[test]
+fn a_101_makes_a_tunnel_whatever_was_to_become_of_the_connection() {
+    for (keep_alive, draining) in [(true, false), (false, false), (true, true)] {
+        let facts = RequestFacts {
+            keep_alive,
+            ..FACTS
+        };
+        let progress = progress("sent", "silent");
+        let connection = progress.client_connection(&facts, 101, BodyLength::None, draining);
+        assert_eq!(connection, ClientConnection::Tunnel);
     }
 }
 

@@ -58,7 +58,8 @@ fn hop(edits: &FieldEdits) -> ResponseHop<'_> {
 fn check_response(from: &str, hop: &ResponseHop<'_>, to: &str) {
     let head = from.replace('|', "\r\n");
     let mut space = FieldSpace::new();
-    let response = Response::parse(head.as_bytes(), &LIMITS, &mut space, false).unwrap();
+    let response =
+        Response::parse(head.as_bytes(), &LIMITS, &mut space, false, Some(b"a, b")).unwrap();
     let mut out = Vec::new();
     write_response(&mut out, &response, hop);
     let written = String::from_utf8(out).unwrap().replace("\r\n", "|");
@@ -77,8 +78,56 @@ fn other_fields_keep_their_order_case_and_bytes() {
 fn hop_by_hop_fields_go_and_so_does_what_connection_names() {
     check_request(
         "GET / HTTP/1.1|Host: a|Connection: x, Y|Keep-Alive: 1|X: 1|y: 2|Z: 3|TE: trailers|\
-         Upgrade: h2c|Proxy-Connection: close|connection: z||",
+         Upgrade: a|HTTP2-Settings: AA|Proxy-Connection: close|connection: z||",
         &format!("GET / HTTP/1.1|Host: a|{OWN}"),
+    );
+}
+
+#[test]
+fn an_offer_to_upgrade_goes_on_for_this_hop() {
+    check_request(
+        "GET /chat HTTP/1.1|Host: a|upgrade: a|Connection: keep-alive, Upgrade, X|X: 1|B: 2|\
+         Upgrade: b, c/1||",
+        &format!(
+            "GET /chat HTTP/1.1|Host: a|B: 2|Connection: upgrade|Upgrade: a|Upgrade: b, c/1|{OWN}"
+        ),
+    );
+}
+
+#[test]
+fn an_upgrade_that_may_not_be_passed_on_is_dropped() {
+    for (line, fields, left) in [
+        ("GET / HTTP/1.1", "Upgrade: a", ""),
+        ("GET / HTTP/1.1", "Connection: Upgrade", ""),
+        ("GET / HTTP/1.1", "Connection: upgrades|Upgrade: a", ""),
+        (
+            "GET / HTTP/1.1",
+            "Connection: Upgrade, HTTP2-Settings|Upgrade: h2c|HTTP2-Settings: AA",
+            "",
+        ),
+        (
+            "GET / HTTP/1.1",
+            "Connection: upgrade|Upgrade: a|Upgrade: h2c",
+            "",
+        ),
+        (
+            "POST / HTTP/1.1",
+            "Connection: upgrade|Upgrade: a|Content-Length: 1",
+            "Content-Length: 1|",
+        ),
+    ] {
+        check_request(
+            &format!("{line}|Host: a|{fields}||"),
+            &format!("{line}|Host: a|{left}{OWN}"),
+        );
+    }
+    check_request(
+        "POST / HTTP/1.1|Host: a|Connection: upgrade|Upgrade: a|Transfer-Encoding: chunked||",
+        &format!("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked|{OWN}"),
+    );
+    check_request(
+        "GET / HTTP/1.0|Host: a|Connection: upgrade|Upgrade: a||",
+        &format!("GET / HTTP/1.1|Host: a|{}", OWN.replace("1.1 me", "1.0 me")),
     );
 }
 
@@ -227,6 +276,59 @@ fn a_response_is_framed_for_its_client() {
 }
 
 #[test]
+fn an_upgrade_is_passed_where_it_says_what_was_taken_or_is_demanded() {
+    let edits = edits(&[("Server", "us")], &[]);
+    let hop = hop(&edits);
+    let tunnel = ResponseHop {
+        connection: ClientConnection::Tunnel,
+        backend: Some(("X-Backend", "127.0.0.1:1")),
+        ..hop
+    };
+    check_response(
+        "HTTP/1.1 101 Go|upgrade: B|Connection: Upgrade, X|X: 1|Sec-WebSocket-Accept: y|\
+         Transfer-Encoding: chunked||",
+        &tunnel,
+        "HTTP/1.1 101 Go|Sec-WebSocket-Accept: y|Via: 1.1 me|Connection: upgrade|Upgrade: B|\
+         Server: us|X-Backend: 127.0.0.1:1||",
+    );
+    check_response(
+        "HTTP/1.1 101 Go|Upgrade: a|Upgrade: b|Content-Length: 3||",
+        &tunnel,
+        "HTTP/1.1 101 Go|Via: 1.1 me|Connection: upgrade|Upgrade: a|Upgrade: b|Server: us|\
+         X-Backend: 127.0.0.1:1||",
+    );
+    let demand = "HTTP/1.1 426 No|Upgrade: x/1|Connection: upgrade|Content-Length: 0||";
+    for (connection, client_minor, lines) in [
+        (
+            ClientConnection::KeepAlive,
+            1,
+            "Connection: upgrade|Upgrade: x/1|",
+        ),
+        (
+            ClientConnection::Close,
+            1,
+            "Connection: upgrade, close|Upgrade: x/1|",
+        ),
+        (ClientConnection::KeepAlive, 0, "Connection: keep-alive|"),
+    ] {
+        let hop = ResponseHop {
+            connection,
+            client_minor,
+            ..hop
+        };
+        let to = format!("HTTP/1.1 426 No|Content-Length: 0|Via: 1.1 me|{lines}Server: us||");
+        check_response(demand, &hop, &to);
+    }
+    for status in ["200 OK", "400 No"] {
+        check_response(
+            &format!("HTTP/1.1 {status}|Upgrade: h2, a|Connection: Upgrade|Content-Length: 0||"),
+            &hop,
+            &format!("HTTP/1.1 {status}|Content-Length: 0|Via: 1.1 me|Server: us||"),
+        );
+    }
+}
+
+#[test]
 fn the_endpoint_is_named_by_us_alone() {
     let edits = edits(&[("Server", "us")], &["x-powered-by"]);
     let hop = ResponseHop {
@@ -250,6 +352,9 @@ fn line() -> impl Strategy<Value = &'static str> {
         "Keep-Alive: timeout=5",
         "TE: trailers",
         "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Upgrade: h2c",
+        "HTTP2-Settings: AA",
         "Content-Length: 3",
         "Transfer-Encoding: chunked",
         "X-Forwarded-For: 192.0.2.9",
@@ -282,12 +387,15 @@ proptest! {
         let mut space = FieldSpace::new();
         let written = Request::parse(&out, &LIMITS, &mut space).unwrap();
         prop_assert_eq!(written.body, request.body);
+        prop_assert_eq!(written.offer(), request.offer());
         prop_assert_eq!(written.host, b"a");
         prop_assert!(written.passed_through("me") && !request.passed_through("me"));
         for header in written.fields {
             let field = Field::of(header.name);
             let framed = matches!(field, Field::ContentLength | Field::TransferEncoding);
-            prop_assert!(framed || !field.is_framing(), "{}", header.name);
+            let upgrades = matches!(field, Field::Connection | Field::Upgrade) && request.upgrade;
+            prop_assert!(framed || upgrades || !field.is_framing(), "{}", header.name);
+            prop_assert!(field != Field::Upgrade || header.value == b"websocket");
         }
     }
 }

@@ -21,6 +21,7 @@ fn check<T>(
         &LIMITS,
         &mut space,
         to_head,
+        None,
     ))
 }
 
@@ -142,6 +143,35 @@ fn a_reason_is_passed_as_it_came() {
         check(&[line], false, |response| {
             assert_eq!(response.unwrap().reason, reason.as_bytes(), "{line}");
         });
+    }
+}
+
+#[test]
+fn a_101_is_taken_where_it_names_what_was_offered() {
+    const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols";
+    let length = "Content-Length: 3";
+    for (lines, offered, taken) in [
+        (&[SWITCHING, "Upgrade: a"][..], Some("a, b"), true),
+        (&[SWITCHING, "upgrade: B, A"], Some("a, b"), true),
+        (&[SWITCHING, "Upgrade: a", length], Some("a"), true),
+        (&[SWITCHING, "Upgrade: c"], Some("a, b"), false),
+        (
+            &[SWITCHING, "Upgrade: a", "Upgrade: c"],
+            Some("a, b"),
+            false,
+        ),
+        (&[SWITCHING, "Connection: upgrade"], Some("a"), false),
+        (&[SWITCHING, "Upgrade: a"], None, false),
+        (&["HTTP/1.0 101 Switching", "Upgrade: a"], Some("a"), false),
+    ] {
+        let head = lines.join("\r\n") + "\r\n\r\n";
+        let mut space = FieldSpace::new();
+        let offered = offered.map(str::as_bytes);
+        let response = Response::parse(head.as_bytes(), &LIMITS, &mut space, false, offered);
+        assert_eq!(response.is_ok(), taken, "{lines:?}");
+        if let Ok(response) = response {
+            assert_eq!((response.body, response.interim), (BodyLength::None, false));
+        }
     }
 }
 

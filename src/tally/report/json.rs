@@ -70,6 +70,8 @@ fn totals_value(totals: &ServiceTotals) -> Value {
         "retries": totals.retries,
         "replays": totals.replays,
         "limited": totals.limited,
+        "tunnels": totals.tunnels,
+        "tunnels_open": totals.tunnels_open,
         "faults": faults_value(&totals.faults),
     })
 }
@@ -165,6 +167,8 @@ mod tests {
             exchanges: 4,
             forwarded: [0, 2, 0, 0, 1],
             own_answers: 1,
+            tunnels: 5,
+            tunnels_open: 3,
             endpoints: vec![EndpointTotals {
                 exchanges: 3,
                 ..EndpointTotals::default()
@@ -210,7 +214,8 @@ mod tests {
             "driver": "epoll", "window": "all", "late_shards": [0],
             "services": [{
                 "service": "a", "exchanges": 4, "forwarded": forwarded(2, 1), "own_answers": 1,
-                "retries": 0, "replays": 0, "limited": 0, "faults": {"connection_refused": 1},
+                "retries": 0, "replays": 0, "limited": 0, "tunnels": 5, "tunnels_open": 3,
+                "faults": {"connection_refused": 1},
                 "phases": {"total": {
                     "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
                     "p99": 9100.7, "p99.9": 9100.7, "p99.99": 9100.7, "max": 9100.7,
@@ -228,7 +233,8 @@ mod tests {
             json!({
                 "gone_services": {
                     "exchanges": 0, "forwarded": forwarded(0, 0), "own_answers": 0, "retries": 0,
-                    "replays": 0, "limited": 0, "faults": none, "phases": none,
+                    "replays": 0, "limited": 0, "tunnels": 0, "tunnels_open": 0,
+                    "faults": none, "phases": none,
                 },
                 "no_service": {"exchanges": 0, "own_answers": 0, "faults": none},
                 "shards": [{

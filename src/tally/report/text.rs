@@ -192,7 +192,7 @@ fn recorded<'p>(
     shown.filter_map(|phase| Some((phase, phases.histogram(phase)?)))
 }
 
-/// The line of a service, and below it that of its faults where there are any.
+/// The line of a service, and below it those of its tunnels and of its faults where there are any.
 fn write_exchanges(f: &mut fmt::Formatter<'_>, what: &str, totals: &ServiceTotals) -> fmt::Result {
     let forwarded = Grouped(totals.forwarded.iter().sum());
     write!(f, "{what}   {} exchanges", Grouped(totals.exchanges))?;
@@ -206,6 +206,10 @@ fn write_exchanges(f: &mut fmt::Formatter<'_>, what: &str, totals: &ServiceTotal
         write!(f, " ({})", classes.join(" "))?;
     }
     writeln!(f, "   own answers {}", Grouped(totals.own_answers))?;
+    if 0 < totals.tunnels {
+        let (begun, open) = (Grouped(totals.tunnels), Grouped(totals.tunnels_open));
+        writeln!(f, "  tunnels {begun}   open {open}")?;
+    }
     let faults: Vec<_> = counted(&totals.faults)
         .map(|(fault, count)| format!("{} {}", fault.label(), Grouped(count)))
         .collect();

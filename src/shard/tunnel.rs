@@ -1,0 +1,364 @@
+//! A tunnel: a client's connection and an endpoint's that have left HTTP by a 101 (RFC 9110 section
+//! 7.8), whose bytes go both ways as they are until both sides have ended.
+//!
+//! It is no exchange: that ended with the 101. So it runs in the client's own task, outside of the
+//! slots, holds its service and not the plan that it began under, has no fault, and is counted
+//! apart. Its connection is never pooled.
+//!
+//! Each way is a loop of one read and one write through one buffer, so that a side that takes
+//! nothing holds the other one back. While a way waits for bytes, that is the least buffer, unless
+//! the last bytes filled theirs.
+//!
+//! How the end of one side reaches the other:
+//!
+//! | What happens | What the other side gets |
+//! | --- | --- |
+//! | it ends its side (FIN) | what was sent before, then a FIN; the other way goes on |
+//! | it resets, or is in error | a reset, at once |
+//! | it takes nothing for `tunnel_idle` | a reset, at once |
+//! | nothing goes either way for `tunnel_idle` | both get a FIN, and are closed |
+//! | the drain is over | both get a FIN, and are closed |
+
+use std::cell::Cell;
+use std::mem;
+use std::pin::pin;
+use std::sync::Arc;
+
+use super::Shard;
+use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
+use super::client::Client;
+use super::deadline::Late;
+use super::io::{Incoming, Outgoing, ReadHalf, Stream, WriteHalf, both};
+use super::queue::Seat;
+use super::serve::Exchange;
+use super::upstream::Link;
+use crate::fd::{self, Cut};
+use crate::plan::{Service, Ticks};
+use crate::tally::{Counter, ServiceCounters};
+
+/// A tunnel that is about to run.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// The connection to the endpoint.
+    stream: Stream,
+    /// With it the connection counts against `connections_max`. Dropped after it.
+    _seat: Seat,
+    /// What the client sent behind its request.
+    from_client: Buffer,
+    /// What the endpoint sent behind its 101.
+    from_endpoint: Buffer,
+    service: Arc<Service>,
+    _open: Open,
+}
+
+/// Counts a tunnel in where it is made and out where it is dropped, whatever ends it.
+#[derive(Debug)]
+struct Open(Arc<ServiceCounters>);
+
+impl Open {
+    fn count(counters: &Arc<ServiceCounters>) -> Self {
+        counters.tunnels.add(1);
+        counters.tunnels_open.add(1);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.tunnels_open.sub(1);
+    }
+}
+
+impl Tunnel {
+    /// Over the endpoint's `link`, on which `behind` has come behind the 101 of the exchange.
+    pub(super) fn new(exchange: &Exchange<'_>, link: Link<'_>, behind: Buffer) -> Self {
+        let Link { stream, seat, .. } = link;
+        Self {
+            stream,
+            _seat: seat,
+            from_client: Buffer::default(),
+            from_endpoint: behind,
+            service: Arc::clone(exchange.shared_service()),
+            _open: Open::count(&exchange.tally.counters),
+        }
+    }
+
+    /// The client has sent `behind` behind its request.
+    pub(super) fn begin_with(&mut self, behind: Buffer) {
+        self.from_client = behind;
+    }
+
+    /// Runs it to its end; what then remains is to close both connections.
+    pub(super) async fn run(mut self, shard: &Shard, client: &mut Client) {
+        let (mut client_read, mut client_write) = client.stream.divide();
+        let (mut endpoint_read, mut endpoint_write) = self.stream.divide();
+        let pair = Pair {
+            client: &client.stream,
+            endpoint: &self.stream,
+            idle: self.service.timeouts.tunnel_idle,
+            writes: Cell::new(0),
+            broken: Cell::new(false),
+        };
+        pair.watch_idle();
+        let (up_ended, down_ended) = (Cell::new(false), Cell::new(false));
+        let counters = &shard.counters;
+        let mut up = Way {
+            shard,
+            pair: &pair,
+            source: pair.client,
+            sink: pair.endpoint,
+            from: pair.client.incoming_half(&mut client_read),
+            to: pair.endpoint.outgoing_half(&mut endpoint_write),
+            buffer: mem::take(&mut self.from_client),
+            share: shard.stock.share(),
+            ended: &up_ended,
+            other_ended: &down_ended,
+            came: &counters.bytes_client_in,
+            went: &counters.bytes_upstream_out,
+        };
+        let mut down = Way {
+            shard,
+            pair: &pair,
+            source: pair.endpoint,
+            sink: pair.client,
+            from: pair.endpoint.incoming_half(&mut endpoint_read),
+            to: pair.client.outgoing_half(&mut client_write),
+            buffer: mem::take(&mut self.from_endpoint),
+            share: shard.stock.share(),
+            ended: &down_ended,
+            other_ended: &up_ended,
+            came: &counters.bytes_upstream_in,
+            went: &counters.bytes_client_out,
+        };
+        // Pinned here: what is moved into a future is held twice by it.
+        both(pin!(up.run()), pin!(down.run())).await;
+        drop((up, down));
+        let ended = pair.how();
+        log::debug!(service = &*self.service.name, ended; "tunnel ended");
+        // A half that is dropped alone sends a FIN, which must not come before a reset.
+        client.stream.unite(client_read, client_write);
+        self.stream.unite(endpoint_read, endpoint_write);
+    }
+}
+
+/// What the two ways of a tunnel share.
+#[derive(Debug)]
+struct Pair<'a> {
+    client: &'a Stream,
+    endpoint: &'a Stream,
+    idle: Ticks,
+    /// Writes under way. While there are any, each has a deadline of its own, and the tunnel's does
+    /// not run: what a side takes in parts goes through the tunnel, too.
+    writes: Cell<u32>,
+    /// True exactly when a side is to be told by a reset that not all has reached it.
+    broken: Cell<bool>,
+}
+
+impl Pair<'_> {
+    /// Something went through the tunnel just now: from here on nothing may go for so long. Both
+    /// connections are cut, for a cut ends what is pending on its own connection alone.
+    fn watch_idle(&self) {
+        for stream in [self.client, self.endpoint] {
+            stream.reading().arm(self.idle, Late::Tunnel);
+        }
+    }
+
+    fn write_begins(&self) {
+        self.writes.set(self.writes.get() + 1);
+        for stream in [self.client, self.endpoint] {
+            stream.reading().disarm();
+        }
+    }
+
+    fn write_ends(&self) {
+        self.writes.set(self.writes.get() - 1);
+        if self.writes.get() == 0 {
+            self.watch_idle();
+        }
+    }
+
+    /// Why we have cut a connection, if we have.
+    fn cut_for(&self) -> Option<Late> {
+        self.client.cut_for().or_else(|| self.endpoint.cut_for())
+    }
+
+    /// How it ended, in a word for the log.
+    fn how(&self) -> &'static str {
+        match self.cut_for() {
+            Some(Late::Tunnel) => "idle",
+            Some(Late::Drain) => "drain",
+            _ if self.broken.get() => "reset",
+            _ => "closed",
+        }
+    }
+}
+
+/// One way through a tunnel.
+#[derive(Debug)]
+struct Way<'a> {
+    shard: &'a Shard,
+    pair: &'a Pair<'a>,
+    /// The connection that is read from.
+    source: &'a Stream,
+    /// The connection that is written to.
+    sink: &'a Stream,
+    from: Incoming<'a, ReadHalf>,
+    to: Outgoing<'a, WriteHalf>,
+    buffer: Buffer,
+    /// What `buffer` takes of the memory for slow peers.
+    share: Share<'a>,
+    /// True exactly when the source has ended its side and the sink was told.
+    ended: &'a Cell<bool>,
+    /// As `ended`, of the other way.
+    other_ended: &'a Cell<bool>,
+    /// Bytes read from the source's side, of all connections.
+    came: &'a Counter,
+    /// Bytes written to the sink's side.
+    went: &'a Counter,
+}
+
+impl Way<'_> {
+    /// Moves what is here and then what comes, until the source has ended its side or the tunnel
+    /// can't go on.
+    async fn run(&mut self) {
+        self.buffer.send_all();
+        let mut class = TINY;
+        while self.send().await {
+            self.refit(class);
+            let (read, back) = self.from.read(mem::take(&mut self.buffer)).await;
+            self.buffer = back;
+            match read {
+                Ok(count @ 1..) => {
+                    self.came.add(count as u64);
+                    class = next_class(class, count);
+                    self.buffer.send_all();
+                }
+                Ok(_) => {
+                    self.end_of_source();
+                    break;
+                }
+                Err(_) => {
+                    self.give_up();
+                    break;
+                }
+            }
+            self.shard.give_way().await;
+        }
+        self.shard.stock.put(mem::take(&mut self.buffer));
+    }
+
+    /// Sends all that the buffer holds. False when the tunnel can't go on.
+    async fn send(&mut self) -> bool {
+        if self.buffer.unsent() == 0 {
+            return true;
+        }
+        self.went.add(self.buffer.unsent() as u64);
+        self.pair.write_begins();
+        if !self.other_ended.get() {
+            // A source that resets while nothing is read from it would not be noticed.
+            self.source.reading().guard(self.to.watch());
+        }
+        let buffer = mem::take(&mut self.buffer);
+        let (sent, back) = self.to.write(buffer, self.pair.idle, Late::Tunnel).await;
+        self.source.reading().unguard();
+        self.pair.write_ends();
+        self.buffer = back;
+        if sent.is_err() {
+            self.give_up();
+            return false;
+        }
+        true
+    }
+
+    /// Empties the buffer and makes it one of `class`, as far as there is room for slow peers.
+    fn refit(&mut self, class: usize) {
+        let stock = &self.shard.stock;
+        self.buffer.clear();
+        if self.buffer.capacity() == 0 || class < self.buffer.capacity() {
+            stock.put(mem::replace(&mut self.buffer, stock.take(TINY)));
+            self.share.resize(0);
+        }
+        stock.enlarge(&mut self.buffer, &mut self.share, class);
+    }
+
+    /// No more bytes come: the source has ended its side, unless it was something else that ended
+    /// it.
+    fn end_of_source(&self) {
+        // A reset that the other way has met while it was writing looks like an end to this one.
+        // But a connection that has ended both ways, as it may once the other way has, is not gone
+        // for that.
+        let reset = !self.other_ended.get() && fd::is_gone(self.source.fd());
+        if reset || self.pair.broken.get() || self.pair.cut_for().is_some() {
+            return self.give_up();
+        }
+        self.ended.set(true);
+        // It may be gone from here on when it has ended its own side: see above.
+        self.sink.reading().unguard();
+        self.to.cut(Cut::Writing);
+    }
+
+    /// The tunnel can't go on: ends what the other way waits for. Where bytes are lost by that,
+    /// both sides are told by a reset.
+    fn give_up(&self) {
+        let in_time = self.pair.cut_for().is_some() && self.pair.writes.get() == 0;
+        if in_time && self.buffer.unsent() == 0 && !self.pair.broken.get() {
+            fd::cut(self.source.fd(), Cut::Both);
+            fd::cut(self.sink.fd(), Cut::Both);
+            return;
+        }
+        self.pair.broken.set(true);
+        fd::reset_at_close(self.source.fd());
+        fd::reset_at_close(self.sink.fd());
+        // A FIN must not come before the reset.
+        fd::cut(self.sink.fd(), Cut::Reading);
+        let other_writes = 0 < self.pair.writes.get();
+        // Behind what the source does not take, a FIN stays where it is until the reset.
+        let cut = if other_writes {
+            Cut::Both
+        } else {
+            Cut::Reading
+        };
+        fd::cut(self.source.fd(), cut);
+    }
+}
+
+/// The class to wait for the next bytes with, after `count` came into a buffer of `class`: the next
+/// larger one where they filled it, the least where that would have done.
+const fn next_class(class: usize, count: usize) -> usize {
+    match class {
+        _ if count < TINY => TINY,
+        TINY => MEDIUM,
+        MEDIUM if count == MEDIUM => LARGE,
+        _ => class,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_tunnel_is_small() {
+        // Beside two buffers of the least class, and what its client has.
+        fn size<'a, F>(_run: fn(Tunnel, &'a Shard, &'a mut Client) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(Tunnel::run) <= 2048, "{}", size(Tunnel::run));
+    }
+
+    #[test]
+    fn a_way_waits_with_the_least_buffer_unless_the_last_bytes_filled_theirs() {
+        for (class, count, next) in [
+            (TINY, 1, TINY),
+            (TINY, TINY, MEDIUM),
+            (MEDIUM, TINY - 1, TINY),
+            (MEDIUM, MEDIUM - 1, MEDIUM),
+            (MEDIUM, MEDIUM, LARGE),
+            (LARGE, LARGE, LARGE),
+            (LARGE, TINY, LARGE),
+            (LARGE, 7, TINY),
+        ] {
+            assert_eq!(next_class(class, count), next, "{count} in {class}");
+        }
+    }
+}
