@@ -253,7 +253,8 @@ struct Down {
     stuck: Option<(Vec<u8>, Ticks)>,
     until: Option<Ticks>,
     answer: Option<Answer>,
-    interims: u32,
+    /// The answer began while the client waited to be told to go on.
+    withheld: bool,
     ended: Option<Result<bool, Fault>>,
 }
 
@@ -372,7 +373,15 @@ fn chunks(choices: &mut Choices<'_>, content: &[u8]) -> Vec<u8> {
 fn client(choices: &mut Choices<'_>, request: &[u8]) -> Client {
     let mut arrivals = VecDeque::new();
     let mut at = 0;
-    for piece in pieces(choices, request) {
+    // The head comes for itself, as that of a client that waits to be told to go on, or not.
+    let end = request.windows(4).position(|window| window == b"\r\n\r\n");
+    let head = match end {
+        Some(end) if choices.below(2) == 0 => end + 4,
+        _ => 0,
+    };
+    let mut parts = vec![request[..head].to_vec()];
+    parts.extend(pieces(choices, &request[head..]));
+    for piece in parts.into_iter().filter(|piece| !piece.is_empty()) {
         at += delay(choices);
         arrivals.push_back((at, Event::Bytes(piece)));
     }
@@ -613,10 +622,11 @@ impl World {
             stuck: None,
             until: None,
             answer: None,
-            interims: 0,
+            withheld: false,
             ended: None,
         };
         let says_continue = self.now + CONTINUE;
+        let mut sealed = false;
         up.send(self, endpoint, progress, order.outbox.clone());
         loop {
             let mut moved = !up.over && up.step(self, order, endpoint, progress);
@@ -634,10 +644,17 @@ impl World {
                         &mut up,
                         (one_way, replays),
                     );
+                    let silent = endpoint.got.len() == order.head;
+                    sealed = ended.is_ok() && down.withheld && silent;
                 }
             }
             if let (true, Some(ended)) = (up.over, down.ended) {
                 order.told = progress.has_said_continue();
+                // What came behind the answer may be the next request.
+                assert!(
+                    !sealed || endpoint.got.len() == order.head,
+                    "it was sent on"
+                );
                 return self.end(ended, order, endpoint, progress, &down);
             }
             // A client that resets while nobody reads from it is found out by a look.
@@ -1179,7 +1196,6 @@ impl Down {
         let mut out = Vec::new();
         write_response(&mut out, &response, &hop);
         if response.interim {
-            self.interims += 1;
             let relayed = progress.interim(response.status) && relays_interim(facts.minor);
             return if relayed {
                 self.tell(world, out)
@@ -1187,6 +1203,12 @@ impl Down {
                 Ok(())
             };
         }
+        self.withheld = progress.is_withheld();
+        let closes = answer.connection == ClientConnection::Close;
+        assert!(
+            closes || !self.withheld,
+            "its next bytes are body or request"
+        );
         progress.answer_begins();
         // What is here of the body is framed before the head goes out.
         let mut first = answer.body.clone();

@@ -40,6 +40,8 @@ struct Case {
     pause: Option<usize>,
     /// What the strict reader has for the answer.
     answer: Read,
+    /// Bytes follow it, so that its connection must not be used again.
+    spoils: bool,
 }
 
 /// How the exchanges ended.
@@ -112,7 +114,12 @@ fn a_client_gets_the_answer_to_its_request_or_sees_that_it_has_not(driver: Drive
         decent,
         "{draw:?}: {whole} whole, {own} own, {broken} broken"
     );
-    let reused = endpoint.reused.load(Ordering::Relaxed);
+    let reused = endpoint.uses.again.load(Ordering::Relaxed);
+    let spoilt = endpoint.uses.spoilt.load(Ordering::Relaxed);
+    assert_eq!(
+        spoilt, 0,
+        "{draw:?}: requests on connections that are out of step"
+    );
     assert!(
         share < reused as u32,
         "{draw:?}: {reused} on a connection of another"
@@ -160,15 +167,17 @@ impl Case {
                 mutate(generator, &mut bytes, poison.as_bytes());
             }
         }
-        if trouble == 0 {
-            bytes.truncate(generator.random_range(1..bytes.len()));
-        } else {
-            bytes.extend_from_slice(poison.as_bytes());
+        match trouble {
+            0 => bytes.truncate(generator.random_range(1..bytes.len())),
+            // Nothing behind it, so that its connection may be used again.
+            1 | 4 => {}
+            _ => bytes.extend_from_slice(poison.as_bytes()),
         }
         let kind = Kind::Response {
             to_head: method == "HEAD",
         };
         let (answer, end) = answer_of(kind, &bytes);
+        let length = bytes.len();
         let mut cuts = cuts(generator, bytes.len());
         cuts.retain(|cut| *cut < end || *cut == bytes.len());
         let pause = generator.random_range(head.len().min(end - 1)..end);
@@ -184,6 +193,7 @@ impl Case {
             cuts,
             pause,
             answer,
+            spoils: end < length,
         }
     }
 
@@ -331,28 +341,35 @@ fn template(generator: &mut impl Rng, id: u32, poison: &str, to_head: bool) -> (
 struct Endpoint {
     listener: TcpListener,
     heard: Arc<Heard>,
-    /// Requests on a connection that has had an answer to another one.
-    reused: Arc<AtomicUsize>,
+    uses: Arc<Uses>,
+}
+
+/// Requests on a connection that has had another one.
+#[derive(Default)]
+struct Uses {
+    again: AtomicUsize,
+    /// Bytes that nobody asked for followed the answer to that.
+    spoilt: AtomicUsize,
 }
 
 impl Endpoint {
     fn new(draw: Draw) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let accepting = listener.try_clone().expect("a descriptor is free");
-        let reused = Arc::new(AtomicUsize::new(0));
-        let counting = Arc::clone(&reused);
+        let uses = Arc::new(Uses::default());
+        let counting = Arc::clone(&uses);
         let heard = Arc::new(Heard::default());
         let hearing = Arc::clone(&heard);
         thread::spawn(move || {
             while let Ok((stream, _)) = accepting.accept() {
-                let (reused, heard) = (Arc::clone(&counting), Arc::clone(&hearing));
-                thread::spawn(move || serve(stream, draw, &reused, &heard));
+                let (uses, heard) = (Arc::clone(&counting), Arc::clone(&hearing));
+                thread::spawn(move || serve(stream, draw, &uses, &heard));
             }
         });
         Self {
             listener,
             heard,
-            reused,
+            uses,
         }
     }
 
@@ -368,20 +385,24 @@ impl Drop for Endpoint {
     }
 }
 
-fn serve(mut stream: TcpStream, draw: Draw, reused: &AtomicUsize, heard: &Heard) {
+fn serve(mut stream: TcpStream, draw: Draw, uses: &Uses, heard: &Heard) {
     stream.set_nodelay(true).expect("the socket is open");
     stream
         .set_read_timeout(Some(3 * DEADLINE))
         .expect("it is not zero");
-    let (mut bytes, mut part, mut served) = (Vec::new(), [0; 4096], 0);
+    let (mut bytes, mut part, mut last) = (Vec::new(), [0; 4096], None);
     loop {
         while let Read::Whole(request, length) = strict::read(Kind::Request, &bytes) {
             bytes.drain(..length);
-            reused.fetch_add(usize::from(0 < served), Ordering::Relaxed);
-            served += 1;
-            if !answer(&mut stream, draw, &request, heard) {
+            let again = usize::from(last.is_some());
+            let spoilt = usize::from(last == Some(End::Spoilt));
+            uses.again.fetch_add(again, Ordering::Relaxed);
+            uses.spoilt.fetch_add(spoilt, Ordering::Relaxed);
+            let end = answer(&mut stream, draw, &request, heard);
+            if end == End::Close {
                 return;
             }
+            last = Some(end);
         }
         stream
             .set_read_timeout(Some(3 * DEADLINE))
@@ -405,13 +426,24 @@ fn wait(stream: &mut TcpStream, id: u32, heard: &Heard) {
     }
 }
 
-/// Answers as the target asks for; false where only the end of the connection ends the answer.
-fn answer(stream: &mut TcpStream, draw: Draw, request: &Message, heard: &Heard) -> bool {
+/// How an answer leaves its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Clean,
+    /// More has followed.
+    Spoilt,
+    /// Only the end of the connection ends it.
+    Close,
+}
+
+/// Answers as the target asks for.
+fn answer(stream: &mut TcpStream, draw: Draw, request: &Message, heard: &Heard) -> End {
     let target = String::from_utf8_lossy(&request.start[1]).into_owned();
     let id = target.strip_prefix("/m-").and_then(|id| id.parse().ok());
     let Some(id) = id else {
         let answer = format!("HTTP/1.1 200 OK\r\nX-For: {target}\r\nContent-Length: 4\r\n\r\nnext");
-        return stream.write_all(answer.as_bytes()).is_ok();
+        let sent = stream.write_all(answer.as_bytes());
+        return if sent.is_ok() { End::Clean } else { End::Close };
     };
     let case = Case::new(draw, id);
     let mut sent = 0;
@@ -423,5 +455,9 @@ fn answer(stream: &mut TcpStream, draw: Draw, request: &Message, heard: &Heard) 
             wait(stream, id, heard);
         }
     }
-    matches!(case.answer, Read::Whole(..))
+    match case.answer {
+        Read::Whole(..) if case.spoils => End::Spoilt,
+        Read::Whole(..) => End::Clean,
+        _ => End::Close,
+    }
 }

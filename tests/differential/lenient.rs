@@ -34,6 +34,8 @@ pub(crate) struct Profile {
     coding: Coding,
     /// What must stand behind the data of a chunk.
     terminator: Terminator,
+    /// A line's end inside quotes is none in a chunk's extension.
+    quotes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,7 @@ impl Profile {
             coding_wins: true,
             coding: Coding::Last,
             terminator: Terminator::TwoBytes,
+            quotes: false,
         };
         [
             PLAIN,
@@ -121,6 +124,7 @@ impl Profile {
                 underscores: true,
                 last_length: true,
                 folded: Folded::Dropped,
+                quotes: true,
                 ..PLAIN
             },
         ]
@@ -141,6 +145,7 @@ impl Profile {
             coding_wins: draw(2) == 0,
             coding: [Coding::Anywhere, Coding::First, Coding::Last][draw(3) as usize],
             terminator: [Terminator::Optional, Terminator::TwoBytes][draw(2) as usize],
+            quotes: draw(2) == 0,
         }
     }
 
@@ -334,10 +339,22 @@ impl Profile {
         number
     }
 
+    /// The line of a chunk's size, which lasts as long as its quotes where they count.
+    fn chunk_line<'a>(&self, bytes: &'a [u8]) -> Option<(&'a [u8], usize)> {
+        let (mut line, mut length) = self.line(bytes)?;
+        let quotes = |line: &[u8]| line.iter().filter(|byte| **byte == b'"').count();
+        while self.quotes && !quotes(line).is_multiple_of(2) {
+            let (_, more) = self.line(&bytes[length..])?;
+            length += more;
+            line = &bytes[..length];
+        }
+        Some((line, length))
+    }
+
     fn chunks(&self, bytes: &[u8], body: &mut Vec<u8>) -> Option<Result<usize, &'static str>> {
         let mut at = 0;
         loop {
-            let (line, length) = self.line(&bytes[at..])?;
+            let (line, length) = self.chunk_line(&bytes[at..])?;
             at += length;
             let size = match self.number(line, 16) {
                 Some(0) => break,

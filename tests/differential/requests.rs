@@ -237,7 +237,10 @@ impl Case {
 /// Own answers behind which nothing is read as a request.
 fn is_refusal(answer: &Message) -> bool {
     answer.field("x-seen").is_none()
-        && matches!(answer.status(), 400 | 408 | 413 | 414 | 431 | 501 | 505)
+        && matches!(
+            answer.status(),
+            400 | 408 | 413 | 414 | 417 | 431 | 501 | 505
+        )
 }
 
 /// What arrived is what was sent.

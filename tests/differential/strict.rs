@@ -375,7 +375,8 @@ fn chunks(bytes: &[u8], body: &mut Vec<u8>) -> Result<usize, Stop> {
     }
 }
 
-/// chunk-size [ chunk-ext ], the extension not looked into beyond its bytes. Of digits there are at
+/// chunk-size [ chunk-ext ]: of the extension that it has the bytes of its grammar, and quotes that
+/// end. Of digits there are at
 /// most as many as a number of 64 bits has, zeros before it counted (docs/HTTP.md).
 fn chunk_size(line: &[u8]) -> Option<usize> {
     let (size, extension) = match line.iter().position(|byte| *byte == b';') {
@@ -384,9 +385,33 @@ fn chunk_size(line: &[u8]) -> Option<usize> {
     };
     let valid = (1..=16).contains(&size.len())
         && size.iter().all(u8::is_ascii_hexdigit)
-        && extension.iter().all(|byte| is_text(*byte));
+        && is_extension(extension);
     let number = i64::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
     valid.then(|| usize::try_from(number).ok()).flatten()
+}
+
+/// RFC 9112 section 7.1.1: names and values are tokens, or values quoted strings.
+fn is_extension(extension: &[u8]) -> bool {
+    let mut bytes = extension.iter();
+    while let Some(byte) = bytes.next() {
+        if *byte != b'"' {
+            if !matches!(byte, b';' | b'=' | b' ' | b'\t') && !is_token(&[*byte]) {
+                return false;
+            }
+            continue;
+        }
+        loop {
+            match bytes.next() {
+                Some(b'"') => break,
+                // RFC 9110 section 5.6.4: quoted-pair.
+                Some(b'\\') if bytes.next().is_some_and(|byte| is_text(*byte)) => {}
+                Some(b'\\') | None => return false,
+                Some(byte) if is_text(*byte) => {}
+                Some(_) => return false,
+            }
+        }
+    }
+    true
 }
 
 /// RFC 9110 section 5.6.2.
