@@ -239,6 +239,7 @@ fn head(kind: Kind, bytes: &[u8]) -> Result<(Message, usize), Stop> {
     };
     if kind == Kind::Request {
         check_host(&message)?;
+        check_expectation(&message)?;
     }
     Ok((message, at))
 }
@@ -302,6 +303,21 @@ fn check_host(message: &Message) -> Result<(), Stop> {
     match (message.start[2].as_slice(), hosts) {
         (_, 1) | (b"HTTP/1.0", 0) => Ok(()),
         _ => Err(Stop::Invalid("not one Host")),
+    }
+}
+
+/// RFC 9110 section 10.1.1: 100-continue is the only one that is defined; of HTTP/1.0 it is ignored.
+fn check_expectation(message: &Message) -> Result<(), Stop> {
+    let mut expected = message.fields.iter().filter(|field| field.0 == b"expect");
+    let known = match (expected.next(), expected.next()) {
+        (None, _) => true,
+        (Some((_, value)), None) => value.eq_ignore_ascii_case(b"100-continue"),
+        (Some(_), Some(_)) => false,
+    };
+    if known || message.start[2] == b"HTTP/1.0" {
+        Ok(())
+    } else {
+        Err(Stop::Invalid("an expectation that nobody knows"))
     }
 }
 
@@ -375,7 +391,7 @@ fn chunks(bytes: &[u8], body: &mut Vec<u8>) -> Result<usize, Stop> {
     }
 }
 
-/// chunk-size [ chunk-ext ], the extension not looked into beyond its bytes. Of digits there are at
+/// chunk-size [ chunk-ext ]. Of digits there are at
 /// most as many as a number of 64 bits has, zeros before it counted (docs/HTTP.md).
 fn chunk_size(line: &[u8]) -> Option<usize> {
     let (size, extension) = match line.iter().position(|byte| *byte == b';') {
@@ -384,9 +400,26 @@ fn chunk_size(line: &[u8]) -> Option<usize> {
     };
     let valid = (1..=16).contains(&size.len())
         && size.iter().all(u8::is_ascii_hexdigit)
-        && extension.iter().all(|byte| is_text(*byte));
+        && is_extension(extension);
     let number = i64::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
     valid.then(|| usize::try_from(number).ok()).flatten()
+}
+
+/// RFC 9112 section 7.1.1 by its bytes: outside of quotes those of tokens, `;`, `=` and white space;
+/// quotes end on the line.
+fn is_extension(extension: &[u8]) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    let valid = extension.iter().all(|byte| {
+        let plain = quoted || b";= \t\"".contains(byte) || is_token(&[*byte]);
+        match (quoted, escaped, byte) {
+            (true, true, _) => escaped = false,
+            (true, false, b'\\') => escaped = true,
+            (_, false, b'"') => quoted = !quoted,
+            _ => {}
+        }
+        plain && is_text(*byte)
+    });
+    valid && !quoted
 }
 
 /// RFC 9110 section 5.6.2.
