@@ -306,7 +306,7 @@ fn check_host(message: &Message) -> Result<(), Stop> {
     }
 }
 
-/// RFC 9110 section 10.1.1: 100-continue is the only one that is defined; of HTTP/1.0 it is ignored.
+/// RFC 9110 section 10.1.1: 100-continue is the only one there is; of HTTP/1.0 it is ignored.
 fn check_expectation(message: &Message) -> Result<(), Stop> {
     let mut expected = message.fields.iter().filter(|field| field.0 == b"expect");
     let known = match (expected.next(), expected.next()) {
@@ -405,7 +405,7 @@ fn chunk_size(line: &[u8]) -> Option<usize> {
     valid.then(|| usize::try_from(number).ok()).flatten()
 }
 
-/// RFC 9112 section 7.1.1 by its bytes: outside of quotes those of tokens, `;`, `=` and white space;
+/// RFC 9112 section 7.1.1 by its bytes: outside of quotes those of tokens, `;`, `=` and blanks;
 /// quotes end on the line.
 fn is_extension(extension: &[u8]) -> bool {
     let (mut quoted, mut escaped) = (false, false);
