@@ -100,6 +100,7 @@ fn response(head: &[u8]) -> Result<BodyLength, HeadError> {
     let response = Response::parse(head, &HEAD_LIMITS, &mut space, false, OFFERED)?;
     let edits = FieldEdits::default();
     let hop = ResponseHop {
+        date: b"Sun, 06 Nov 1994 08:49:37 GMT",
         via: "fuzzed",
         connection: ClientConnection::KeepAlive,
         client_minor: 1,

@@ -14,7 +14,7 @@ use ringmain::http::exchange::{
 use ringmain::http::framing::{Body, BodyLength, BodyLimits, Passed};
 use ringmain::http::head::{FieldSpace, HeadLimits, HeadScan, Request, Response};
 use ringmain::http::hop::{
-    ClientConnection, FieldEdits, RequestHop, ResponseHop, write_request, write_response,
+    ClientConnection, FieldEdits, HttpDate, RequestHop, ResponseHop, write_request, write_response,
 };
 use ringmain::http::reply::{Reply, write_reply};
 
@@ -33,6 +33,9 @@ const LINGER_MAX: Ticks = 300;
 const FOREVER: Ticks = 100_000;
 
 const ATTEMPTS_MAX: u32 = 2;
+
+/// What the clock says all the time.
+const DATE: &HttpDate = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
 const LIMITS: HeadLimits = HeadLimits {
     bytes_max: 4096,
@@ -566,7 +569,7 @@ impl World {
             }
             let whole = order.kept && order.body.is_done();
             let withheld = facts.expects_continue && order.outbox.len() == order.head;
-            let progress = Progress::new(whole, !whole && withheld && order.kept);
+            let progress = Progress::new(&facts, whole, !whole && withheld && order.kept);
             let reused = endpoint.script.reused;
             let replays = |broken: &Broken| {
                 let safe = broken.reach == Reach::Nothing && facts.idempotent;
@@ -765,7 +768,7 @@ impl World {
             minor: order.facts.minor,
         };
         let mut out = Vec::new();
-        write_reply(&mut out, fault, &reply);
+        write_reply(&mut out, fault, &reply, DATE);
         self.own_answers += 1;
         self.client.tell(self.now, &out);
     }
@@ -1192,6 +1195,7 @@ impl Down {
             unchunk: answer.unchunked,
             edits: &world.edits,
             backend: None,
+            date: DATE,
         };
         let mut out = Vec::new();
         write_response(&mut out, &response, &hop);

@@ -75,19 +75,22 @@ pub fn is_canceled(error: &io::Error) -> bool {
 }
 
 /// True exactly when nothing can be read from the idle connection `fd`: no byte, no end, no error.
-/// One system call (recv(2) with MSG_PEEK).
+/// One system call.
 pub fn is_quiet(fd: RawFd) -> bool {
+    peek(fd) < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+}
+
+/// True exactly when bytes of the connection `fd` have come that nobody has read. One system call.
+pub fn has_unread(fd: RawFd) -> bool {
+    0 < peek(fd)
+}
+
+/// What recv(2) says of one byte with MSG_PEEK.
+fn peek(fd: RawFd) -> isize {
     let mut byte = MaybeUninit::<u8>::uninit();
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     // SAFETY: the kernel writes at most one byte to `byte`, which lives across the call.
-    let received = unsafe {
-        libc::recv(
-            fd,
-            byte.as_mut_ptr().cast(),
-            1,
-            libc::MSG_PEEK | libc::MSG_DONTWAIT,
-        )
-    };
-    received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+    unsafe { libc::recv(fd, byte.as_mut_ptr().cast(), 1, flags) }
 }
 
 /// True exactly when the connection `fd` has ended both ways or is in error, also where a pending

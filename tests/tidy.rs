@@ -70,7 +70,7 @@ const ROOMS: &[Room] = &[
     room(
         "shard",
         &["door", "plan", "tally", "http", "balance", "fault", "fd"],
-        &["monoio", "io_uring"],
+        &["monoio", "io_uring", "httpdate"],
     ),
     room(
         "config",

@@ -57,6 +57,8 @@ pub(super) struct Chunks {
     trailer_room: usize,
     /// What has come of a trailer section that has a field. In a box, for it is rare.
     trailers: Option<Box<Trailers>>,
+    /// What the head's Connection lists, where that may name a trailer.
+    nominated: Option<Box<[u8]>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +92,17 @@ impl Chunks {
             room: limits.bytes_max,
             trailer_room: limits.trailer_bytes_max,
             trailers: None,
+            nominated: None,
         }
     }
 
     pub(super) const fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
+    }
+
+    /// Trailers that `nominated` lists are dropped.
+    pub(super) fn nominate(&mut self, nominated: Box<[u8]>) {
+        self.nominated = Some(nominated);
     }
 
     /// The trailer section of a body that is done, where it has a field.
@@ -199,7 +207,9 @@ impl Chunks {
     fn trailer(&mut self, byte: u8) -> Result<State, FramingError> {
         let next = match (self.state, byte) {
             (State::TrailerStart, _) if is_token_byte(byte) => {
-                self.trailers.get_or_insert_default();
+                let nominated = &mut self.nominated;
+                self.trailers
+                    .get_or_insert_with(|| Box::new(Trailers::new(nominated.take())));
                 State::Name
             }
             (State::Name, _) if is_token_byte(byte) => State::Name,

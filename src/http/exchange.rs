@@ -53,6 +53,8 @@ pub struct Progress {
     early: Cell<bool>,
     /// `100 Continue` was said by ringmain itself.
     continued: Cell<bool>,
+    /// The request expects `100 Continue`, and the endpoint has not said it.
+    unwelcome: Cell<bool>,
     /// All that has come of the request is kept, so that it can be sent once more.
     kept: Cell<bool>,
 }
@@ -139,9 +141,10 @@ pub enum Rest {
 }
 
 impl Progress {
-    /// A try of which nothing has happened yet; `whole` when all of the request is at hand, and
-    /// `withheld` when its client has sent nothing of the body and waits for `100 Continue`.
-    pub const fn new(whole: bool, withheld: bool) -> Self {
+    /// A try for `facts` of which nothing has happened yet; `whole` when all of the request is at
+    /// hand, and `withheld` when its client has sent nothing of the body and waits for `100
+    /// Continue`.
+    pub const fn new(facts: &RequestFacts, whole: bool, withheld: bool) -> Self {
         let request = match (whole, withheld) {
             (true, _) => RequestSide::Sent,
             (false, true) => RequestSide::Withheld,
@@ -152,6 +155,7 @@ impl Progress {
             response: Cell::new(ResponseSide::Silent),
             early: Cell::new(false),
             continued: Cell::new(false),
+            unwelcome: Cell::new(facts.expects_continue),
             kept: Cell::new(true),
         }
     }
@@ -205,6 +209,7 @@ impl Progress {
     pub fn interim(&self, status: u16) -> bool {
         self.response.set(ResponseSide::Begun);
         if status == 100 {
+            self.unwelcome.set(false);
             self.body_comes();
         }
         !(status == 100 && self.continued.get())
@@ -337,10 +342,11 @@ impl Progress {
     }
 
     /// True exactly when the endpoint's connection may carry another exchange, as far as the order
-    /// of the messages says. An endpoint that answered before it had all of the request may have
-    /// taken the rest of it for the next one: its answer to that would be taken for ours.
+    /// of the messages says. An endpoint that answered before it had all of the request, or without
+    /// the `100 Continue` that it was asked for, may have taken the rest for the next request: its
+    /// answer to that would be taken for ours.
     pub fn endpoint_in_step(&self) -> bool {
-        self.is_sent() && !self.early.get()
+        self.is_sent() && !self.early.get() && !self.unwelcome.get()
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) enum Field {
     ForwardedHost,
     RequestId,
     MaxForwards,
+    Date,
     #[default]
     Other,
 }
@@ -50,6 +51,7 @@ impl Field {
             2 if spells(name, b"te") => Self::Te,
             3 if spells(name, b"via") => Self::Via,
             4 if spells(name, b"host") => Self::Host,
+            4 if spells(name, b"date") => Self::Date,
             6 if spells(name, b"expect") => Self::Expect,
             7 if spells(name, b"upgrade") => Self::Upgrade,
             10 if spells(name, b"connection") => Self::Connection,
@@ -86,10 +88,11 @@ impl Field {
 
 /// By length, the first letters of the names that [`Field::spelt`] knows: bit 1 is `a` and `A`.
 const FIRST_LETTERS: [u32; 18] = {
-    const KNOWN: [(usize, u8); 16] = [
+    const KNOWN: [(usize, u8); 17] = [
         (2, b't'),
         (3, b'v'),
         (4, b'h'),
+        (4, b'd'),
         (6, b'e'),
         (7, b'u'),
         (10, b'c'),
@@ -291,6 +294,15 @@ fn is_disguised(name: &str) -> bool {
 /// The elements of a list (RFC 9110 section 5.6.1), empty ones included.
 pub(super) fn elements(list: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// What every Connection field among `fields` lists, as one list. Allocates.
+pub(super) fn nominations(fields: &[Header<'_>]) -> Box<[u8]> {
+    let connection = fields
+        .iter()
+        .filter(|header| Field::of(header.name) == Field::Connection);
+    let values: Vec<_> = connection.map(|header| header.value).collect();
+    values.join(&b',').into()
 }
 
 /// True exactly when a Connection field among `fields` lists `name`.

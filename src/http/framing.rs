@@ -268,6 +268,13 @@ impl Body {
         })
     }
 
+    /// The trailers that `nominated` lists, as the head's Connection does, are not handed out.
+    pub fn nominate(&mut self, nominated: Box<[u8]>) {
+        if let State::Chunked(chunks) = &mut self.state {
+            chunks.nominate(nominated);
+        }
+    }
+
     /// The trailers of a body that is done, once, where it has any: what [`Trailers::write`] leaves
     /// of them is sent behind what was passed.
     pub const fn take_trailers(&mut self) -> Option<Box<Trailers>> {

@@ -167,7 +167,12 @@ pub struct ResponseHop<'a> {
     pub edits: &'a FieldEdits,
     /// Name and value of the field that names the endpoint.
     pub backend: Option<(&'a str, &'a str)>,
+    /// The time now, as a Date has it.
+    pub date: &'a HttpDate,
 }
+
+/// The time as RFC 9110 section 5.6.7 writes it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub type HttpDate = [u8; 29];
 
 /// Appends the head that the client gets.
 pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, hop: &ResponseHop<'_>) {
@@ -189,6 +194,11 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, hop: &Response
     );
     if response.body == BodyLength::Chunked && !hop.unchunk {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    // RFC 9110 section 6.6.1: a recipient with a clock adds it where it is missing.
+    let final_one = 200 <= response.status;
+    if final_one && !response.learned.seen.has(Field::Date) && !rules.edited("Date") {
+        write_own(out, b"Date: ", hop.date);
     }
     write_via(out, response.minor, hop.via, &rules);
     if passes_upgrade(response, hop) {
@@ -290,7 +300,7 @@ impl<'a> Rules<'a> {
             | Field::Http2Settings
             | Field::TransferEncoding => true,
             // RFC 9110 section 7.6.1: what Connection names goes too.
-            Field::Other => {
+            Field::Other | Field::Date => {
                 self.edited(name)
                     || self
                         .nominating

@@ -1,12 +1,12 @@
 //! Answers of ringmain's own, where no endpoint gave one.
 //!
-//! All but one tell of a fault. They carry no Date: RFC 9110 section 6.6.1 asks it of an origin
-//! server that has a clock, and nothing here has one.
+//! All but one tell of a fault. The time that their Date has (RFC 9110 section 6.6.1) is given:
+//! nothing here has a clock.
 
 use std::io::Write;
 
 use super::exchange::RequestFacts;
-use super::hop::{ClientConnection, write_connection, write_status_line};
+use super::hop::{ClientConnection, HttpDate, write_connection, write_status_line};
 use crate::fault::Fault;
 
 /// Whom an answer is for.
@@ -42,8 +42,8 @@ impl Reply {
     }
 }
 
-/// Appends the answer that tells of `fault`: head and, but for HEAD, its line of text.
-pub fn write_reply(out: &mut Vec<u8>, fault: Fault, reply: &Reply) {
+/// Appends the answer that tells of `fault` at `date`: head and, but for HEAD, its line of text.
+pub fn write_reply(out: &mut Vec<u8>, fault: Fault, reply: &Reply, date: &HttpDate) {
     let (status, reason) = (fault.status(), reason(fault.status()));
     let text_length = 3 + 1 + reason.len() + 2 + fault.label().len() + 1;
     write_status_line(out, status, reason.as_bytes());
@@ -58,7 +58,7 @@ pub fn write_reply(out: &mut Vec<u8>, fault: Fault, reply: &Reply) {
         out,
         format_args!("Proxy-Status: ringmain; error={}\r\n", fault.word()),
     );
-    write_end(out, reply);
+    write_end(out, reply, date);
     // RFC 9110 section 9.3.2: HEAD has the fields and no content.
     if !reply.head_method {
         write(out, format_args!("{status} {reason}: {}\n", fault.label()));
@@ -69,14 +69,17 @@ pub fn write_reply(out: &mut Vec<u8>, fault: Fault, reply: &Reply) {
 ///
 /// It says who answers and no more: whatever else could be asked (section 9.3.7), such as the
 /// methods for an Allow, is for the endpoints to say.
-pub fn write_options(out: &mut Vec<u8>, reply: &Reply) {
+pub fn write_options(out: &mut Vec<u8>, reply: &Reply, date: &HttpDate) {
     write_status_line(out, 200, b"OK");
     out.extend_from_slice(b"Content-Length: 0\r\nProxy-Status: ringmain\r\n");
-    write_end(out, reply);
+    write_end(out, reply, date);
 }
 
-/// What becomes of the connection, and the empty line.
-fn write_end(out: &mut Vec<u8>, reply: &Reply) {
+/// The date, what becomes of the connection, and the empty line.
+fn write_end(out: &mut Vec<u8>, reply: &Reply, date: &HttpDate) {
+    out.extend_from_slice(b"Date: ");
+    out.extend_from_slice(date);
+    out.extend_from_slice(b"\r\n");
     let connection = if reply.close {
         ClientConnection::Close
     } else {
@@ -116,10 +119,12 @@ mod tests {
     use super::super::head::{FieldSpace, HeadLimits, Response};
     use super::*;
 
+    const DATE: &HttpDate = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
     #[track_caller]
     fn check(fault: Fault, reply: Reply, expected: &str) {
         let mut out = Vec::new();
-        write_reply(&mut out, fault, &reply);
+        write_reply(&mut out, fault, &reply, DATE);
         assert_eq!(
             String::from_utf8(out).unwrap().replace("\r\n", "|"),
             expected
@@ -130,7 +135,8 @@ mod tests {
     fn an_answer_names_its_cause_and_what_becomes_of_the_connection() {
         const HEAD: &str = "HTTP/1.1 404 Not Found|Content-Type: text/plain; charset=utf-8|\
                             Content-Length: 37|\
-                            Proxy-Status: ringmain; error=destination_not_found|";
+                            Proxy-Status: ringmain; error=destination_not_found|\
+                            Date: Sun, 06 Nov 1994 08:49:37 GMT|";
         for (close, head_method, minor, end) in [
             (false, false, 1, "|404 Not Found: destination_not_found\n"),
             (false, true, 1, "|"),
@@ -159,8 +165,9 @@ mod tests {
                 minor,
             };
             let mut out = Vec::new();
-            write_options(&mut out, &reply);
-            let head = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nProxy-Status: ringmain\r\n";
+            write_options(&mut out, &reply, DATE);
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nProxy-Status: ringmain\r\n\
+                        Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
             let expected = format!("{head}{connection}\r\n");
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
@@ -179,7 +186,7 @@ mod tests {
                 minor: 1,
             };
             let mut out = Vec::new();
-            write_reply(&mut out, fault, &reply);
+            write_reply(&mut out, fault, &reply, DATE);
             let end = memchr::memmem::find(&out, b"\r\n\r\n").unwrap() + 4;
             let mut space = FieldSpace::new();
             let answer = Response::parse(&out[..end], &limits, &mut space, false, None).unwrap();

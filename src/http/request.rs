@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use httparse::{Header, Status};
 
 use super::exchange::RequestFacts;
-use super::field::{Field, Learned, check_line_ends, elements, invalid, refusal};
+use super::field::{Field, Learned, check_line_ends, elements, invalid, nominations, refusal};
 use super::framing::BodyLength;
 use super::head::{FieldSpace, HeadError, HeadLimits};
 use super::scan::is_token_byte;
@@ -127,6 +127,13 @@ impl<'a> Request<'a> {
     /// passed on. Allocates, for the one request in many that does.
     pub fn offer(&self) -> Option<Box<[u8]>> {
         self.upgrade.then(|| upgrade::list(self.fields))
+    }
+
+    /// What its Connection lists, where that may name a trailer (RFC 9110 section 7.6.1).
+    /// Allocates, for the one in many that does.
+    pub fn nominations(&self) -> Option<Box<[u8]>> {
+        let may_have_trailers = self.body == BodyLength::Chunked;
+        (self.learned.nominates && may_have_trailers).then(|| nominations(self.fields))
     }
 
     /// The value of the query parameter `name`, as it was sent; empty where there is no `=`.

@@ -2,7 +2,7 @@
 
 use httparse::{Header, Status};
 
-use super::field::{Learned, check_line_ends, invalid, refusal};
+use super::field::{Learned, check_line_ends, invalid, nominations, refusal};
 use super::framing::BodyLength;
 use super::head::{FieldSpace, HeadError, HeadLimits};
 use super::upgrade;
@@ -79,6 +79,13 @@ impl<'a> Response<'a> {
             head,
             learned,
         })
+    }
+
+    /// What its Connection lists, where that may name a trailer (RFC 9110 section 7.6.1).
+    /// Allocates, for the one in many that does.
+    pub fn nominations(&self) -> Option<Box<[u8]>> {
+        let may_have_trailers = self.body == BodyLength::Chunked;
+        (self.learned.nominates && may_have_trailers).then(|| nominations(self.fields))
     }
 }
 

@@ -8,28 +8,44 @@
 //!
 //! Pure: the section has come whole, and [`chunk`](super::chunk) has checked its syntax.
 
+use super::field::elements;
 use super::hop::FieldEdits;
 
 /// The trailer section of one message as it came, its last empty line included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trailers {
     section: Vec<u8>,
+    /// The options of the head's Connection, as a list.
+    nominated: Box<[u8]>,
 }
 
 impl Trailers {
+    /// A section of which nothing has come; `nominated` lists what the head's Connection does.
+    pub(super) fn new(nominated: Option<Box<[u8]>>) -> Self {
+        Self {
+            section: Vec::new(),
+            nominated: nominated.unwrap_or_default(),
+        }
+    }
+
     pub(super) fn push(&mut self, byte: u8) {
         self.section.push(byte);
     }
 
     /// Appends what goes on of the section, its last empty line included: all fields but those that
-    /// RFC 9110 section 6.5.1 forbids, those that `edits` set or remove, and the one of the name
-    /// `replaced`.
+    /// RFC 9110 section 6.5.1 forbids, those that Connection names (section 7.6.1), those that
+    /// `edits` set or remove, and the one of the name `replaced`.
     pub fn write(&self, out: &mut Vec<u8>, edits: &FieldEdits, replaced: Option<&str>) {
         for line in self.section.split_inclusive(|byte| *byte == b'\n') {
-            if !is_dropped(name(line), edits, replaced) {
+            if !is_dropped(name(line), edits, replaced) && !self.is_nominated(name(line)) {
                 out.extend_from_slice(line);
             }
         }
+    }
+
+    fn is_nominated(&self, name: &[u8]) -> bool {
+        !name.is_empty()
+            && elements(&self.nominated).any(|option| option.eq_ignore_ascii_case(name))
     }
 }
 

@@ -46,9 +46,10 @@ impl Answer<'_> {
         shard.counters.own_answers.add(1);
         reply.close |= !whole || shard.is_draining();
         let mut outbox = shard.stock.take(SMALL);
+        let date = shard.clock.date();
         match fault {
-            Some(fault) => write_reply(outbox.tail(), fault, &reply),
-            None => write_options(outbox.tail(), &reply),
+            Some(fault) => write_reply(outbox.tail(), fault, &reply, &date),
+            None => write_options(outbox.tail(), &reply, &date),
         }
         outbox.send_all();
         shard.counters.bytes_client_out.add(outbox.unsent() as u64);
@@ -71,9 +72,10 @@ impl Answer<'_> {
         if !reply.close {
             return After::KeepAlive;
         }
-        if !whole {
-            linger(shard, client).await;
+        if whole {
+            return After::LastAnswer;
         }
+        linger(shard, client).await;
         After::Close
     }
 }

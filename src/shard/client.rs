@@ -12,9 +12,11 @@ use std::rc::Rc;
 use super::buffer::Buffer;
 use super::deadline::Late;
 use super::io::Stream;
+use super::linger::linger;
 use super::slots::Slots;
 use super::tunnel::Tunnel;
 use super::{Shard, serve};
+use crate::fd;
 use crate::plan::Ticks;
 
 /// A client's connection.
@@ -43,6 +45,8 @@ pub(super) enum After {
     KeepAlive,
     /// It is closed.
     Close,
+    /// It has had its last answer and is closed, so that it can read that.
+    LastAnswer,
     /// It has left HTTP.
     Tunnel(Box<Tunnel>),
 }
@@ -94,7 +98,7 @@ pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
         (client, after) = Slots::converse(&shard, client).await;
         match after {
             After::KeepAlive => {}
-            After::Close => return,
+            After::Close | After::LastAnswer => return,
             // In a box of its own it is not part of every idle client.
             After::Tunnel(tunnel) => {
                 return Box::pin(tunnel.run(&shard, &mut client)).await;
@@ -129,7 +133,13 @@ pub(super) async fn converse(shard: &Shard, client: &mut Client) -> After {
                 tunnel.begin_with(inbox);
                 return After::Tunnel(tunnel);
             }
-            After::KeepAlive | After::Close => {
+            After::LastAnswer if !inbox.is_empty() || fd::has_unread(client.stream.fd()) => {
+                shard.stock.put(inbox);
+                // RFC 9112 section 9.6: a close with bytes unread would reset the answer away.
+                linger(shard, client).await;
+                return after;
+            }
+            After::KeepAlive | After::Close | After::LastAnswer => {
                 shard.stock.put(inbox);
                 return after;
             }

@@ -24,9 +24,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io::Write;
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::http::hop::HttpDate;
 use crate::plan::TICK;
 
 /// A shard's clock. Times are nanoseconds since its start.
@@ -34,6 +36,8 @@ use crate::plan::TICK;
 pub(crate) struct Clock {
     source: Source,
     tick: Cell<u32>,
+    /// The time of the world, as of the last tick.
+    date: Cell<HttpDate>,
     /// The running turn, or the last one.
     turn: Cell<Turn>,
     /// True exactly from the first task of a turn to its end.
@@ -99,6 +103,7 @@ impl Clock {
         Self {
             source,
             tick: Cell::new(0),
+            date: Cell::new(date_now()),
             turn: Cell::default(),
             running: Cell::new(false),
             ended: vec![Cell::new(0); KEPT].into(),
@@ -119,7 +124,13 @@ impl Clock {
     pub(crate) fn advance(&self) -> u32 {
         let ticks = u128::from(self.now()) / TICK.as_nanos();
         self.tick.set(u32::try_from(ticks).unwrap_or(u32::MAX));
+        self.date.set(date_now());
         self.tick.get()
+    }
+
+    /// The time of the world as a Date has it, as of the last [`Clock::advance`].
+    pub(crate) fn date(&self) -> HttpDate {
+        self.date.get()
     }
 
     /// The tick as of the last [`Clock::advance`].
@@ -192,6 +203,17 @@ impl Clock {
             turn.began
         }
     }
+}
+
+/// What the machine's clock says, within the years that a Date can say.
+fn date_now() -> HttpDate {
+    /// The last second of the year 9999.
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let now = SystemTime::now().clamp(UNIX_EPOCH, UNIX_EPOCH + LAST);
+    let mut date = [0; 29];
+    let written = write!(&mut date[..], "{}", httpdate::HttpDate::from(now));
+    written.expect("every date has 29 bytes");
+    date
 }
 
 /// The waker of the task that asks.

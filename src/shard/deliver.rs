@@ -151,7 +151,10 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             bytes_max: u64::MAX,
             trailer_bytes_max: self.exchange.listener.limits.trailer_bytes_max,
         };
-        let body = Body::new(response.body, limits).map_err(|error| error.response_fault())?;
+        let mut body = Body::new(response.body, limits).map_err(|error| error.response_fault())?;
+        if let Some(nominations) = response.nominations() {
+            body.nominate(nominations);
+        }
         let answer = Answer {
             status: response.status,
             interim: response.interim,
@@ -167,7 +170,9 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             ),
         };
         let name = &service.endpoints[self.exchange.endpoint.get()].name;
+        let date = shard.clock.date();
         let hop = ResponseHop {
+            date: &date,
             via: &current.plan().via,
             connection: answer.connection,
             client_minor: facts.minor,
@@ -322,6 +327,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
                 close: true,
                 ..Reply::to(&self.exchange.facts)
             },
+            &self.exchange.shard.clock.date(),
         );
         // A client that does not take it is gone; the fault is counted either way.
         let _gone = self.send_head().await;

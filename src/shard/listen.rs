@@ -135,6 +135,7 @@ fn shed(shard: &Shard, listener: usize, tcp: &TcpStream) {
             head_method: false,
             minor: 1,
         },
+        &shard.clock.date(),
     );
     fd::farewell(tcp, answer.filled());
     shard.stock.put(answer);

@@ -60,7 +60,7 @@ pub(super) async fn one_way(
     exchange.timing.request_part_sent(wait);
     exchange.timing.request_sent();
     link.stream.reading().arm(timeouts.response, Late::Response);
-    let progress = Progress::new(true, false);
+    let progress = Progress::new(&exchange.facts, true, false);
     let mut down = Down::new(
         exchange,
         link.stream.incoming(),
@@ -73,7 +73,10 @@ pub(super) async fn one_way(
         let behind = down.take_behind();
         exchange.shard.stock.put(mem::replace(outbox, behind));
     }
-    Ok(delivered)
+    Ok(Delivered {
+        reusable: delivered.reusable && progress.endpoint_in_step(),
+        ..delivered
+    })
 }
 
 /// Sends a request while its body still comes, and delivers its answer, which may come before that
@@ -85,7 +88,7 @@ pub(super) async fn both_ways<'e>(
     (inbox, order): (&mut Buffer, &mut Order<'e>),
     tries: &Tries,
 ) -> Result<Delivered, Broken> {
-    let progress = Progress::new(false, order.is_withheld());
+    let progress = Progress::new(&exchange.facts, false, order.is_withheld());
     if order.told {
         progress.continue_said();
     }

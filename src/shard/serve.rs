@@ -216,6 +216,9 @@ fn order<'a>(
         }
     };
     let mut body = Body::new(request.body, body_limits(listener)).map_err(refuse_framing)?;
+    if let Some(nominations) = request.nominations() {
+        body.nominate(nominations);
+    }
     let here = body.pass(rest).map_err(refuse_framing)?;
 
     let ordered = match service {
@@ -343,7 +346,7 @@ fn part(
     }
     match delivered.after {
         ClientConnection::KeepAlive => After::KeepAlive,
-        ClientConnection::Close | ClientConnection::Tunnel => After::Close,
+        ClientConnection::Close | ClientConnection::Tunnel => After::LastAnswer,
     }
 }
 

@@ -84,7 +84,10 @@ impl<'a, 'e, R: CancelableAsyncReadRent, W: AsyncWriteRent> Up<'a, 'e, R, W> {
                     }
                 }
             }
-            shard.give_way().await;
+            if self.unframed || !self.order.body.is_done() {
+                // What is whole is said to be before the answer to it can come.
+                shard.give_way().await;
+            }
         }
         if self.progress.rest() == Rest::Forward {
             self.progress.request_sent();

@@ -171,13 +171,18 @@ fn patient(driver: Driver, origin: &Origin, patience: &str) -> Proxy {
     setup.start()
 }
 
-/// The body that was waited for arrives and is answered, and the connection is kept.
+/// The body that was waited for arrives and is answered.
 #[track_caller]
 fn is_carried_out(client: &mut Wire, upstream: &mut Wire) {
     client.send("1234");
     assert_eq!(upstream.take(4), b"1234");
     upstream.send(ok("done"));
     assert_eq!(client.answer().text(), "done");
+}
+
+/// Both connections are kept.
+#[track_caller]
+fn are_kept(client: &mut Wire, upstream: &mut Wire) {
     client.send(GET);
     upstream.request();
     upstream.send(ok("next"));
@@ -197,6 +202,12 @@ fn a_client_whose_endpoint_says_nothing_is_told_to_go_on(driver: Driver) {
         // An endpoint that says so after all tells the client nothing new.
         upstream.send(late);
         is_carried_out(&mut client, &mut upstream);
+        if late == CONTINUE {
+            are_kept(&mut client, &mut upstream);
+        } else {
+            // Whether it has read the body or takes it for the next request is not known.
+            upstream.ends();
+        }
     }
 }
 
@@ -212,6 +223,7 @@ fn a_client_whose_endpoint_is_willing_is_told_once(driver: Driver) {
     assert_eq!(client.head().start, "HTTP/1.1 100 Continue");
     assert!(client.is_quiet_for(Duration::from_millis(500)));
     is_carried_out(&mut client, &mut upstream);
+    are_kept(&mut client, &mut upstream);
 }
 
 fn a_client_that_does_not_wait_is_not_told(driver: Driver) {

@@ -14,7 +14,7 @@ const FACTS: RequestFacts = RequestFacts {
 /// A try whose request is in the state that `request` brings about and whose response is in the one
 /// that `response` does.
 fn progress(request: &str, response: &str) -> Progress {
-    let progress = Progress::new(request == "sent", request == "withheld");
+    let progress = Progress::new(&FACTS, request == "sent", request == "withheld");
     let answering = |body| {
         progress.answer_begins();
         progress.answer_goes_out(body, false);
@@ -157,6 +157,24 @@ fn an_endpoint_that_answered_too_early_keeps_no_connection() {
     early.request_sent();
     assert!(!early.endpoint_in_step());
     assert!(!progress("refused", "whole").endpoint_in_step());
+}
+
+#[test]
+fn an_endpoint_that_answered_an_expectation_with_more_than_continue_keeps_no_connection() {
+    let facts = RequestFacts {
+        expects_continue: true,
+        ..FACTS
+    };
+    for (says, kept) in [(None, false), (Some(103), false), (Some(100), true)] {
+        let progress = Progress::new(&facts, true, false);
+        if let Some(status) = says {
+            assert!(progress.interim(status));
+        }
+        progress.answer_begins();
+        progress.answer_goes_out(BodyLength::None, false);
+        progress.answer_ends();
+        assert_eq!(progress.endpoint_in_step(), kept, "{says:?}");
+    }
 }
 
 #[test]

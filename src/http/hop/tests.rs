@@ -51,19 +51,49 @@ fn hop(edits: &FieldEdits) -> ResponseHop<'_> {
         unchunk: false,
         edits,
         backend: None,
+        date: b"Sun, 06 Nov 1994 08:49:37 GMT",
     }
 }
 
+/// The field that a final response gets which has no Date.
+const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT|";
+
+/// The Date that is added is left out: it has a test of its own.
 #[track_caller]
 fn check_response(from: &str, hop: &ResponseHop<'_>, to: &str) {
+    let written = answered(from, hop).replacen(DATE, "", 1);
+    assert_eq!(written, to, "{from} {hop:?}");
+}
+
+#[track_caller]
+fn answered(from: &str, hop: &ResponseHop<'_>) -> String {
     let head = from.replace('|', "\r\n");
     let mut space = FieldSpace::new();
     let response =
         Response::parse(head.as_bytes(), &LIMITS, &mut space, false, Some(b"a, b")).unwrap();
     let mut out = Vec::new();
     write_response(&mut out, &response, hop);
-    let written = String::from_utf8(out).unwrap().replace("\r\n", "|");
-    assert_eq!(written, to, "{from} {hop:?}");
+    String::from_utf8(out).unwrap().replace("\r\n", "|")
+}
+
+#[test]
+fn a_final_response_without_a_date_gets_one() {
+    let (none, ours) = (FieldEdits::default(), |name: &str| FieldEdits {
+        set: Box::default(),
+        remove: [name.into()].into(),
+    });
+    let removed = ours("date");
+    for (from, edits, added) in [
+        ("HTTP/1.1 200 OK|Content-Length: 0||", &none, true),
+        ("HTTP/1.0 304 Not||", &none, true),
+        ("HTTP/1.1 500 No|Dates: 1||", &none, true),
+        ("HTTP/1.1 103 Hints||", &none, false),
+        ("HTTP/1.1 200 OK|dAtE: yesterday||", &none, false),
+        ("HTTP/1.1 200 OK||", &removed, false),
+    ] {
+        let answered = answered(from, &hop(edits));
+        assert_eq!(answered.contains(DATE), added, "{answered}");
+    }
 }
 
 #[test]
