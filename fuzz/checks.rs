@@ -61,18 +61,24 @@ fn decide(
     })
 }
 
-fn request(head: &[u8]) -> Result<BodyLength, HeadError> {
-    let mut space = FieldSpace::new();
-    let request = Request::parse(head, &HEAD_LIMITS, &mut space)?;
-    let edits = FieldEdits::default();
+/// What the endpoint gets.
+fn forwarded(request: &Request<'_>, edits: &FieldEdits) -> Vec<u8> {
     let hop = RequestHop {
         client: "192.0.2.1",
         via: "fuzzed",
         request_id: 1,
-        edits: &edits,
+        edits,
     };
     let mut out = Vec::new();
-    write_request(&mut out, &request, &hop);
+    write_request(&mut out, request, &hop);
+    out
+}
+
+fn request(head: &[u8]) -> Result<BodyLength, HeadError> {
+    let mut space = FieldSpace::new();
+    let request = Request::parse(head, &HEAD_LIMITS, &mut space)?;
+    let edits = FieldEdits::default();
+    let out = forwarded(&request, &edits);
     let limits = HeadLimits {
         bytes_max: usize::MAX,
         fields_max: 30,
@@ -215,14 +221,7 @@ pub(crate) fn hop(bytes: &[u8]) {
     let Ok(request) = Request::parse(&head[..length], &HEAD_LIMITS, &mut space) else {
         return;
     };
-    let hop = RequestHop {
-        client: "192.0.2.1",
-        via: "fuzzed",
-        request_id: 1,
-        edits: &edits,
-    };
-    let mut out = Vec::new();
-    write_request(&mut out, &request, &hop);
+    let out = forwarded(&request, &edits);
     let limits = HeadLimits {
         bytes_max: usize::MAX,
         fields_max: 100,

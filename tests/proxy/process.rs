@@ -8,7 +8,6 @@ on_both_drivers! {
     two_shards_serve_and_the_totals_are_the_clients_count
     a_drain_finishes_what_runs_and_exits_0
     a_drain_closes_quiet_clients_and_accepts_nobody
-    a_drain_ends_at_its_timeout
     a_second_signal_exits_at_once_with_1
     a_bad_configuration_exits_2_and_names_every_error
 }
@@ -86,21 +85,6 @@ fn a_drain_closes_quiet_clients_and_accepts_nobody(driver: Driver) {
     quiet.ends();
     assert_eq!(proxy.exit_code(), Some(0));
     assert!(std::net::TcpStream::connect(address).is_err());
-}
-
-fn a_drain_ends_at_its_timeout(driver: Driver) {
-    let origin = Origin::new();
-    let mut proxy = Setup::new(driver)
-        .runtime("drain_timeout = \"300ms\"")
-        .expects_line("drain")
-        .service("a", &[origin.address()], "")
-        .start();
-    let mut client = proxy.client();
-    let mut upstream = origin.gets(&mut client, GET);
-    proxy.signal("TERM");
-    client.rest();
-    upstream.ends();
-    assert_eq!(proxy.exit_code(), Some(0));
 }
 
 fn a_second_signal_exits_at_once_with_1(driver: Driver) {
