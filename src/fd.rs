@@ -85,6 +85,16 @@ pub fn has_unread(fd: RawFd) -> bool {
     0 < peek(fd)
 }
 
+/// True exactly when bytes that were sent on the connection `fd` have not reached the other side,
+/// as far as it has said so. One system call (ioctl(2) with SIOCOUTQ).
+pub fn has_unsent(fd: RawFd) -> bool {
+    let mut unsent: libc::c_int = 0;
+    // SAFETY: the kernel writes one int to `unsent`, which lives across the call. (tcp(7): TIOCOUTQ
+    // is SIOCOUTQ.)
+    let told = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut unsent) };
+    told == 0 && 0 < unsent
+}
+
 /// What recv(2) says of one byte with MSG_PEEK.
 fn peek(fd: RawFd) -> isize {
     let mut byte = MaybeUninit::<u8>::uninit();

@@ -14,6 +14,7 @@
 )]
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use monoio::buf::{IoBuf, IoBufMut};
 
@@ -208,33 +209,46 @@ pub(crate) struct Stock {
     medium: Shelf,
     large: Shelf,
     /// Bytes of all [`Share`]s.
-    shared: Cell<usize>,
+    shared: Rc<Cell<usize>>,
 }
 
 /// What slow clients and endpoints may hold of a shard's memory beyond the least: larger buffers
 /// while a body is relayed, and what is kept of one for another try. 10,000 of them would otherwise
 /// hold 640 MiB; so the first some have what is fast, and the others what is enough.
 const SHARED_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// So much more there is for what is kept of requests alone.
+const KEPT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Up to here parts may be as large as a `LARGE` buffer; beyond, `MEDIUM` ones.
 const LARGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A part of the memory for slow peers, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Share<'a> {
-    of: &'a Cell<usize>,
+pub(crate) struct Share {
+    of: Rc<Cell<usize>>,
     bytes: usize,
 }
 
-impl Share<'_> {
+impl Share {
     /// Takes this part to `bytes`, more or fewer. False when there is no room for more: then it
     /// stays as it is.
     pub(crate) fn resize(&mut self, bytes: usize) -> bool {
+        self.resize_within(
+            bytes,
+            if MEDIUM < bytes {
+                LARGE_BYTES_MAX
+            } else {
+                SHARED_BYTES_MAX
+            },
+        )
+    }
+
+    /// As [`Share::resize`], for what is kept of requests: buffers can't take all of the room.
+    pub(crate) fn resize_kept(&mut self, bytes: usize) -> bool {
+        self.resize_within(bytes, SHARED_BYTES_MAX + KEPT_BYTES_MAX)
+    }
+
+    fn resize_within(&mut self, bytes: usize, limit: usize) -> bool {
         let others = self.of.get() - self.bytes;
-        let limit = if MEDIUM < bytes {
-            LARGE_BYTES_MAX
-        } else {
-            SHARED_BYTES_MAX
-        };
         if self.bytes < bytes && limit < others + bytes {
             return false;
         }
@@ -249,7 +263,7 @@ impl Share<'_> {
     }
 }
 
-impl Drop for Share<'_> {
+impl Drop for Share {
     fn drop(&mut self) {
         self.of.set(self.of.get() - self.bytes);
     }
@@ -265,32 +279,41 @@ struct Shelf {
 impl Stock {
     /// An empty stock that keeps at most 4 MiB of each class.
     pub(crate) fn new() -> Self {
-        const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+        const STOCK_BYTES_MAX: usize = 4 * 1024 * 1024;
         let shelf = |class| Shelf {
             class,
-            kept_max: KEPT_BYTES_MAX / class,
-            buffers: RefCell::new(Vec::with_capacity(KEPT_BYTES_MAX / class)),
+            kept_max: STOCK_BYTES_MAX / class,
+            buffers: RefCell::new(Vec::with_capacity(STOCK_BYTES_MAX / class)),
         };
         Self {
             tiny: shelf(TINY),
             small: shelf(SMALL),
             medium: shelf(MEDIUM),
             large: shelf(LARGE),
-            shared: Cell::new(0),
+            shared: Rc::default(),
         }
     }
 
+    /// An empty buffer with room for `bytes`: of the least class that has it, or, beyond `MEDIUM`,
+    /// one of just that size, which the stock will not keep.
+    pub(crate) fn sized(&self, bytes: usize) -> Buffer {
+        let class = [TINY, SMALL, MEDIUM]
+            .into_iter()
+            .find(|class| bytes <= *class);
+        class.map_or_else(|| Buffer::with_capacity(bytes), |class| self.take(class))
+    }
+
     /// A part of the memory for slow peers, of no bytes yet.
-    pub(crate) fn share(&self) -> Share<'_> {
+    pub(crate) fn share(&self) -> Share {
         Share {
-            of: &self.shared,
+            of: Rc::clone(&self.shared),
             bytes: 0,
         }
     }
 
     /// Exchanges an empty buffer for one of class `wanted` if it is smaller and there is room for
     /// that in its `share`; for a `SMALL` one there always is.
-    pub(crate) fn enlarge(&self, buffer: &mut Buffer, share: &mut Share<'_>, wanted: usize) {
+    pub(crate) fn enlarge(&self, buffer: &mut Buffer, share: &mut Share, wanted: usize) {
         if !buffer.is_empty() || wanted <= buffer.capacity() {
             return;
         }

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Share};
 use super::deadline::Late;
 use super::io::Stream;
 use super::linger::linger;
@@ -34,6 +34,8 @@ pub(super) struct Client {
     /// False exactly while a head's deadline runs: the first one's from accept, a later one's from
     /// its first byte.
     pub(super) greeted: bool,
+    /// What a large buffer with its next requests takes of the memory for slow peers.
+    pub(super) held: Option<Share>,
     /// What it counts as, while it is open.
     _presence: Presence,
 }
@@ -67,6 +69,7 @@ impl Client {
             address,
             begun: 0,
             greeted: false,
+            held: None,
             _presence: presence,
         }
     }
@@ -127,20 +130,27 @@ pub(super) async fn converse(shard: &Shard, client: &mut Client) -> After {
     loop {
         let after = serve::exchange(shard, client, &mut inbox).await;
         shard.give_way().await;
+        if inbox.filled() == b"\r\n" {
+            // RFC 9112 section 2.2: some clients end a body with one. It begins no request.
+            inbox.clear();
+        }
         match after {
             After::KeepAlive if !inbox.is_empty() => {}
             After::Tunnel(mut tunnel) => {
                 tunnel.begin_with(inbox);
                 return After::Tunnel(tunnel);
             }
-            After::LastAnswer if !inbox.is_empty() || fd::has_unread(client.stream.fd()) => {
-                shard.stock.put(inbox);
-                // RFC 9112 section 9.6: a close with bytes unread would reset the answer away.
-                linger(shard, client).await;
-                return after;
-            }
             After::KeepAlive | After::Close | After::LastAnswer => {
+                let is_last = matches!(after, After::LastAnswer);
+                let fd = client.stream.fd();
+                let sends_on = !inbox.is_empty() || fd::has_unread(fd);
                 shard.stock.put(inbox);
+                client.held = None;
+                // RFC 9112 section 9.6: a close with bytes unread, or bytes that come after it,
+                // would reset away what the client has not taken of its answer.
+                if is_last && (sends_on || fd::has_unsent(fd)) {
+                    linger(shard, client).await;
+                }
                 return after;
             }
         }

@@ -46,7 +46,7 @@ pub(super) struct Down<'a, 'e, R, W> {
     /// What came from the endpoint.
     inbox: Buffer,
     /// What `inbox` takes of the memory for slow peers.
-    share: Share<'e>,
+    share: Share,
     /// The rewritten head, and what fits behind it; taken when there is a head.
     outbox: Buffer,
     /// True exactly when the last read filled its buffer.
@@ -392,7 +392,6 @@ impl Answer {
         Delivered {
             // Bytes behind the answer are none that anybody asked for.
             reusable: self.keep_alive && !until_close && clean,
-            suspect: self.length == BodyLength::None,
             after: self.connection,
         }
     }

@@ -197,7 +197,7 @@ impl<T: AsyncReadRent> Incoming<'_, T> {
         late: Late,
     ) -> (io::Result<usize>, Buffer) {
         self.watch.arm(ticks, late);
-        let (read, buffer) = self.io.read(buffer).await;
+        let (read, buffer) = self.read(buffer).await;
         self.watch.disarm();
         (read, buffer)
     }
@@ -223,7 +223,8 @@ impl<T: CancelableAsyncReadRent> Incoming<'_, T> {
         calling_off: &CallOff,
     ) -> (io::Result<usize>, Buffer) {
         let handle = calling_off.canceller.borrow().handle();
-        self.io.cancelable_read(buffer, handle).await
+        let read = pin!(self.io.cancelable_read(buffer, handle));
+        noting(self.watch.turns(), read).await
     }
 }
 

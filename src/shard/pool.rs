@@ -24,8 +24,6 @@ struct Idle {
     since: u32,
     /// How long it may be idle.
     idle: Ticks,
-    /// True exactly when it is looked at however fresh it is.
-    suspect: bool,
 }
 
 /// One endpoint's connections.
@@ -97,15 +95,14 @@ impl Pool {
         !idle.is_empty() || place.has_seat(limit)
     }
 
-    /// Takes the connection to `endpoint` that was used last. One that was idle for longer than a
-    /// tick, or any if `look` says so, is looked at first (a system call): it may have been closed,
-    /// or have bytes that nobody asked for.
-    pub(crate) fn take(&self, endpoint: &Endpoint, now: u32, look: bool) -> Taken {
+    /// Takes the connection to `endpoint` that was used last. Each is looked at first (a system
+    /// call, 3 % of an exchange): it may have been closed, or have bytes that nobody asked for,
+    /// which would be taken for the answer to the next client's request.
+    pub(crate) fn take(&self, endpoint: &Endpoint) -> Taken {
         let mut slots = self.slots.borrow_mut();
         let mut stale = 0;
         while let Some(idle) = slots[endpoint.slot as usize].idle.pop() {
-            let rested = 1 < now.saturating_sub(idle.since);
-            if !(look || rested || idle.suspect) || fd::is_quiet(idle.stream.fd()) {
+            if fd::is_quiet(idle.stream.fd()) {
                 let kept = Some((idle.stream, idle.seat));
                 return Taken { kept, stale };
             }
@@ -147,13 +144,13 @@ impl Pool {
         self.slots.borrow()[endpoint.slot as usize].place.queue()
     }
 
-    /// Keeps a connection whose exchange has ended cleanly; one that is `suspect` is looked at
-    /// before it is used again. Who waits for one gets it. True when nobody did, and it is idle
-    /// now; false also where the endpoint has as many as it may, and it is closed.
+    /// Keeps a connection whose exchange has ended cleanly. Who waits for one gets it. True when
+    /// nobody did, and it is idle now; false also where the endpoint has as many as it may, and it
+    /// is closed.
     pub(crate) fn put(
         &self,
         endpoint: &Endpoint,
-        (stream, seat, suspect): (Stream, Seat, bool),
+        (stream, seat): (Stream, Seat),
         now: u32,
         limits: PoolLimits,
     ) -> bool {
@@ -161,7 +158,7 @@ impl Pool {
             return false;
         }
         if seat.is_awaited() {
-            seat.hand_on((stream, suspect));
+            seat.hand_on(stream);
             return false;
         }
         let idle = &mut self.slots.borrow_mut()[endpoint.slot as usize].idle;
@@ -173,7 +170,6 @@ impl Pool {
             seat,
             since: now,
             idle: limits.idle,
-            suspect,
         });
         true
     }

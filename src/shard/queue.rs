@@ -45,8 +45,8 @@ pub(crate) struct Seat {
 /// What an exchange has waited for.
 #[derive(Debug)]
 pub(crate) struct Given {
-    /// An open connection, and whether it is suspect; `None` when one is to be made.
-    pub(crate) kept: Option<(Stream, bool)>,
+    /// An open connection; `None` when one is to be made.
+    pub(crate) kept: Option<Stream>,
     /// Its seat.
     pub(crate) seat: Seat,
 }
@@ -143,7 +143,7 @@ impl Seat {
     }
 
     /// Gives the seat and its connection to the first who waits for it; nobody: both are dropped.
-    pub(crate) fn hand_on(self, kept: (Stream, bool)) {
+    pub(crate) fn hand_on(self, kept: Stream) {
         let queue = self.place.queue();
         let slot = self.slot();
         let mut waiting = queue.waiting.borrow_mut();

@@ -7,7 +7,7 @@
 use std::mem;
 use std::pin::pin;
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, SMALL, Share};
 use super::client::Client;
 use super::deadline::Late;
 use super::deliver::{Down, upstream_fault};
@@ -27,40 +27,43 @@ use crate::plan::TICK;
 pub(super) struct Delivered {
     /// The upstream connection can carry another exchange.
     pub(super) reusable: bool,
-    /// True exactly when the answer had no body, which an endpoint in error may send all the same.
-    pub(super) suspect: bool,
     /// What becomes of the client's connection; where it is a tunnel, so is the upstream one.
     pub(super) after: ClientConnection,
 }
 
-/// Sends a request that is whole and delivers its answer. Where that is a 101, what came behind it
-/// takes the place of the request in `outbox`.
+/// Sends a request that is whole and delivers its answer.
 pub(super) async fn one_way(
     exchange: &Exchange<'_>,
     link: &mut Link<'_>,
     client: &mut Client,
-    outbox: &mut Buffer,
+    order: &mut Order,
 ) -> Result<Delivered, Broken> {
+    let Exchange { shard, timing, .. } = exchange;
     let timeouts = &exchange.service.timeouts;
-    exchange
-        .shard
-        .counters
-        .bytes_upstream_out
-        .add(outbox.unsent() as u64);
+    let outbox = mem::take(&mut order.outbox);
+    let counters = &shard.counters;
+    counters.bytes_upstream_out.add(outbox.unsent() as u64);
     let mut up = link.stream.outgoing();
-    let asked = exchange.timing.ask();
-    let (sent, back) = up
-        .write(mem::take(outbox), timeouts.send_idle, Late::UpstreamSend)
+    let asked = timing.ask();
+    let (sent, outbox) = up
+        .write(outbox, timeouts.send_idle, Late::UpstreamSend)
         .await;
-    let wait = exchange.timing.done(asked);
-    *outbox = back;
+    let wait = timing.done(asked);
+    if order.is_kept() {
+        order.outbox = outbox;
+    } else {
+        shard.stock.put(outbox);
+    }
     if sent.is_err() {
         return Err(upstream_fault(link.stream.cut_for(), false).into());
     }
-    exchange.timing.request_part_sent(wait);
-    exchange.timing.request_sent();
+    timing.request_part_sent(wait);
+    timing.request_sent();
     link.stream.reading().arm(timeouts.response, Late::Response);
     let progress = Progress::new(&exchange.facts, true, false);
+    if order.told {
+        progress.continue_said();
+    }
     let mut down = Down::new(
         exchange,
         link.stream.incoming(),
@@ -71,7 +74,7 @@ pub(super) async fn one_way(
     let delivered = delivered.map_err(|fault| progress.broken(fault))?;
     if delivered.after == ClientConnection::Tunnel {
         let behind = down.take_behind();
-        exchange.shard.stock.put(mem::replace(outbox, behind));
+        shard.stock.put(mem::replace(&mut order.outbox, behind));
     }
     Ok(Delivered {
         reusable: delivered.reusable && progress.endpoint_in_step(),
@@ -81,11 +84,11 @@ pub(super) async fn one_way(
 
 /// Sends a request while its body still comes, and delivers its answer, which may come before that
 /// body has ended. `tries` says whether a connection that dies may be replaced.
-pub(super) async fn both_ways<'e>(
-    exchange: &Exchange<'e>,
+pub(super) async fn both_ways(
+    exchange: &Exchange<'_>,
     link: &mut Link<'_>,
     client: &mut Client,
-    (inbox, order): (&mut Buffer, &mut Order<'e>),
+    (inbox, order): (&mut Buffer, &mut Order),
     tries: &Tries,
 ) -> Result<Delivered, Broken> {
     let progress = Progress::new(&exchange.facts, false, order.is_withheld());
@@ -105,17 +108,21 @@ pub(super) async fn both_ways<'e>(
         calling_off: CallOff::default(),
         replay: (tries, link.reused),
     };
-    let delivered = {
-        let up = pin!(ways.up((&mut client_read, &mut link_write), inbox, order));
+    let held = client.held.take();
+    let (share, delivered) = {
+        let share = held.unwrap_or_else(|| exchange.shard.stock.share());
+        let halves = (&mut client_read, &mut link_write);
+        let up = pin!(ways.up(halves, (&mut *inbox, share), order));
         let down = pin!(ways.down((&mut link_read, &mut client_write)));
         let both = pin!(both(up, down));
-        let ((), delivered) = if progress.is_withheld() {
+        if progress.is_withheld() {
             beside(both, Box::pin(ways.say_continue())).await
         } else {
             both.await
-        };
-        delivered
+        }
     };
+    // What it has read of its next requests is paid for as long as it is there.
+    client.held = Some(share).filter(|_| SMALL < inbox.capacity());
     client.stream.unite(client_read, client_write);
     link.stream.unite(link_read, link_write);
     order.told = progress.has_said_continue();
@@ -127,7 +134,6 @@ pub(super) async fn both_ways<'e>(
         } else {
             ClientConnection::Close
         },
-        ..delivered
     })
 }
 
@@ -149,21 +155,22 @@ impl<'e> Ways<'_, 'e> {
     async fn up(
         &self,
         (from, to): (&mut ReadHalf, &mut WriteHalf),
-        inbox: &mut Buffer,
-        order: &mut Order<'e>,
-    ) {
+        inbox: (&mut Buffer, Share),
+        order: &mut Order,
+    ) -> Share {
         let halves = (
             self.client.incoming_half(from),
             self.endpoint.outgoing_half(to),
         );
         let state = (self.progress, &self.calling_off);
-        Up::new(self.exchange, halves, inbox, order, state)
-            .upload()
-            .await;
+        let mut up = Up::new(self.exchange, halves, inbox, order, state);
+        up.upload().await;
+        let share = up.into_share();
         if self.progress.is_sent() && !self.progress.is_answered() {
             let response = self.exchange.service.timeouts.response;
             self.endpoint.reading().arm(response, Late::Response);
         }
+        share
     }
 
     /// From the endpoint to the client.

@@ -12,7 +12,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::answer::Answer;
-use super::buffer::{Buffer, LARGE, MEDIUM, SMALL, Share, TINY};
+use super::buffer::{Buffer, SMALL, Share, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
 use super::relay::{self, Delivered};
@@ -52,7 +52,7 @@ pub(super) struct Exchange<'a> {
 
 /// A request that was understood: where it goes, and what is sent there.
 #[derive(Debug)]
-pub(super) struct Order<'a> {
+pub(super) struct Order {
     service: ServiceIndex,
     facts: RequestFacts,
     /// As the exchange's, which takes it.
@@ -65,7 +65,7 @@ pub(super) struct Order<'a> {
     /// How many bytes of the body, framing included, have come.
     body_bytes: usize,
     /// What is kept of them, besides what came with the head; `None` where not all is.
-    kept: Option<Share<'a>>,
+    kept: Option<Share>,
     /// The most that is kept.
     kept_max: usize,
     /// Its client was told by ringmain to go on.
@@ -107,6 +107,7 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
     };
     if inbox.is_empty() {
         shard.stock.put(mem::take(inbox));
+        client.held = None;
     }
     if !order.is_at_hand() {
         timing.request_goes_on();
@@ -191,13 +192,13 @@ fn without_head(shard: &Shard, client: &Client, inbox: &Buffer) -> Result<Option
 
 /// Understands the head of `length` bytes at the front of `inbox`: its framing, its service, what
 /// is sent on. Takes what is here of this request out of `inbox`.
-fn order<'a>(
-    shard: &'a Shard,
+fn order(
+    shard: &Shard,
     current: &Current,
     client: &Client,
     inbox: &mut Buffer,
     length: usize,
-) -> Result<Order<'a>, Refusal> {
+) -> Result<Order, Refusal> {
     let listener = &current.plan().listeners[client.listener];
     let (head, rest) = inbox.filled().split_at(length);
     let mut space = FieldSpace::new();
@@ -229,7 +230,7 @@ fn order<'a>(
         _ if request.passed_through(&current.plan().via) => Err(Some(Fault::LoopDetected)),
         None => Err(Some(not_found(shard, &request))),
         Some(service) => {
-            let mut outbox = shard.stock.take(class(length + REWRITE_BYTES + here.taken));
+            let mut outbox = shard.stock.sized(length + REWRITE_BYTES + here.taken);
             let hop = RequestHop {
                 client: client.address.as_str(),
                 via: &current.plan().via,
@@ -249,6 +250,8 @@ fn order<'a>(
         Ok((service, outbox)) => {
             let kept_max = current.plan().service(service).replayed_bytes_max;
             let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
+            let mut share = shard.stock.share();
+            let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());
             Ok(Order {
                 service,
                 facts,
@@ -256,7 +259,7 @@ fn order<'a>(
                 outbox,
                 body,
                 body_bytes: here.taken,
-                kept: replayable.then(|| shard.stock.share()),
+                kept: (replayable && has_room).then_some(share),
                 kept_max,
                 told: false,
             })
@@ -291,24 +294,23 @@ fn route(current: &Current, listener: &Listener, request: &Request<'_>) -> Optio
 }
 
 /// Reaches an endpoint and delivers its answer; tries again where that is safe.
-async fn forward<'e>(
-    exchange: &Exchange<'e>,
+async fn forward(
+    exchange: &Exchange<'_>,
     client: &mut Client,
     inbox: &mut Buffer,
-    order: &mut Order<'e>,
+    order: &mut Order,
 ) -> Result<After, Broken> {
     exchange.counters.exchanges.add(1);
     exchange.shard.counters.exchanges.add(1);
     let _panic = CountsPanic(exchange.counters);
     let mut tries = Tries::new(exchange.service.attempts_max);
     loop {
-        let replayable = order.is_kept();
-        let mut link = upstream::reach(exchange, client, &mut tries, replayable).await?;
+        let mut link = upstream::reach(exchange, client, &mut tries).await?;
         order.outbox.rewind();
         // A client's reset while nothing is read from it or written to it would not be noticed.
         client.stream.reading().guard(link.stream.reading());
         let delivered = if order.is_at_hand() {
-            relay::one_way(exchange, &mut link, client, &mut order.outbox).await
+            relay::one_way(exchange, &mut link, client, order).await
         } else {
             // Rare, and its state is large: in a box of its own it is not part of every exchange.
             let request = (&mut *inbox, &mut *order);
@@ -331,18 +333,13 @@ async fn forward<'e>(
 }
 
 /// What becomes of both connections when the answer was delivered.
-fn part(
-    exchange: &Exchange<'_>,
-    link: Link<'_>,
-    order: &mut Order<'_>,
-    delivered: Delivered,
-) -> After {
+fn part(exchange: &Exchange<'_>, link: Link<'_>, order: &mut Order, delivered: Delivered) -> After {
     if delivered.after == ClientConnection::Tunnel {
         let behind = mem::take(&mut order.outbox);
         return After::Tunnel(Box::new(Tunnel::new(exchange, link, behind)));
     }
     if delivered.reusable {
-        upstream::put_back(exchange, link, delivered.suspect);
+        upstream::put_back(exchange, link);
     }
     match delivered.after {
         ClientConnection::KeepAlive => After::KeepAlive,
@@ -354,7 +351,7 @@ fn part(
 async fn settle(
     exchange: &Exchange<'_>,
     client: &mut Client,
-    order: &Order<'_>,
+    order: &Order,
     broken: Broken,
 ) -> After {
     let Broken { fault, reach } = broken;
@@ -461,7 +458,7 @@ impl<'a> Exchange<'a> {
         shard: &'a Shard,
         current: &'a Current,
         listener: usize,
-        order: &mut Order<'_>,
+        order: &mut Order,
         timing: &'a Timing<'a>,
     ) -> Self {
         let tally = current.tally(order.service);
@@ -517,7 +514,7 @@ impl<'a> Exchange<'a> {
     }
 }
 
-impl Order<'_> {
+impl Order {
     /// True exactly when no more of the request is to come.
     fn is_at_hand(&self) -> bool {
         self.body.is_done()
@@ -538,7 +535,7 @@ impl Order<'_> {
     pub(super) fn keep(&mut self, bytes: &[u8]) -> bool {
         self.body_bytes += bytes.len();
         let within = self.body_bytes <= self.kept_max;
-        let has_room = |share: &mut Share<'_>| share.resize(share.bytes() + bytes.len());
+        let has_room = |share: &mut Share| share.resize_kept(share.bytes() + bytes.len());
         if within && self.kept.as_mut().is_some_and(has_room) {
             self.outbox.tail().extend_from_slice(bytes);
             return true;
@@ -576,18 +573,5 @@ fn body_limits(listener: &Listener) -> BodyLimits {
     BodyLimits {
         bytes_max: limits.body_bytes_max,
         trailer_bytes_max: limits.trailer_bytes_max,
-    }
-}
-
-/// The smallest class of buffer with room for `bytes`.
-const fn class(bytes: usize) -> usize {
-    if bytes <= TINY {
-        TINY
-    } else if bytes <= SMALL {
-        SMALL
-    } else if bytes <= MEDIUM {
-        MEDIUM
-    } else {
-        LARGE
     }
 }

@@ -206,7 +206,7 @@ struct Way<'a> {
     to: Outgoing<'a, WriteHalf>,
     buffer: Buffer,
     /// What `buffer` takes of the memory for slow peers.
-    share: Share<'a>,
+    share: Share,
     /// True exactly when the source has ended its side and the sink was told.
     ended: &'a Cell<bool>,
     /// As `ended`, of the other way.
@@ -323,13 +323,13 @@ impl Way<'_> {
 }
 
 /// The class to wait for the next bytes with, after `count` came into a buffer of `class`: the next
-/// larger one where they filled it, the least where that would have done.
+/// larger one where they filled it, else the least: the side may be silent for an hour now, and
+/// what it holds is missing elsewhere.
 const fn next_class(class: usize, count: usize) -> usize {
     match class {
-        _ if count < TINY => TINY,
+        _ if count < class => TINY,
         TINY => MEDIUM,
-        MEDIUM if count == MEDIUM => LARGE,
-        _ => class,
+        _ => LARGE,
     }
 }
 
@@ -352,10 +352,10 @@ mod tests {
             (TINY, 1, TINY),
             (TINY, TINY, MEDIUM),
             (MEDIUM, TINY - 1, TINY),
-            (MEDIUM, MEDIUM - 1, MEDIUM),
+            (MEDIUM, MEDIUM - 1, TINY),
             (MEDIUM, MEDIUM, LARGE),
             (LARGE, LARGE, LARGE),
-            (LARGE, TINY, LARGE),
+            (LARGE, LARGE - 1, TINY),
             (LARGE, 7, TINY),
         ] {
             assert_eq!(next_class(class, count), next, "{count} in {class}");

@@ -27,12 +27,12 @@ pub(super) struct Up<'a, 'e, R, W> {
     to: Outgoing<'a, W>,
     /// What came from the client.
     inbox: &'a mut Buffer,
-    order: &'a mut Order<'e>,
+    order: &'a mut Order,
     progress: &'a Progress,
     /// Calls off the read of a client whose request is to be sent once more.
     calling_off: &'a CallOff,
     /// What `inbox` takes of the memory for slow peers.
-    share: Share<'e>,
+    share: Share,
     /// True exactly when what comes is no body any more: it is only read away.
     unframed: bool,
 }
@@ -42,11 +42,10 @@ impl<'a, 'e, R: CancelableAsyncReadRent, W: AsyncWriteRent> Up<'a, 'e, R, W> {
     pub(super) fn new(
         exchange: &'a Exchange<'e>,
         (from, to): (Incoming<'a, R>, Outgoing<'a, W>),
-        inbox: &'a mut Buffer,
-        order: &'a mut Order<'e>,
+        (inbox, share): (&'a mut Buffer, Share),
+        order: &'a mut Order,
         (progress, calling_off): (&'a Progress, &'a CallOff),
     ) -> Self {
-        let shard = exchange.shard;
         Self {
             exchange,
             from,
@@ -55,9 +54,14 @@ impl<'a, 'e, R: CancelableAsyncReadRent, W: AsyncWriteRent> Up<'a, 'e, R, W> {
             order,
             progress,
             calling_off,
-            share: shard.stock.share(),
+            share,
             unframed: false,
         }
+    }
+
+    /// What the inbox takes of the memory for slow peers.
+    pub(super) fn into_share(self) -> Share {
+        self.share
     }
 
     /// Sends what the order holds and then relays the rest of the request's body. Whether all of it

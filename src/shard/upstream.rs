@@ -101,9 +101,7 @@ impl Tries {
 
     /// True exactly when `fault` was that of a stale connection, and the first such.
     fn is_free(&self, fault: Fault, reused: bool) -> bool {
-        // What a connection held before it was used, or its end, is nothing that this request met.
-        let stale = matches!(fault, Fault::ConnectionTerminated | Fault::ResponseInvalid);
-        stale && reused && !self.replayed
+        fault == Fault::ConnectionTerminated && reused && !self.replayed
     }
 
     fn has_left(&self) -> bool {
@@ -213,7 +211,7 @@ fn has_room(exchange: &Exchange<'_>, endpoint: usize) -> bool {
     })
 }
 
-/// A connection to an endpoint of the exchange's service, for a request that may be `replayable`.
+/// A connection to an endpoint of the exchange's service.
 ///
 /// # Errors
 /// The last fault, when every endpoint that may be tried has refused, or there was none; and why
@@ -222,7 +220,6 @@ pub(super) async fn reach<'a>(
     exchange: &Exchange<'a>,
     client: &Client,
     tries: &mut Tries,
-    replayable: bool,
 ) -> Result<Link<'a>, Fault> {
     if exchange.service.pool.shard_connections_max.is_some() && tries.ticket == 0 {
         tries.ticket = exchange.shard.pool.draw_ticket();
@@ -233,7 +230,7 @@ pub(super) async fn reach<'a>(
                 let endpoint = begin_try(exchange, tries, picked);
                 if tries.has_lost_one() {
                     weed(exchange, endpoint);
-                } else if let Some(link) = take(exchange, endpoint, !replayable) {
+                } else if let Some(link) = take(exchange, endpoint) {
                     return Ok(link);
                 }
                 exchange.shard.pool.seat(endpoint)
@@ -242,7 +239,7 @@ pub(super) async fn reach<'a>(
                 let (picked, given) = wait(exchange, client, tries).await?;
                 begin_try(exchange, tries, picked);
                 let is_trusted = !tries.has_lost_one();
-                match accept(exchange, given, is_trusted, !replayable) {
+                match accept(exchange, given, is_trusted) {
                     Ok(link) => return Ok(link),
                     Err(seat) => seat,
                 }
@@ -314,24 +311,20 @@ async fn wait(
 }
 
 /// Keeps a connection whose exchange has ended cleanly.
-pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>, suspect: bool) {
+pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>) {
     let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
     let shard = exchange.shard;
     let Link { stream, seat, .. } = link;
     let (now, limits) = (shard.clock.tick(), exchange.service.pool);
-    if shard
-        .pool
-        .put(endpoint, (stream, seat, suspect), now, limits)
-    {
+    if shard.pool.put(endpoint, (stream, seat), now, limits) {
         shard.counters.upstreams_idle.add(1);
     }
 }
 
-/// An idle connection. A stale one is only found out by a `look`, and what can't be replayed must
-/// not meet one.
-fn take<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint, look: bool) -> Option<Link<'a>> {
+/// An idle connection.
+fn take<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> Option<Link<'a>> {
     let shard = exchange.shard;
-    let Taken { kept, stale } = shard.pool.take(endpoint, shard.clock.tick(), look);
+    let Taken { kept, stale } = shard.pool.take(endpoint);
     let reused = u64::from(kept.is_some());
     shard.counters.upstreams_stale.add(stale);
     shard.counters.upstreams_idle.sub(stale + reused);
@@ -353,18 +346,13 @@ fn weed(exchange: &Exchange<'_>, endpoint: &Endpoint) {
 ///
 /// # Errors
 /// Its seat, for a new one.
-fn accept<'a>(
-    exchange: &Exchange<'a>,
-    given: Given,
-    is_trusted: bool,
-    look: bool,
-) -> Result<Link<'a>, Seat> {
+fn accept<'a>(exchange: &Exchange<'a>, given: Given, is_trusted: bool) -> Result<Link<'a>, Seat> {
     let Given { kept, seat } = given;
-    let Some((stream, suspect)) = kept.filter(|_| is_trusted) else {
+    let Some(stream) = kept.filter(|_| is_trusted) else {
         return Err(seat);
     };
     let counters = &exchange.shard.counters;
-    if (look || suspect) && !fd::is_quiet(stream.fd()) {
+    if !fd::is_quiet(stream.fd()) {
         counters.upstreams_stale.add(1);
         return Err(seat);
     }

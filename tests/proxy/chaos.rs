@@ -102,8 +102,10 @@ fn check(driver: Driver, way: Way) {
     let service = &json["services"][0];
     let count = |name: &str| service[name].as_u64().expect("it is a number");
     // Many met a connection that had ended, and the next one, however many there were of the other
-    // kind, was a good one.
-    assert!(100 < count("replays"), "{service:#}");
+    // kind, was a good one. An end that is there before a request is nearly always seen.
+    if !matches!(way, Way::Fin) {
+        assert!(100 < count("replays"), "{service:#}");
+    }
     assert_eq!(count("retries"), 0, "{service:#}");
 }
 
