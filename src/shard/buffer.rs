@@ -215,11 +215,11 @@ pub(crate) struct Stock {
 /// What slow clients and endpoints may hold of a shard's memory beyond the least: larger buffers
 /// while a body is relayed, and what is kept of one for another try. 10,000 of them would otherwise
 /// hold 640 MiB; so the first some have what is fast, and the others what is enough.
-const SHARED_BYTES_MAX: usize = 6 * 1024 * 1024;
+const SHARED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// So much more there is for what is kept of requests alone.
 const KEPT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Up to here parts may be as large as a `LARGE` buffer; beyond, `MEDIUM` ones.
-const LARGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+const LARGE_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 /// A part of the memory for slow peers, given back when it is dropped.
 #[derive(Debug)]
