@@ -489,6 +489,8 @@ fn fields_of_the_framing_are_left_to_ringmain() {
         "Content-Length",
         "transfer-encoding",
         "Connection",
+        "Content_Length",
+        "keep_alive",
         "TE",
         "Upgrade",
     ] {

@@ -186,9 +186,11 @@ pub(super) fn field_name(text: &str) -> Result<String, String> {
             "{text:?} is not a field name; allowed: a token (RFC 9110), as in \"X-Served-By\""
         ));
     }
+    // Who hands fields on in variables (RFC 3875 section 4.1.18) takes one for the other.
+    let hyphened = text.replace('_', "-");
     if FRAMING_FIELDS
         .iter()
-        .any(|field| field.eq_ignore_ascii_case(text))
+        .any(|field| field.eq_ignore_ascii_case(&hyphened))
     {
         return Err(format!(
             "{text:?} frames the message or belongs to one connection; ringmain alone writes it"
