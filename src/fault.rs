@@ -38,7 +38,8 @@ pub enum Fault {
     RequestInvalid,
     /// The client began a request and did not finish it in time; answered with 408.
     RequestTimeout,
-    /// The client closed before its request was whole; nobody is left to answer.
+    /// The client closed before its request was whole; answered with 400, for perhaps it
+    /// closed its own direction alone.
     RequestIncomplete,
     /// The request target alone is over the head's limit; answered with 414.
     RequestTargetTooLong,

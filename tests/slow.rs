@@ -37,6 +37,9 @@ const GROWTH_KIB_MAX: u64 = 2 * 1024;
 /// What an endpoint sends to a client that does not read: more than the buffers on the way hold.
 const UNREAD_BYTES: usize = 192 * 1024;
 
+/// Clients, the endpoint's ends of three in five, and some of everything else.
+const DESCRIPTORS: usize = 16_500;
+
 /// How many clients are slow in which way.
 #[derive(Clone, Copy, Debug)]
 struct Mix {
@@ -49,9 +52,16 @@ struct Mix {
 }
 
 impl Mix {
-    /// Ten thousand, or as many as this process may have both ends of.
+    /// Ten thousand, both ends of which this process must be able to have: fewer would pass without
+    /// having tested the bar.
+    #[track_caller]
     fn within(descriptors: usize) -> Self {
-        let count = 10_000.min((descriptors - 500) * 10 / 16);
+        assert!(
+            DESCRIPTORS <= descriptors,
+            "needs {DESCRIPTORS} descriptors, may have {descriptors}; type: sudo prlimit --pid $$ \
+             --nofile={DESCRIPTORS}"
+        );
+        let count = 10_000;
         Self {
             heads: count * 45 / 100,
             bodies: count * 20 / 100,

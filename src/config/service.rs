@@ -107,7 +107,7 @@ pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
         text(words::name),
     );
     table.define(Kind::Service, "name", &name);
-    Service {
+    let service = Service {
         name,
         domains: domains(table),
         policy: table.choice(
@@ -124,7 +124,14 @@ pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
         pool: table.table("pool", pool),
         retry: table.table("retry", retry),
         fields: table.table("fields", fields),
+    };
+    let field = &service.backend_field;
+    let mut set = service.fields.response_set.iter();
+    if set.any(|(name, _)| words::same_field(name, field)) {
+        let message = format!("{field:?} is in response_set too; a field has one value");
+        table.wrong("backend_field", message);
     }
+    service
 }
 
 fn domains(table: &mut Table<'_, '_>) -> Vec<String> {
@@ -213,9 +220,9 @@ fn retry(table: &mut Table<'_, '_>) -> Retry {
 
 fn fields(table: &mut Table<'_, '_>) -> Fields {
     let fields = Fields {
-        request_set: field_values(table, "request_set"),
+        request_set: field_values(table, "request_set", words::request_field_name),
         request_remove: table.list("request_remove", "[]", text(words::removable_field_name)),
-        response_set: field_values(table, "response_set"),
+        response_set: field_values(table, "response_set", words::field_name),
         response_remove: table.list("response_remove", "[]", text(words::removable_field_name)),
     };
     for (key, set, remove) in [
@@ -243,8 +250,12 @@ fn fields(table: &mut Table<'_, '_>) -> Fields {
     fields
 }
 
-fn field_values(table: &mut Table<'_, '_>, key: &'static str) -> Vec<(String, String)> {
+fn field_values(
+    table: &mut Table<'_, '_>,
+    key: &'static str,
+    name: fn(&str) -> Result<String, String>,
+) -> Vec<(String, String)> {
     // RFC 9110 section 5.1: names of fields ignore case.
     let same = str::eq_ignore_ascii_case;
-    table.pairs(key, words::field_name, same, text(words::field_value))
+    table.pairs(key, name, same, text(words::field_value))
 }

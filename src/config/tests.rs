@@ -489,6 +489,8 @@ fn fields_of_the_framing_are_left_to_ringmain() {
         "Content-Length",
         "transfer-encoding",
         "Connection",
+        "Content_Length",
+        "keep_alive",
         "TE",
         "Upgrade",
     ] {
@@ -508,6 +510,16 @@ fn fields_of_the_framing_are_left_to_ringmain() {
             "request_remove = [\"Host\"]",
             19,
             "\"Host\" may be set, but not removed",
+        ),
+        (
+            "request_set = { Via = \"1.1 a\" }",
+            17,
+            "\"Via\" counts or names the hops; ringmain alone writes it",
+        ),
+        (
+            "request_set = { max_forwards = \"1\" }",
+            17,
+            "\"max_forwards\" counts or names the hops; ringmain alone writes it",
         ),
         (
             "response_set = { a = \"1\\n\" }",
@@ -545,6 +557,15 @@ fn fields_of_the_framing_are_left_to_ringmain() {
             18,
             "service.fields.request_remove",
             "\"A\" is set as well; setting replaces what was there",
+        )],
+    );
+    check_after(
+        "backend_field = \"X-A\"\n[service.fields]\nresponse_set = { x_a = \"1\" }",
+        &[(
+            1,
+            17,
+            "service.backend_field",
+            "\"X-A\" is in response_set too; a field has one value",
         )],
     );
     accepted(&format!(

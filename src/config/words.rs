@@ -186,15 +186,33 @@ pub(super) fn field_name(text: &str) -> Result<String, String> {
             "{text:?} is not a field name; allowed: a token (RFC 9110), as in \"X-Served-By\""
         ));
     }
-    if FRAMING_FIELDS
-        .iter()
-        .any(|field| field.eq_ignore_ascii_case(text))
-    {
+    if FRAMING_FIELDS.iter().any(|field| same_field(text, field)) {
         return Err(format!(
             "{text:?} frames the message or belongs to one connection; ringmain alone writes it"
         ));
     }
     Ok(text.into())
+}
+
+/// A [`field_name`] that requests may be given: who set Via would blind us to loops, and who set
+/// Max-Forwards would keep it from counting down (RFC 9110 sections 7.6.2, 7.6.3).
+pub(super) fn request_field_name(text: &str) -> Result<String, String> {
+    if ["via", "max-forwards"]
+        .iter()
+        .any(|field| same_field(text, field))
+    {
+        return Err(format!(
+            "{text:?} counts or names the hops; ringmain alone writes it"
+        ));
+    }
+    field_name(text)
+}
+
+/// True exactly when both name one field, in any case; who hands fields on in variables takes `_`
+/// for `-` (RFC 3875 section 4.1.18).
+pub(super) fn same_field(name: &str, other: &str) -> bool {
+    let hyphened = |name: &str| name.replace('_', "-");
+    hyphened(name).eq_ignore_ascii_case(&hyphened(other))
 }
 
 /// The name of a field that may be removed: a request without Host is no request (RFC 9112 section

@@ -1,10 +1,12 @@
 //! Follows a chunked body byte by byte in a few words of state (RFC 9112 section 7.1).
 //!
 //! ```text
-//!   Size -> SizeMore -+-----------> SizeLf -+-> Data -> DataCr -> DataLf -> Size
-//!                     +-> Extension ---^    +-> TrailerStart -+-> EndLf -> Done
-//!                           <-> Quoted           ^            +-> Name -> Value -> ValueLf
-//!                           <-> Escaped          +----------------------------------+
+//!   Size -> SizeMore -+---------------> SizeLf -+-> Data -> DataCr -> DataLf -> Size
+//!                     +-> Extension(_) ---^     +-> TrailerStart -+-> EndLf -> Done
+//!                                                     ^           +-> Name -> Value -> ValueLf
+//!                                                     +---------------------------------+
+//!   Extension: Begin -> Name -> Named -> ValueBegin -+-> Token --+-> End -> Begin
+//!                                                    +-> Quoted -+
 //! ```
 //!
 //! A trailer section without fields, as nearly all are, is passed like any other byte. One with
@@ -23,6 +25,10 @@ const DIGITS_MAX: u8 = 16;
 /// Bytes of one chunk's extensions: they are passed on and mean nothing, so that a flood of them is
 /// traffic that no limit on the content sees.
 const EXTENSION_BYTES_MAX: u16 = 256;
+
+/// Bytes of the extensions of one body beyond as many as its content has: chunks of one byte with
+/// long extensions are such a flood too (CVE-2023-39326 of Go).
+const EXTENSIONS_SPARE: u32 = 16 * 1024;
 
 /// Framing, then content: what one look at the bytes found at their front.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +57,8 @@ pub(super) struct Chunks {
     size: u64,
     /// Digits of the size, then bytes of its extensions.
     line: u16,
+    /// How many more bytes of extensions are allowed: each byte of content allows one more.
+    extension_room: u32,
     /// How much more content is allowed.
     room: u64,
     /// How many more bytes of trailers are allowed.
@@ -65,11 +73,7 @@ pub(super) struct Chunks {
 enum State {
     Size,
     SizeMore,
-    Extension,
-    /// Inside a quoted value of an extension.
-    Quoted,
-    /// Behind a backslash in there.
-    Escaped,
+    Extension(Extension),
     SizeLf,
     /// `size > 0`.
     Data,
@@ -83,12 +87,29 @@ enum State {
     Done,
 }
 
+/// Where in `; name = value` the line is; blanks may stand around each part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// Behind `;`.
+    Begin,
+    Name,
+    /// Behind the blanks that follow the name.
+    Named,
+    /// Behind `=`.
+    ValueBegin,
+    Token,
+    Quoted,
+    /// Behind the value.
+    End,
+}
+
 impl Chunks {
     pub(super) const fn new(limits: BodyLimits) -> Self {
         Self {
             state: State::Size,
             size: 0,
             line: 0,
+            extension_room: EXTENSIONS_SPARE,
             room: limits.bytes_max,
             trailer_room: limits.trailer_bytes_max,
             trailers: None,
@@ -140,12 +161,13 @@ impl Chunks {
     fn step(&mut self, byte: u8) -> Result<State, FramingError> {
         match (self.state, byte) {
             (State::Size | State::SizeMore, _) if byte.is_ascii_hexdigit() => self.digit(byte),
-            (State::SizeMore | State::Extension, b'\r') => Ok(State::SizeLf),
+            (State::SizeMore, b'\r') => Ok(State::SizeLf),
             (State::SizeMore, b';') => {
                 self.line = 0;
-                Ok(State::Extension)
+                Ok(State::Extension(Extension::Begin))
             }
-            (State::Extension | State::Quoted | State::Escaped, _) => self.extension(byte),
+            (State::Extension(at), b'\r') if at.may_end() => Ok(State::SizeLf),
+            (State::Extension(at), _) => self.extension(at, byte),
             (State::SizeLf, b'\n') => self.size_known(),
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => {
@@ -168,24 +190,18 @@ impl Chunks {
         Ok(State::SizeMore)
     }
 
-    /// RFC 9112 section 7.1.1. The syntax is checked: to a reader that looks for the end of the
-    /// quotes first, a line that ends inside them goes on, and it sees other chunks.
-    fn extension(&mut self, byte: u8) -> Result<State, FramingError> {
-        let next = match (self.state, byte) {
-            (State::Extension, b'"') | (State::Escaped, _) if is_text_byte(byte) => State::Quoted,
-            (State::Quoted, b'"') => State::Extension,
-            (State::Quoted, b'\\') => State::Escaped,
-            (State::Quoted, _) if is_text_byte(byte) => State::Quoted,
-            (State::Extension, b';' | b'=' | b' ' | b'\t') => State::Extension,
-            (State::Extension, _) if is_token_byte(byte) => State::Extension,
-            _ => return Err(self.refusal()),
-        };
+    fn extension(&mut self, at: Extension, byte: u8) -> Result<State, FramingError> {
+        let next = at.next(byte).ok_or(self.refusal())?;
         if EXTENSION_BYTES_MAX <= self.line {
             // RFC 9112 section 7.1.1: a recipient ought to limit their length.
             return Err(invalid("chunk extensions over 256 bytes"));
         }
         self.line += 1;
-        Ok(next)
+        self.extension_room = self
+            .extension_room
+            .checked_sub(1)
+            .ok_or(invalid("more chunk extensions than content"))?;
+        Ok(State::Extension(next))
     }
 
     fn size_known(&mut self) -> Result<State, FramingError> {
@@ -200,6 +216,8 @@ impl Chunks {
             .room
             .checked_sub(self.size)
             .ok_or(FramingError::TooLarge)?;
+        let size = u32::try_from(self.size).unwrap_or(u32::MAX);
+        self.extension_room = self.extension_room.saturating_add(size);
         Ok(State::Data)
     }
 
@@ -229,8 +247,8 @@ impl Chunks {
     const fn refusal(&self) -> FramingError {
         invalid(match self.state {
             State::Size | State::SizeMore => "a chunk size that is not a number",
-            State::Extension => "a malformed chunk extension",
-            State::Quoted | State::Escaped => "a chunk extension whose quotes do not end",
+            State::Extension(Extension::Quoted) => "a malformed quoted chunk extension",
+            State::Extension(_) => "a malformed chunk extension",
             State::SizeLf => "a chunk line that does not end with CRLF",
             State::Data | State::DataCr | State::DataLf => "a chunk that does not end with CRLF",
             State::TrailerStart | State::Name => "a malformed trailer name",
@@ -238,6 +256,35 @@ impl Chunks {
             State::ValueLf => "a trailer that does not end with CRLF",
             State::EndLf | State::Done => "trailers that do not end with CRLF",
         })
+    }
+}
+
+impl Extension {
+    /// RFC 9112 section 7.1.1: `*( BWS ";" BWS name [ BWS "=" BWS value ] )`. To a reader that
+    /// counts quotes, wherever they stand, a line that ends inside of some goes on, and it sees
+    /// other chunks than we do.
+    const fn next(self, byte: u8) -> Option<Self> {
+        let is_token = is_token_byte(byte);
+        Some(match (self, byte) {
+            (Self::Begin | Self::Name, _) if is_token => Self::Name,
+            (Self::ValueBegin | Self::Token, _) if is_token => Self::Token,
+            (Self::Name | Self::Named, b'=') => Self::ValueBegin,
+            (Self::ValueBegin, b'"') => Self::Quoted,
+            (Self::Quoted, b'"') => Self::End,
+            // Stricter: no quoted-pair (a reader that does not know them counts `\"` too, and takes
+            // the line of `1;a="\""` for one whose quotes are open).
+            (Self::Quoted, _) if is_text_byte(byte) && byte != b'\\' => Self::Quoted,
+            (Self::Begin | Self::Named | Self::ValueBegin | Self::End, b' ' | b'\t') => self,
+            (Self::Name, b' ' | b'\t') => Self::Named,
+            (Self::Token, b' ' | b'\t') => Self::End,
+            (Self::Name | Self::Named | Self::Token | Self::End, b';') => Self::Begin,
+            _ => return None,
+        })
+    }
+
+    /// True exactly when the line may end here.
+    const fn may_end(self) -> bool {
+        matches!(self, Self::Name | Self::Named | Self::Token | Self::End)
     }
 }
 

@@ -26,6 +26,11 @@ pub(super) enum Field {
     RequestId,
     MaxForwards,
     Date,
+    Forwarded,
+    /// The name of a field that frames, but for a `_` where a `-` is.
+    DisguisedFraming,
+    /// The same of a field that says who asked.
+    Disguised,
     #[default]
     Other,
 }
@@ -52,6 +57,7 @@ impl Field {
             3 if spells(name, b"via") => Self::Via,
             4 if spells(name, b"host") => Self::Host,
             4 if spells(name, b"date") => Self::Date,
+            9 if spells(name, b"forwarded") => Self::Forwarded,
             6 if spells(name, b"expect") => Self::Expect,
             7 if spells(name, b"upgrade") => Self::Upgrade,
             10 if spells(name, b"connection") => Self::Connection,
@@ -65,7 +71,21 @@ impl Field {
             16 if spells(name, b"x-forwarded-host") => Self::ForwardedHost,
             17 if spells(name, b"transfer-encoding") => Self::TransferEncoding,
             17 if spells(name, b"x-forwarded-proto") => Self::ForwardedProto,
-            _ => Self::Other,
+            _ => Self::disguised(name),
+        }
+    }
+
+    /// RFC 9110 section 5.1 knows no such field. What hands fields on in variables, as CGI does
+    /// (RFC 3875 section 4.1.18), reads `_` as `-`: it would frame by it, or believe a client that
+    /// says who asked.
+    fn disguised(name: &[u8]) -> Self {
+        let is = |known: &&str| alike(name, known.as_bytes());
+        if ["content-length", "transfer-encoding"].iter().any(is) {
+            Self::DisguisedFraming
+        } else if WHO_ASKED.iter().any(is) {
+            Self::Disguised
+        } else {
+            Self::Other
         }
     }
 
@@ -86,15 +106,33 @@ impl Field {
     }
 }
 
+/// What ringmain tells an endpoint, and clients must not.
+const WHO_ASKED: [&str; 4] = [
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-request-id",
+];
+
+/// True exactly when the names are one to a reader that ignores case and for which `_` is `-`.
+pub(super) fn alike(name: &[u8], other: &[u8]) -> bool {
+    let folded = |byte: &u8| match byte {
+        b'_' => b'-',
+        letter => letter.to_ascii_lowercase(),
+    };
+    name.len() == other.len() && name.iter().map(folded).eq(other.iter().map(folded))
+}
+
 /// By length, the first letters of the names that [`Field::spelt`] knows: bit 1 is `a` and `A`.
 const FIRST_LETTERS: [u32; 18] = {
-    const KNOWN: [(usize, u8); 17] = [
+    const KNOWN: [(usize, u8); 18] = [
         (2, b't'),
         (3, b'v'),
         (4, b'h'),
         (4, b'd'),
         (6, b'e'),
         (7, b'u'),
+        (9, b'f'),
         (10, b'c'),
         (10, b'k'),
         (12, b'x'),
@@ -211,8 +249,6 @@ impl<'a> Learned<'a> {
             if field != Field::Other {
                 learned.note(place, field);
                 learned.read(field, header.value)?;
-            } else if is_disguised(header.name) {
-                return Err(invalid("a framing field with _ in its name"));
             }
         }
         Ok(learned)
@@ -246,6 +282,7 @@ impl<'a> Learned<'a> {
                 transfer_coding(value)?;
                 self.chunked = true;
             }
+            Field::DisguisedFraming => return Err(invalid("a framing field with _ in its name")),
             // What nearly every client and endpoint sends.
             Field::Connection if value == b"keep-alive" => self.keep_alive = true,
             Field::Connection => self.read_options(value),
@@ -275,19 +312,6 @@ impl<'a> Learned<'a> {
     /// RFC 9112 section 9.3: what the sender means to do with the connection after this message.
     pub(super) const fn persists(&self, minor: u8) -> bool {
         !self.close && (minor == 1 || self.keep_alive)
-    }
-}
-
-/// True exactly when the name is that of a field that frames, but for a `_` where the `-` is.
-///
-/// RFC 9110 section 5.1 knows no such field, and we would pass it unread. What hands fields on in
-/// variables, as CGI does (RFC 3875 section 4.1.18), reads `_` as `-`, and would frame by it.
-#[inline]
-fn is_disguised(name: &str) -> bool {
-    match name.len() {
-        14 => name.eq_ignore_ascii_case("content_length"),
-        17 => name.eq_ignore_ascii_case("transfer_encoding"),
-        _ => false,
     }
 }
 
@@ -383,6 +407,8 @@ mod tests {
             ("X-Forwarded-Host", Field::ForwardedHost),
             ("X-Request-Id", Field::RequestId),
             ("Max-Forwards", Field::MaxForwards),
+            ("Date", Field::Date),
+            ("Forwarded", Field::Forwarded),
         ] {
             for name in [name.to_owned(), name.to_lowercase(), name.to_uppercase()] {
                 assert_eq!(Field::of(&name), field, "{name}");
@@ -401,5 +427,23 @@ mod tests {
             }
         }
         assert_eq!(Field::of(""), Field::Other);
+    }
+
+    #[test]
+    fn a_name_with_an_underscore_for_a_hyphen_is_a_disguise() {
+        for (name, field) in [
+            ("Content_Length", Field::DisguisedFraming),
+            ("transfer_ENCODING", Field::DisguisedFraming),
+            ("X_Forwarded_For", Field::Disguised),
+            ("x-forwarded_for", Field::Disguised),
+            ("X_FORWARDED-PROTO", Field::Disguised),
+            ("x_forwarded_host", Field::Disguised),
+            ("X-Request_Id", Field::Disguised),
+            ("X_Forwarded_Fox", Field::Other),
+            ("X_Forwarded_For_", Field::Other),
+            ("Keep_Alive", Field::Other),
+        ] {
+            assert_eq!(Field::of(name), field, "{name}");
+        }
     }
 }

@@ -7,15 +7,16 @@ use std::io::Write;
 
 use httparse::Header;
 
-use super::field::{Field, Learned, line_begin, nominated};
+use super::field::{Field, Learned, alike, line_begin, nominated};
 use super::framing::BodyLength;
 use super::head::{Request, Response};
 use super::upgrade;
 
 /// Fields that the operator sets on and removes from every message of a service.
 ///
-/// Names compare in any case. What frames a message or belongs to one connection (Content-Length,
-/// Transfer-Encoding, Connection and its kin) is not touched by them.
+/// Names compare in any case, and `_` as `-`: what is set or removed is so for a reader that takes
+/// one for the other (RFC 3875 section 4.1.18). What frames a message or belongs to one connection
+/// (Content-Length, Transfer-Encoding, Connection and its kin) is not touched by them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldEdits {
     /// Name and value, each replacing every field of that name.
@@ -28,7 +29,8 @@ impl FieldEdits {
     /// True exactly when the field `name` is replaced or removed.
     pub(super) fn touch(&self, name: &str) -> bool {
         let mut names = self.set.iter().map(|(name, _)| name).chain(&self.remove);
-        names.any(|touched| touched.eq_ignore_ascii_case(name)) && !Field::of(name).is_framing()
+        names.any(|touched| alike(touched.as_bytes(), name.as_bytes()))
+            && !Field::of(name).is_framing()
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -275,7 +277,7 @@ impl<'a> Rules<'a> {
         self.edits.is_some_and(|edits| edits.touch(name))
             || self
                 .replaced
-                .is_some_and(|replaced| replaced.eq_ignore_ascii_case(name))
+                .is_some_and(|replaced| alike(replaced.as_bytes(), name.as_bytes()))
     }
 
     /// The places of the fields that may not go on; `None` where each field must be looked at.
@@ -298,9 +300,10 @@ impl<'a> Rules<'a> {
             | Field::Te
             | Field::Upgrade
             | Field::Http2Settings
-            | Field::TransferEncoding => true,
+            | Field::TransferEncoding
+            | Field::Disguised => true,
             // RFC 9110 section 7.6.1: what Connection names goes too.
-            Field::Other | Field::Date => {
+            Field::Other => {
                 self.edited(name)
                     || self
                         .nominating

@@ -8,7 +8,7 @@
 //!
 //! Pure: the section has come whole, and [`chunk`](super::chunk) has checked its syntax.
 
-use super::field::elements;
+use super::field::{alike, elements};
 use super::hop::FieldEdits;
 
 /// The trailer section of one message as it came, its last empty line included.
@@ -54,7 +54,7 @@ fn is_dropped(name: &[u8], edits: &FieldEdits, replaced: Option<&str>) -> bool {
     let name = std::str::from_utf8(name).unwrap_or_default();
     is_forbidden(name)
         || edits.touch(name)
-        || replaced.is_some_and(|replaced| replaced.eq_ignore_ascii_case(name))
+        || replaced.is_some_and(|replaced| alike(replaced.as_bytes(), name.as_bytes()))
 }
 
 /// What stands before the colon; empty in the last line, which is.
@@ -63,21 +63,22 @@ fn name(line: &[u8]) -> &[u8] {
     &line[..colon]
 }
 
-/// True exactly when the field may not stand in trailers.
+/// True exactly when the field may not stand in trailers; a `_` is a `-`, as in
+/// [`FieldEdits::touch`].
 fn is_forbidden(name: &str) -> bool {
     let begins = |prefix: &str| {
         let begin = name.as_bytes().get(..prefix.len());
-        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(prefix.as_bytes()))
+        begin.is_some_and(|begin| alike(begin, prefix.as_bytes()))
     };
     // RFC 9110 section 13.1: conditions. Section 8: what the content is; RFC 9530 section 2 has its
     // digest come behind it.
     let by_prefix = begins("if-")
         || begins("x-forwarded-")
-        || (begins("content-") && !name.eq_ignore_ascii_case("content-digest"));
+        || (begins("content-") && !alike(name.as_bytes(), b"content-digest"));
     by_prefix
         || FORBIDDEN
             .iter()
-            .any(|forbidden| forbidden.eq_ignore_ascii_case(name))
+            .any(|forbidden| alike(forbidden.as_bytes(), name.as_bytes()))
 }
 
 /// What RFC 9110 section 6.5.1 speaks of, by its kinds. It names no fields; these are the ones that
@@ -170,7 +171,7 @@ mod tests {
             "x-forwarded-anything",
         ];
         for name in FORBIDDEN.iter().copied().chain(by_prefix) {
-            for name in [name.to_lowercase(), name.to_uppercase()] {
+            for name in [name.to_lowercase(), name.to_uppercase().replace('-', "_")] {
                 let section = format!("A: 1|{name}: 2|{name}:|B: 3||");
                 check(&section, &FieldEdits::default(), None, "A: 1|B: 3||");
                 check(&format!("{name}: 1||"), &FieldEdits::default(), None, "|");
@@ -181,7 +182,8 @@ mod tests {
     #[test]
     fn what_the_operator_or_we_set_or_remove_does_not_come_in_by_the_back() {
         let edits = edits("X-User", "X-Secret");
-        let section = "x-user: root|A: 1|X-SECRET: 2|X-Backend: forged|X-Users: 3||";
+        let section = "x-user: root|A: 1|X-SECRET: 2|X_User: root|X-Backend: forged|x_backend: 1|\
+                       X-Users: 3||";
         check(section, &edits, Some("x-backend"), "A: 1|X-Users: 3||");
     }
 }

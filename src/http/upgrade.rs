@@ -7,6 +7,7 @@
 use httparse::Header;
 
 use super::field::{Field, elements};
+use super::scan::is_token_byte;
 
 /// Protocols that carry requests, which a tunnel would take past every rule of ours: what routes
 /// them, counts them, says who asks. An endpoint that switches to h2c serves a whole HTTP/2
@@ -14,11 +15,12 @@ use super::field::{Field, elements};
 /// has withdrawn that upgrade. TLS is that of RFC 2817, with HTTP in it.
 const OF_REQUESTS: [&str; 4] = ["h2c", "h2", "http", "tls"];
 
-/// True exactly when the Upgrade fields among `fields` name a protocol and none that carries
-/// requests: they may be passed on. A list with such a one is dropped whole, for the endpoint may
+/// True exactly when the Upgrade fields among `fields` name a protocol, none that carries requests
+/// and nothing else: they may be passed on. Any other list is dropped whole, for the endpoint may
 /// take any of it.
 pub(super) fn is_offer(fields: &[Header<'_>]) -> bool {
-    protocols(fields).next().is_some() && !protocols(fields).any(carries_requests)
+    protocols(fields).next().is_some()
+        && protocols(fields).all(|protocol| is_protocol(protocol) && !carries_requests(protocol))
 }
 
 /// What the Upgrade fields among `fields` list, as one list. Allocates.
@@ -56,6 +58,13 @@ fn values<'a>(fields: &'a [Header<'a>]) -> impl Iterator<Item = &'a [u8]> {
 fn protocols<'a>(fields: &'a [Header<'a>]) -> impl Iterator<Item = &'a [u8]> {
     let listed = values(fields).flat_map(elements);
     listed.filter(|protocol| !protocol.is_empty())
+}
+
+/// RFC 9110 section 7.8: `token [ "/" token ]`. Stricter: a list with anything else is not passed
+/// on, for a lenient reader may find h2c in `websocket h2c`, `h2c;q=1` or `"h2c"`.
+fn is_protocol(protocol: &[u8]) -> bool {
+    let is_token = |part: &[u8]| !part.is_empty() && part.iter().all(|byte| is_token_byte(*byte));
+    protocol.splitn(2, |byte| *byte == b'/').all(is_token)
 }
 
 /// RFC 9110 section 7.8: a protocol is a name and perhaps a version, and names ignore case.
@@ -98,6 +107,12 @@ mod tests {
             (&["http /3"], None),
             (&["TLS/1.0, HTTP/1.1"], None),
             (&["tls"], None),
+            (&["websocket h2c"], None),
+            (&["h2c;q=1"], None),
+            (&["\"h2c\""], None),
+            (&["websocket, chat/"], None),
+            (&["/1"], None),
+            (&["a/b/c"], None),
         ] {
             let fields = fields(values);
             assert_eq!(is_offer(&fields), offer.is_some(), "{values:?}");

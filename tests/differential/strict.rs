@@ -375,9 +375,8 @@ fn chunks(bytes: &[u8], body: &mut Vec<u8>) -> Result<usize, Stop> {
     }
 }
 
-/// chunk-size [ chunk-ext ]: of the extension that it has the bytes of its grammar, and quotes that
-/// end. Of digits there are at
-/// most as many as a number of 64 bits has, zeros before it counted (docs/HTTP.md).
+/// chunk-size [ chunk-ext ]. Of digits there are at most as many as a number of 64 bits has, zeros
+/// before it counted (docs/HTTP.md).
 fn chunk_size(line: &[u8]) -> Option<usize> {
     let (size, extension) = match line.iter().position(|byte| *byte == b';') {
         Some(at) => line.split_at(at),
@@ -390,28 +389,49 @@ fn chunk_size(line: &[u8]) -> Option<usize> {
     valid.then(|| usize::try_from(number).ok()).flatten()
 }
 
-/// RFC 9112 section 7.1.1: names and values are tokens, or values quoted strings.
-fn is_extension(extension: &[u8]) -> bool {
-    let mut bytes = extension.iter();
-    while let Some(byte) = bytes.next() {
-        if *byte != b'"' {
-            if !matches!(byte, b';' | b'=' | b' ' | b'\t') && !is_token(&[*byte]) {
-                return false;
-            }
-            continue;
+/// RFC 9112 section 7.1.1: `; name`, or `; name = value`, as often as there are any. What the value
+/// quotes has no backslash (docs/HTTP.md).
+fn is_extension(mut extension: &[u8]) -> bool {
+    while !extension.is_empty() {
+        let Some(rest) = extension.strip_prefix(b";") else {
+            return false;
+        };
+        let (name, rest) = word(blanks(rest));
+        extension = blanks(rest);
+        let mut valid = !name.is_empty();
+        if let Some(rest) = extension.strip_prefix(b"=") {
+            let value = blanks(rest);
+            let (token, rest) = word(value);
+            let (length, rest) = quoted(value).unwrap_or((token.len(), rest));
+            valid &= 0 < length;
+            extension = blanks(rest);
         }
-        loop {
-            match bytes.next() {
-                Some(b'"') => break,
-                // RFC 9110 section 5.6.4: quoted-pair.
-                Some(b'\\') if bytes.next().is_some_and(|byte| is_text(*byte)) => {}
-                Some(b'\\') | None => return false,
-                Some(byte) if is_text(*byte) => {}
-                Some(_) => return false,
-            }
+        if !valid {
+            return false;
         }
     }
     true
+}
+
+/// What follows the blanks.
+fn blanks(bytes: &[u8]) -> &[u8] {
+    let blank = |byte: &&u8| matches!(byte, b' ' | b'\t');
+    &bytes[bytes.iter().take_while(blank).count()..]
+}
+
+/// The token at the front, which may be empty, and what follows it.
+fn word(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let length = bytes.iter().take_while(|byte| is_token(&[**byte]));
+    bytes.split_at(length.count())
+}
+
+/// The length of the quoted string at the front, and what follows it.
+fn quoted(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let inside = bytes.strip_prefix(b"\"")?;
+    let end = inside.iter().position(|byte| *byte == b'"')?;
+    let valid = |byte: &u8| is_text(*byte) && *byte != b'\\';
+    let valid = inside[..end].iter().all(valid);
+    valid.then(|| (end + 2, &inside[end + 1..]))
 }
 
 /// RFC 9110 section 5.6.2.

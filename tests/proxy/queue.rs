@@ -135,7 +135,7 @@ fn who_waits_for_too_long_is_refused(driver: Driver) {
     let phases = &report.services["a"].phases;
     let (own, total) = (phases["own"], phases["total"]);
     assert!(Duration::from_millis(300) <= total.max, "{total:?}");
-    assert!(own.max < Duration::from_millis(200), "{own:?}");
+    assert!(own.max < total.max, "{own:?} of {total:?}");
     proxy.counts_one_fault("connection_limit_reached");
 }
 

@@ -91,8 +91,8 @@ fn a_body_takes_its_own_bytes_and_no_more() {
         // RFC 9112 section 7.1.1: quotes hide what would be syntax, but for a line's end.
         (
             Chunked,
-            "1;a=\";\\\"x\" ; b = c\r\na\r\n0;z\r\n\r\nGET",
-            (30, "a", true),
+            "1;a=\";x=[]\" ; b = c\r\na\r\n0;z\r\n\r\nGET",
+            (31, "a", true),
         ),
         (
             Chunked,
@@ -136,6 +136,8 @@ fn a_chunk_that_two_readers_could_see_differently_is_refused() {
     const NUMBER: &str = "a chunk size that is not a number";
     const LINE: &str = "a chunk line that does not end with CRLF";
     const END: &str = "a chunk that does not end with CRLF";
+    const EXTENSION: &str = "a malformed chunk extension";
+    const QUOTED: &str = "a malformed quoted chunk extension";
     for (bytes, why) in [
         ("\r\n", NUMBER),
         ("g\r\n", NUMBER),
@@ -146,25 +148,36 @@ fn a_chunk_that_two_readers_could_see_differently_is_refused() {
         ("3 ;a\r\n", NUMBER),
         ("3\nabc", NUMBER),
         ("3\rabc", LINE),
-        ("3;a\nabc", "a malformed chunk extension"),
+        ("3;a\nabc", EXTENSION),
         // TERM.EXT and EXT.TERM: a reader that ends the line at a bare LF, or passes over it; a
         // quoted value that goes on over the line's end (CVE-2025-55315, "Funky chunks").
-        ("3;\nabc\r\n", "a malformed chunk extension"),
-        ("3;a=\0\r\n", "a malformed chunk extension"),
+        ("3;\nabc\r\n", EXTENSION),
+        ("3;a=\0\r\n", EXTENSION),
         ("3;a\rb\r\n", LINE),
-        (
-            "3;a=\"b\r\nabc\r\n",
-            "a chunk extension whose quotes do not end",
-        ),
-        (
-            "3;a=\"b\\\"\r\nabc\r\n",
-            "a chunk extension whose quotes do not end",
-        ),
-        (
-            "3;a=\"b\\\r\nabc\r\n",
-            "a chunk extension whose quotes do not end",
-        ),
-        ("3;a=\u{e9}\r\n", "a malformed chunk extension"),
+        ("3;a=\"b\r\nabc\r\n", QUOTED),
+        ("3;a=\"b\\\"\r\nabc\r\n", QUOTED),
+        ("3;a=\"b\\\r\nabc\r\n", QUOTED),
+        // An odd number of quotes, by which a line goes on for a reader that counts them.
+        ("1;a=\"\\\"\"\r\n", QUOTED),
+        ("1;x\"a=\"\r\n", EXTENSION),
+        ("1;x=y\"\r\n", EXTENSION),
+        ("1;x=y \"\r\n", EXTENSION),
+        ("1;x=\"y\"\"\r\n", EXTENSION),
+        ("1;x=\"y\"z\r\n", EXTENSION),
+        ("1;\"a\"\r\n", EXTENSION),
+        ("1;=\"a\"\r\n", EXTENSION),
+        ("1;;;==\"\"x\r\n", EXTENSION),
+        ("1;a;\r\n", EXTENSION),
+        ("1;a;;b\r\n", EXTENSION),
+        ("1;a=\r\n", EXTENSION),
+        ("1;a=;b\r\n", EXTENSION),
+        ("1;a==b\r\n", EXTENSION),
+        ("1;a b\r\n", EXTENSION),
+        ("1;a=b c\r\n", EXTENSION),
+        ("1;a=b=c\r\n", EXTENSION),
+        ("1; \r\n", EXTENSION),
+        ("1;\r\n", EXTENSION),
+        ("3;a=\u{e9}\r\n", EXTENSION),
         ("3,a\r\n", NUMBER),
         ("-3\r\n", NUMBER),
         ("3_0\r\n", NUMBER),
@@ -252,6 +265,34 @@ fn a_body_over_a_limit_is_refused_before_its_bytes() {
         &extensions,
         Err(FramingError::Invalid { why }),
     );
+}
+
+#[test]
+fn extensions_of_a_body_may_be_as_many_as_its_content_and_16_kib_more() {
+    let limits = BodyLimits {
+        bytes_max: u64::MAX,
+        ..LIMITS
+    };
+    let refused = Err(FramingError::Invalid {
+        why: "more chunk extensions than content",
+    });
+    let chunk = |size: usize, extension: usize| {
+        let extension = "e".repeat(extension);
+        format!("{size:x};{extension}\r\n{}\r\n", "a".repeat(size))
+    };
+    // Each line is within its own bound.
+    let mut body = Body::new(BodyLength::Chunked, limits).unwrap();
+    let flood = chunk(1, 129).repeat(127);
+    assert_eq!(body.pass(flood.as_bytes()).unwrap().taken, flood.len());
+    let line = chunk(1, 129);
+    assert_eq!(body.pass(line.as_bytes()), refused);
+    let mut body = Body::new(BodyLength::Chunked, limits).unwrap();
+    for _ in 0..1000 {
+        let bytes = chunk(256, 256);
+        assert_eq!(body.pass(bytes.as_bytes()).unwrap().taken, bytes.len());
+    }
+    assert!(body.pass(flood.as_bytes()).is_ok());
+    assert_eq!(body.pass(flood.as_bytes()), refused);
 }
 
 #[test]

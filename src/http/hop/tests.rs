@@ -175,7 +175,33 @@ fn credentials_for_a_proxy_pass() {
 }
 
 #[test]
+fn who_asked_with_an_underscore_in_its_name_does_not_go_on() {
+    check_request(
+        "GET / HTTP/1.1|Host: a|X_Forwarded_For: b|X-A: 1|x-request_id: c|X_FORWARDED-HOST: d||",
+        &format!("GET / HTTP/1.1|Host: a|X-A: 1|{OWN}"),
+    );
+}
+
+#[test]
+fn edits_take_an_underscore_for_a_hyphen() {
+    let edits = FieldEdits {
+        set: Box::new([("X-User".into(), "me".into())]),
+        remove: Box::new(["X-Secret-Key".into()]),
+    };
+    for name in ["X_User", "x_user", "X_SECRET-key", "X-Secret-Key"] {
+        assert!(edits.touch(name), "{name}");
+    }
+    for name in ["XUser", "X.User", "X_Users", "X-Secret"] {
+        assert!(!edits.touch(name), "{name}");
+    }
+}
+
+#[test]
 fn a_client_cannot_strip_what_frames_routes_or_says_who_asked() {
+    check_request(
+        "GET / HTTP/1.1|Host: a|Forwarded: for=b|Date: c|Connection: forwarded, date||",
+        &format!("GET / HTTP/1.1|Host: a|Forwarded: for=b|Date: c|{OWN}"),
+    );
     check_request(
         "POST / HTTP/1.1|Host: a|Content-Length: 3|X-Request-Id: 7|Via: 1.0 b|X-Forwarded-For: c|\
          Connection: host, content-length, x-request-id, via, x-forwarded-for, x-forwarded-proto||",
