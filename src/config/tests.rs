@@ -522,6 +522,11 @@ fn fields_of_the_framing_are_left_to_ringmain() {
             "\"max_forwards\" counts or names the hops; ringmain alone writes it",
         ),
         (
+            "request_set = { expect = \"1\" }",
+            17,
+            "\"expect\" is the client's to say; it may be removed, but not set",
+        ),
+        (
             "response_set = { a = \"1\\n\" }",
             22,
             "\"1\\n\" has a control character; a field's value takes none",

@@ -194,9 +194,15 @@ pub(super) fn field_name(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-/// A [`field_name`] that requests may be given: who set Via would blind us to loops, and who set
-/// Max-Forwards would keep it from counting down (RFC 9110 sections 7.6.2, 7.6.3).
+/// A [`field_name`] that requests may be given: who set Via would blind us to loops, who set
+/// Max-Forwards would keep it from counting down (RFC 9110 sections 7.6.2, 7.6.3), and who set
+/// Expect would speak for clients that do not wait (section 10.1.1).
 pub(super) fn request_field_name(text: &str) -> Result<String, String> {
+    if text.eq_ignore_ascii_case("expect") {
+        return Err(format!(
+            "{text:?} is the client's to say; it may be removed, but not set"
+        ));
+    }
     if ["via", "max-forwards"]
         .iter()
         .any(|field| same_field(text, field))
