@@ -159,7 +159,7 @@ pub enum ClientConnection {
 pub struct ResponseHop<'a> {
     /// Our name in Via.
     pub via: &'a str,
-    /// See [`super::exchange::client_connection`].
+    /// See [`super::exchange::Progress::client_connection`].
     pub connection: ClientConnection,
     /// The minor version of the request.
     pub client_minor: u8,

@@ -6,7 +6,7 @@
 //! it every field that we or the operator set or remove: what was taken out of the head must not
 //! come in by the back.
 //!
-//! Pure: the section has come whole, and [`chunk`](super::chunk) has checked its syntax.
+//! Pure: the section has come whole, and `chunk` has checked its syntax.
 
 use super::field::{alike, elements};
 use super::hop::FieldEdits;
