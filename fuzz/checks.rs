@@ -208,6 +208,8 @@ pub(crate) fn hop(bytes: &[u8]) {
     set.retain(|name| name != "expect");
     set.sort_unstable();
     set.dedup();
+    // All that is written has to fit the limits that it is read with below.
+    set.truncate(50);
     let edits = FieldEdits {
         set: set
             .iter()
