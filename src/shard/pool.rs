@@ -96,8 +96,8 @@ impl Pool {
     }
 
     /// Takes the connection to `endpoint` that was used last. Each is looked at first (a system
-    /// call, 3 to 6 % of an exchange): it may have been closed, or have bytes that nobody asked for,
-    /// which would be taken for the answer to the next client's request.
+    /// call, 3 to 6 % of an exchange): it may have been closed, or have bytes that nobody asked
+    /// for, which would be taken for the answer to the next client's request.
     pub(crate) fn take(&self, endpoint: &Endpoint) -> Taken {
         let mut slots = self.slots.borrow_mut();
         let mut stale = 0;
