@@ -2,7 +2,7 @@
 //!
 //! `scripts/instructions` counts it. Times would say more about the machine than about the code;
 //! instructions are the same on every run, so that a change of one in a hundred is seen. The steps
-//! are those of `order` in `src/shard/serve.rs`, without its buffers and counters.
+//! are those of `src/shard/order.rs`, without its buffers and counters.
 
 use std::hint::black_box;
 

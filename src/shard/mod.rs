@@ -2,9 +2,10 @@
 //! thread could wait for.
 //!
 //! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts,
-//! `client` lives between two requests, `serve` is one exchange top to bottom, `upstream` finds a
-//! connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways,
-//! `answer` is ringmain's own, `linger` a close that loses nothing, `tunnel` what follows a 101.
+//! `client` lives between two requests, `serve` is one exchange top to bottom, `order` understands
+//! its head, `upstream` finds a connection to an endpoint, `relay` is one try on it, `upload` and
+//! `deliver` its two ways, `answer` is ringmain's own, `linger` a close that loses nothing,
+//! `tunnel` what follows a 101.
 //! Below them the shard's own parts: `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`,
 //! `clock`, `timing`, `tallies`; at the edge `io` and `driver`, the only modules that know the
 //! runtime.
@@ -14,6 +15,7 @@ mod client;
 mod deliver;
 mod linger;
 mod listen;
+mod order;
 mod relay;
 mod run;
 mod serve;

@@ -2,7 +2,7 @@
 //!
 //! A request's head is read and understood, an endpoint is reached, the answer is delivered; where
 //! that fails, the fault is answered and counted, once. Everything that needs the borrowed head
-//! happens in [`order`], between two waits.
+//! happens in [`order`](super::order), between two waits.
 //!
 //! In the steady state (a kept-alive client, a pooled connection, no body) an exchange is four
 //! socket operations and allocates nothing.
@@ -12,22 +12,22 @@ use std::mem;
 use std::sync::Arc;
 
 use super::answer::Answer;
-use super::buffer::{Buffer, SMALL, Share, TINY};
+use super::buffer::{Buffer, SMALL, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
+use super::order::{Order, Refusal, head_limits, order};
 use super::relay::{self, Delivered};
 use super::tallies::ServiceTally;
 use super::timing::Timing;
 use super::tunnel::Tunnel;
 use super::upstream::{self, Link, Tries};
 use super::{Current, Shard};
-use crate::balance::{self, Picker};
+use crate::balance::Picker;
 use crate::fault::Fault;
 use crate::fd;
 use crate::http::exchange::{Broken, Reach, RequestFacts};
-use crate::http::framing::{Body, BodyLimits, FramingError};
-use crate::http::head::{FieldSpace, HeadLimits, HeadScan, Request};
-use crate::http::hop::{ClientConnection, RequestHop, write_request};
+use crate::http::head::HeadScan;
+use crate::http::hop::ClientConnection;
 use crate::http::reply::Reply;
 use crate::plan::{Listener, Service, ServiceIndex};
 use crate::tally::{Phase, ServiceCounters};
@@ -49,45 +49,6 @@ pub(super) struct Exchange<'a> {
     /// The endpoint of the running try, by its place in the service.
     pub(super) endpoint: Cell<usize>,
 }
-
-/// A request that was understood: where it goes, and what is sent there.
-#[derive(Debug)]
-pub(super) struct Order {
-    service: ServiceIndex,
-    facts: RequestFacts,
-    /// As the exchange's, which takes it.
-    offer: Option<Box<[u8]>>,
-    /// The rewritten head and what was already here of the body; what comes later of it too, as
-    /// long as all of it is kept. When the answer was a 101, what came behind that.
-    pub(super) outbox: Buffer,
-    /// The framing of the body, past what has come of it.
-    pub(super) body: Body,
-    /// How many bytes of the body, framing included, have come.
-    body_bytes: usize,
-    /// What is kept of them, besides what came with the head; `None` where not all is.
-    kept: Option<Share>,
-    /// The most that is kept.
-    kept_max: usize,
-    /// Its client was told by ringmain to go on.
-    pub(super) told: bool,
-}
-
-/// A request that is answered by ringmain itself.
-#[derive(Debug)]
-struct Refusal {
-    /// `None` where it is no fault: an OPTIONS that is to be forwarded no further.
-    fault: Option<Fault>,
-    /// `None` when the request did not get as far as a service.
-    service: Option<ServiceIndex>,
-    /// The shape of the answer, as far as the request says.
-    reply: Reply,
-    /// True exactly when nothing of the request is left to be read.
-    whole: bool,
-}
-
-/// What the rewriting adds to a head at most, the operator's edits aside: a guess that only picks
-/// the class of a buffer.
-const REWRITE_BYTES: usize = 512;
 
 /// Serves one request; what is left in `inbox` belongs to the next one.
 pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buffer) -> After {
@@ -187,109 +148,6 @@ fn without_head(shard: &Shard, client: &Client, inbox: &Buffer) -> Result<Option
         Some(Late::Head) => Err(Fault::RequestTimeout),
         _ if inbox.is_empty() => Ok(None),
         _ => Err(Fault::RequestIncomplete),
-    }
-}
-
-/// Understands the head of `length` bytes at the front of `inbox`: its framing, its service, what
-/// is sent on. Takes what is here of this request out of `inbox`.
-fn order(
-    shard: &Shard,
-    current: &Current,
-    client: &Client,
-    inbox: &mut Buffer,
-    length: usize,
-) -> Result<Order, Refusal> {
-    let listener = &current.plan().listeners[client.listener];
-    let (head, rest) = inbox.filled().split_at(length);
-    let mut space = FieldSpace::new();
-    let request = Request::parse(head, &head_limits(listener), &mut space)
-        .map_err(|error| Refusal::of_head(error.request_fault(), head))?;
-    let facts = request.facts();
-    let offer = request.offer();
-    let service = route(current, listener, &request);
-    let refuse_framing = |error: FramingError| {
-        let fault = error.request_fault();
-        Refusal {
-            fault: Some(fault),
-            service,
-            reply: Reply::to(&facts),
-            whole: false,
-        }
-    };
-    let mut body = Body::new(request.body, body_limits(listener)).map_err(refuse_framing)?;
-    if let Some(nominations) = request.nominations() {
-        body.nominate(nominations);
-    }
-    let here = body.pass(rest).map_err(refuse_framing)?;
-
-    let ordered = match service {
-        // RFC 9110 section 7.6.2. A TRACE would be reflected, which we do not.
-        _ if request.max_forwards == Some(0) => {
-            Err((request.method == b"TRACE").then_some(Fault::RequestUnsupported))
-        }
-        _ if request.passed_through(&current.plan().via) => Err(Some(Fault::LoopDetected)),
-        None => Err(Some(not_found(shard, &request))),
-        Some(service) => {
-            let mut outbox = shard.stock.sized(length + REWRITE_BYTES + here.taken);
-            let hop = RequestHop {
-                client: client.address.as_str(),
-                via: &current.plan().via,
-                request_id: balance::draw_id(&mut shard.generator.borrow_mut()),
-                edits: &current.plan().service(service).request_edits,
-            };
-            write_request(outbox.tail(), &request, &hop);
-            outbox.tail().extend_from_slice(&rest[..here.send]);
-            if let Some(trailers) = body.take_trailers() {
-                trailers.write(outbox.tail(), hop.edits, None);
-            }
-            Ok((service, outbox))
-        }
-    };
-    inbox.consume(length + here.taken);
-    match ordered {
-        Ok((service, outbox)) => {
-            let kept_max = current.plan().service(service).replayed_bytes_max;
-            let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
-            let mut share = shard.stock.share();
-            let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());
-            Ok(Order {
-                service,
-                facts,
-                offer,
-                outbox,
-                body,
-                body_bytes: here.taken,
-                kept: (replayable && has_room).then_some(share),
-                kept_max,
-                told: false,
-            })
-        }
-        Err(fault) => Err(Refusal {
-            fault,
-            service,
-            reply: Reply::to(&facts),
-            whole: body.is_done(),
-        }),
-    }
-}
-
-fn not_found(shard: &Shard, request: &Request<'_>) -> Fault {
-    let mut not_found = shard.not_found.borrow_mut();
-    not_found.note(request.host, request.path);
-    log::debug!(host = not_found.host, path = not_found.path; "destination_not_found");
-    Fault::DestinationNotFound
-}
-
-/// The service that a request is for. Where the listener's parameter is present it stands for the
-/// Host, and nothing else does.
-fn route(current: &Current, listener: &Listener, request: &Request<'_>) -> Option<ServiceIndex> {
-    let routes = &current.plan().routes;
-    let parameter = listener.service_parameter.as_deref();
-    match parameter.and_then(|name| request.parameter(name.as_bytes())) {
-        Some(domain) => routes.find(domain, request.path, request.method),
-        None => routes
-            .find(request.host, request.path, request.method)
-            .or(listener.service),
     }
 }
 
@@ -511,67 +369,5 @@ impl<'a> Exchange<'a> {
     /// The service's picker on this shard.
     pub(super) fn picker(&self) -> RefMut<'a, Picker> {
         self.current.pickers[self.index.0 as usize].borrow_mut()
-    }
-}
-
-impl Order {
-    /// True exactly when no more of the request is to come.
-    fn is_at_hand(&self) -> bool {
-        self.body.is_done()
-    }
-
-    /// True exactly when all that has come of the request is in `outbox` and may be sent once more.
-    pub(super) fn is_kept(&self) -> bool {
-        self.kept.is_some()
-    }
-
-    /// True exactly when the client has sent nothing of its body and waits to be told to.
-    pub(super) fn is_withheld(&self) -> bool {
-        self.facts.expects_continue && self.body_bytes == 0 && !self.told
-    }
-
-    /// Keeps `bytes` of the body that have come behind what is in `outbox`. False where nothing is
-    /// kept any more, neither these nor those before.
-    pub(super) fn keep(&mut self, bytes: &[u8]) -> bool {
-        self.body_bytes += bytes.len();
-        let within = self.body_bytes <= self.kept_max;
-        let has_room = |share: &mut Share| share.resize_kept(share.bytes() + bytes.len());
-        if within && self.kept.as_mut().is_some_and(has_room) {
-            self.outbox.tail().extend_from_slice(bytes);
-            return true;
-        }
-        if self.kept.take().is_some() {
-            self.outbox = Buffer::default();
-        }
-        false
-    }
-}
-
-impl Refusal {
-    /// A head that was not understood and begins with `bytes`: what follows it on the connection is
-    /// never read as a request.
-    fn of_head(fault: Fault, bytes: &[u8]) -> Self {
-        Self {
-            fault: Some(fault),
-            service: None,
-            reply: Reply::to_head(bytes),
-            whole: false,
-        }
-    }
-}
-
-fn head_limits(listener: &Listener) -> HeadLimits {
-    let limits = &listener.limits;
-    HeadLimits {
-        bytes_max: limits.head_bytes_max,
-        fields_max: limits.fields_max,
-    }
-}
-
-fn body_limits(listener: &Listener) -> BodyLimits {
-    let limits = &listener.limits;
-    BodyLimits {
-        bytes_max: limits.body_bytes_max,
-        trailer_bytes_max: limits.trailer_bytes_max,
     }
 }

@@ -1,0 +1,223 @@
+//! From the head of a request to what is sent on: parse, check, route, rewrite, all between two
+//! waits.
+//!
+//! Everything that needs the borrowed head happens here. What comes of it is an [`Order`], or a
+//! [`Refusal`] for ringmain's own answer; neither borrows from the head.
+
+use super::buffer::{Buffer, SMALL, Share};
+use super::client::Client;
+use super::{Current, Shard};
+use crate::balance;
+use crate::fault::Fault;
+use crate::http::exchange::RequestFacts;
+use crate::http::framing::{Body, BodyLimits, FramingError};
+use crate::http::head::{FieldSpace, HeadLimits, Request};
+use crate::http::hop::{RequestHop, write_request};
+use crate::http::reply::Reply;
+use crate::plan::{Listener, ServiceIndex};
+
+/// A request that was understood: where it goes, and what is sent there.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Where it goes.
+    pub(super) service: ServiceIndex,
+    /// What the exchange has to know of it.
+    pub(super) facts: RequestFacts,
+    /// As the exchange's, which takes it.
+    pub(super) offer: Option<Box<[u8]>>,
+    /// The rewritten head and what was already here of the body; what comes later of it too, as
+    /// long as all of it is kept. When the answer was a 101, what came behind that.
+    pub(super) outbox: Buffer,
+    /// The framing of the body, past what has come of it.
+    pub(super) body: Body,
+    /// How many bytes of the body, framing included, have come.
+    body_bytes: usize,
+    /// What is kept of them, besides what came with the head; `None` where not all is.
+    kept: Option<Share>,
+    /// The most that is kept.
+    kept_max: usize,
+    /// Its client was told by ringmain to go on.
+    pub(super) told: bool,
+}
+
+/// A request that is answered by ringmain itself.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// `None` where it is no fault: an OPTIONS that is to be forwarded no further.
+    pub(super) fault: Option<Fault>,
+    /// `None` when the request did not get as far as a service.
+    pub(super) service: Option<ServiceIndex>,
+    /// The shape of the answer, as far as the request says.
+    pub(super) reply: Reply,
+    /// True exactly when nothing of the request is left to be read.
+    pub(super) whole: bool,
+}
+
+/// What the rewriting adds to a head at most, the operator's edits aside: a guess that only picks
+/// the class of a buffer.
+const REWRITE_BYTES: usize = 512;
+
+/// Understands the head of `length` bytes at the front of `inbox`: its framing, its service, what
+/// is sent on. Takes what is here of this request out of `inbox`.
+pub(super) fn order(
+    shard: &Shard,
+    current: &Current,
+    client: &Client,
+    inbox: &mut Buffer,
+    length: usize,
+) -> Result<Order, Refusal> {
+    let listener = &current.plan().listeners[client.listener];
+    let (head, rest) = inbox.filled().split_at(length);
+    let mut space = FieldSpace::new();
+    let request = Request::parse(head, &head_limits(listener), &mut space)
+        .map_err(|error| Refusal::of_head(error.request_fault(), head))?;
+    let facts = request.facts();
+    let offer = request.offer();
+    let service = route(current, listener, &request);
+    let refuse_framing = |error: FramingError| {
+        let fault = error.request_fault();
+        Refusal {
+            fault: Some(fault),
+            service,
+            reply: Reply::to(&facts),
+            whole: false,
+        }
+    };
+    let mut body = Body::new(request.body, body_limits(listener)).map_err(refuse_framing)?;
+    if let Some(nominations) = request.nominations() {
+        body.nominate(nominations);
+    }
+    let here = body.pass(rest).map_err(refuse_framing)?;
+
+    let ordered = match service {
+        // RFC 9110 section 7.6.2. A TRACE would be reflected, which we do not.
+        _ if request.max_forwards == Some(0) => {
+            Err((request.method == b"TRACE").then_some(Fault::RequestUnsupported))
+        }
+        _ if request.passed_through(&current.plan().via) => Err(Some(Fault::LoopDetected)),
+        None => Err(Some(not_found(shard, &request))),
+        Some(service) => {
+            let mut outbox = shard.stock.sized(length + REWRITE_BYTES + here.taken);
+            let hop = RequestHop {
+                client: client.address.as_str(),
+                via: &current.plan().via,
+                request_id: balance::draw_id(&mut shard.generator.borrow_mut()),
+                edits: &current.plan().service(service).request_edits,
+            };
+            write_request(outbox.tail(), &request, &hop);
+            outbox.tail().extend_from_slice(&rest[..here.send]);
+            if let Some(trailers) = body.take_trailers() {
+                trailers.write(outbox.tail(), hop.edits, None);
+            }
+            Ok((service, outbox))
+        }
+    };
+    inbox.consume(length + here.taken);
+    match ordered {
+        Ok((service, outbox)) => {
+            let kept_max = current.plan().service(service).replayed_bytes_max;
+            let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
+            let mut share = shard.stock.share();
+            let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());
+            Ok(Order {
+                service,
+                facts,
+                offer,
+                outbox,
+                body,
+                body_bytes: here.taken,
+                kept: (replayable && has_room).then_some(share),
+                kept_max,
+                told: false,
+            })
+        }
+        Err(fault) => Err(Refusal {
+            fault,
+            service,
+            reply: Reply::to(&facts),
+            whole: body.is_done(),
+        }),
+    }
+}
+
+fn not_found(shard: &Shard, request: &Request<'_>) -> Fault {
+    let mut not_found = shard.not_found.borrow_mut();
+    not_found.note(request.host, request.path);
+    log::debug!(host = not_found.host, path = not_found.path; "destination_not_found");
+    Fault::DestinationNotFound
+}
+
+/// The service that a request is for. Where the listener's parameter is present it stands for the
+/// Host, and nothing else does.
+fn route(current: &Current, listener: &Listener, request: &Request<'_>) -> Option<ServiceIndex> {
+    let routes = &current.plan().routes;
+    let parameter = listener.service_parameter.as_deref();
+    match parameter.and_then(|name| request.parameter(name.as_bytes())) {
+        Some(domain) => routes.find(domain, request.path, request.method),
+        None => routes
+            .find(request.host, request.path, request.method)
+            .or(listener.service),
+    }
+}
+
+impl Order {
+    /// True exactly when no more of the request is to come.
+    pub(super) fn is_at_hand(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// True exactly when all that has come of the request is in `outbox` and may be sent once more.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// True exactly when the client has sent nothing of its body and waits to be told to.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.facts.expects_continue && self.body_bytes == 0 && !self.told
+    }
+
+    /// Keeps `bytes` of the body that have come behind what is in `outbox`. False where nothing is
+    /// kept any more, neither these nor those before.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> bool {
+        self.body_bytes += bytes.len();
+        let within = self.body_bytes <= self.kept_max;
+        let has_room = |share: &mut Share| share.resize_kept(share.bytes() + bytes.len());
+        if within && self.kept.as_mut().is_some_and(has_room) {
+            self.outbox.tail().extend_from_slice(bytes);
+            return true;
+        }
+        if self.kept.take().is_some() {
+            self.outbox = Buffer::default();
+        }
+        false
+    }
+}
+
+impl Refusal {
+    /// A head that was not understood and begins with `bytes`: what follows it on the connection is
+    /// never read as a request.
+    pub(super) fn of_head(fault: Fault, bytes: &[u8]) -> Self {
+        Self {
+            fault: Some(fault),
+            service: None,
+            reply: Reply::to_head(bytes),
+            whole: false,
+        }
+    }
+}
+
+pub(super) fn head_limits(listener: &Listener) -> HeadLimits {
+    let limits = &listener.limits;
+    HeadLimits {
+        bytes_max: limits.head_bytes_max,
+        fields_max: limits.fields_max,
+    }
+}
+
+fn body_limits(listener: &Listener) -> BodyLimits {
+    let limits = &listener.limits;
+    BodyLimits {
+        bytes_max: limits.body_bytes_max,
+        trailer_bytes_max: limits.trailer_bytes_max,
+    }
+}
