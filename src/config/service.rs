@@ -17,6 +17,7 @@ use super::value::{Read, duration, integer_in, mismatch, placed, scalar, text};
 use super::{DAY, HOUR, MINUTE, words};
 use crate::plan::{HashKey, Policy, TICK};
 
+pub(super) use health::interval as probe_interval;
 pub use health::{Eject, Probe, ProbeKind};
 pub use limits::Limits;
 
