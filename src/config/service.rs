@@ -12,7 +12,7 @@ use super::file::Table;
 use super::findings::Kind;
 use super::value::{mismatch, placed, text};
 use super::{DAY, HOUR, words};
-use crate::plan::{Policy, TICK};
+use crate::plan::{POLICIES, Policy, TICK};
 
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Service {
     /// Hosts in lower case, exact or `*.SUFFIX`; no other service has one of them.
     pub domains: Vec<String>,
     /// How an endpoint is picked.
-    pub policy: Policy,
+    pub policy: &'static Policy,
     /// At least one; no address twice.
     pub backends: Vec<Backend>,
     /// The response field that names the endpoint; empty is none.
@@ -110,14 +110,7 @@ pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
     let service = Service {
         name,
         domains: domains(table),
-        policy: table.choice(
-            "policy",
-            "random",
-            &[
-                ("random", Policy::Random),
-                ("round_robin", Policy::RoundRobin),
-            ],
-        ),
+        policy: table.choice("policy", "random", &policies()),
         backends: backends(table),
         backend_field: table.text("backend_field", "", words::field_name_or_empty),
         timeouts: table.table("timeouts", timeouts),
@@ -132,6 +125,11 @@ pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
         table.wrong("backend_field", message);
     }
     service
+}
+
+/// Every policy behind its word.
+fn policies() -> [(&'static str, &'static Policy); POLICIES.len()] {
+    POLICIES.each_ref().map(|policy| (policy.label, policy))
 }
 
 fn domains(table: &mut Table<'_, '_>) -> Vec<String> {

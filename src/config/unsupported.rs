@@ -26,10 +26,6 @@ const ROWS: &[Row] = &[
     Row::Key("dns.servers", &[]),
     Row::Words("listener.protocol", &["tcp"]),
     Row::Key("listener.proxy_protocol", &[]),
-    Row::Words(
-        "service.policy",
-        &["least_connections", "p2c", "ewma", "hash"],
-    ),
     Row::Key("service.hash_key", &[]),
     Row::Key("service.backends.backup", &[]),
     Row::Key("service.backends.drain", &[]),

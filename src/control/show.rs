@@ -124,7 +124,7 @@ fn show_listener(f: &mut fmt::Formatter<'_>, plan: &Plan, listener: &Listener) -
 
 fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
     let timeouts = service.timeouts;
-    writeln!(f, "service {} {}", service.name, service.policy.label())?;
+    writeln!(f, "service {} {}", service.name, service.policy.label)?;
     for Endpoint {
         name, weight, slot, ..
     } in &service.endpoints

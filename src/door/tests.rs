@@ -5,7 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::http::{head::HeadLimits, hop::FieldEdits};
-use crate::plan::{Endpoint, Life, Policy, PoolLimits, Service, ServiceTimeouts, Ticks};
+use crate::plan::{Endpoint, Life, POLICIES, PoolLimits, Service, ServiceTimeouts, Ticks};
 use crate::tally::{Phase, Recorder, ServiceCounters};
 
 /// A plan of services, each a name and the ports of its endpoints.
@@ -33,7 +33,7 @@ fn service(name: &str, ports: &[u16]) -> Service {
     let ticks = Ticks(10);
     Service {
         name: name.into(),
-        policy: Policy::Random,
+        policy: &POLICIES[0],
         endpoints: ports.iter().map(endpoint).collect(),
         timeouts: ServiceTimeouts {
             connect: crate::plan::TICK,

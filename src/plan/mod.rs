@@ -7,16 +7,15 @@
 
 pub mod endpoint;
 pub mod listener;
-pub mod policy;
 pub mod route;
 pub mod service;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::balance::{POLICIES, Policy};
 pub use endpoint::Endpoint;
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts, Protocol};
-pub use policy::Policy;
 pub use route::{Route, Routes};
 pub use service::{PoolLimits, Service, ServiceTimeouts};
 

@@ -12,7 +12,7 @@ pub struct Service {
     /// The operator's name for it.
     pub name: Box<str>,
     /// How an endpoint is picked.
-    pub policy: Policy,
+    pub policy: &'static Policy,
     /// At least one; an endpoint's place is what pickers return.
     pub endpoints: Box<[Endpoint]>,
     /// Bounds on how long endpoints take.

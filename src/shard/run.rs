@@ -289,7 +289,7 @@ mod tests {
     use crate::http::hop::FieldEdits;
     use crate::plan::service::{PoolLimits, ServiceTimeouts};
     use crate::plan::{
-        Endpoint, Listener, ListenerLimits, ListenerTimeouts, Plan, Policy, Protocol, Routes,
+        Endpoint, Listener, ListenerLimits, ListenerTimeouts, POLICIES, Plan, Protocol, Routes,
         Service, ServiceIndex, Ticks,
     };
 
@@ -303,7 +303,7 @@ mod tests {
         };
         let service = Service {
             name: "a".into(),
-            policy: Policy::Random,
+            policy: &POLICIES[0],
             endpoints: [endpoint].into(),
             timeouts: ServiceTimeouts {
                 connect: Duration::from_secs(1),
