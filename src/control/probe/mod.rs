@@ -198,20 +198,18 @@ impl Prober {
         let begun = self.probe().await;
         let failing = self.count.is_failing();
         let wait = pace::first_wait(&self.probe, failing, &mut self.generator);
-        self.rest(begun + wait).await;
+        self.rest(begun, wait).await;
         loop {
             let begun = self.probe().await;
             let failing = self.count.is_failing();
             let wait = pace::wait(&self.probe, failing, &mut self.generator);
-            self.rest(begun + wait).await;
+            self.rest(begun, wait).await;
         }
     }
 
-    /// Waits until the first beat from `until` on.
-    async fn rest(&self, until: Instant) {
-        // One that took longer than its interval is followed by the next at once.
-        let until = until.max(Instant::now());
-        sleep_until(self.common.beats.not_before(until)).await;
+    /// Waits until `wait` after the last try began.
+    async fn rest(&self, begun: Instant, wait: Duration) {
+        sleep_until(self.common.beats.next((begun, wait), Instant::now())).await;
     }
 
     /// One try and what comes of it. Says when it began.
@@ -285,8 +283,8 @@ impl Prober {
 
     async fn get(&self, request: &[u8], deadline: Instant) -> Result<(), ProbeError> {
         let connection = self.connect(request, deadline).await?;
-        // Nearly every answer is here at the next beat, and needs no wake of its own.
-        sleep_until(self.common.beats.after(Instant::now())).await;
+        // Nearly every answer is here by then, and needs no wake of its own.
+        sleep_until(self.common.beats.look(Instant::now())).await;
         let status = timeout_at(deadline, http::status(connection)).await;
         let status = status.unwrap_or(Err(Fault::ResponseTimeout));
         match status.map_err(ProbeError::Fault)? {
