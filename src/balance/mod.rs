@@ -7,11 +7,15 @@
 
 use rand::RngExt;
 
+pub mod budget;
 pub mod random;
 pub mod round_robin;
+pub mod window;
 
+pub use budget::Budget;
 pub use random::Random;
 pub use round_robin::RoundRobin;
+pub use window::Window;
 
 /// The generator of a shard: fast, small and not for secrets.
 pub type Xorshift = rand_xorshift::XorShiftRng;
