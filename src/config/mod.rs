@@ -33,10 +33,13 @@ pub use findings::KnownKey;
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
 pub use route::Route;
 pub use runtime::{Admin, AdminAddress, Driver, LogConfig, LogFormat, Pin, Runtime};
-pub use service::{Backend, Fields, Pool, Retry, Service, ServiceTimeouts};
+pub use service::{
+    Backend, Eject, Fields, Limits, Pool, Probe, ProbeKind, Retry, Service, ServiceTimeouts,
+};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -51,7 +54,7 @@ const PLACES: [&str; 2] = ["config.toml", "/etc/ringmain/config.toml"];
 ///
 /// Only [`parse`], [`load`] and [`Config::single`] make one. What names refer to exists: `expect`
 /// may rely on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     runtime: Runtime,
     admin: Admin,

@@ -583,16 +583,8 @@ fn a_feature_that_is_not_built_yet_takes_its_default_and_off_values_only() {
     let cases = [
         ("[log.access]\nto = \"off\"", None),
         ("[log.access]\nto = \"stdout\"", Some("\"off\"")),
-        ("[service.eject]\nconsecutive_faults = 5", None),
-        ("[service.eject]\nconsecutive_faults = 0", None),
-        ("[service.eject]\nconsecutive_faults = 4", Some("5, 0")),
-        ("[service.timeouts]\ntotal = \"0ms\"", None),
-        ("[service.timeouts]\ntotal = \"1s\"", Some("\"0s\"")),
-        ("[service.retry]\nbudget = 0.0", None),
-        ("[service.retry]\nbudget = 0.5", Some("0.2, 0.0")),
         ("[[route]]\nservice = \"s\"\nweights = { }", None),
         ("[[route]]\nweights = { s = 1 }", Some("{ }")),
-        ("[service.probe]", Some("no such table")),
         ("[service.fanout]", Some("no such table")),
         ("[service.slo]", Some("no such table")),
     ];

@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::findings::nearest;
+use crate::plan::HashKey;
 
 /// Fields that say how a message is framed or that belong to one connection (RFC 9110 section
 /// 7.6.1): ringmain writes them itself. To set one of them would let two readers frame a message
@@ -315,14 +316,17 @@ pub(super) fn file_path(text: &str) -> Result<String, String> {
 }
 
 /// What a hash policy hashes.
-pub(super) fn hash_key(text: &str) -> Result<String, String> {
-    let of = |prefix| text.strip_prefix(prefix).is_some_and(token);
-    if matches!(text, "client" | "path") || of("field:") || of("cookie:") {
-        return Ok(text.into());
+pub(super) fn hash_key(text: &str) -> Result<HashKey, String> {
+    let of = |prefix| text.strip_prefix(prefix).filter(|name| token(name));
+    match (text, of("field:"), of("cookie:")) {
+        ("client", ..) => Ok(HashKey::Client),
+        ("path", ..) => Ok(HashKey::Path),
+        (_, Some(name), _) => Ok(HashKey::Field(name.into())),
+        (_, _, Some(name)) => Ok(HashKey::Cookie(name.into())),
+        _ => Err(format!(
+            "{text:?} is not known; allowed: client, path, field:NAME, cookie:NAME"
+        )),
     }
-    Err(format!(
-        "{text:?} is not known; allowed: client, path, field:NAME, cookie:NAME"
-    ))
 }
 
 /// RFC 9110 section 5.6.2.

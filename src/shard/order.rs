@@ -115,7 +115,7 @@ pub(super) fn order(
     inbox.consume(length + here.taken);
     match ordered {
         Ok((service, outbox)) => {
-            let kept_max = current.plan().service(service).replayed_bytes_max;
+            let kept_max = current.plan().service(service).retry.replayed_bytes_max;
             let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
             let mut share = shard.stock.share();
             let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());

@@ -15,6 +15,7 @@ pub mod counters;
 pub mod handed;
 pub mod names;
 pub mod phase;
+pub mod reason;
 pub mod recorder;
 pub mod report;
 pub mod totals;
@@ -25,5 +26,6 @@ pub use counters::{
 };
 pub use handed::Handed;
 pub use phase::Phase;
+pub use reason::{EjectReason, RetryReason};
 pub use recorder::{Phases, Recorder};
 pub use totals::{EndpointTotals, NoServiceTotals, ServiceTotals, ShardTotals};

@@ -4,6 +4,7 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use super::counters::{Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters};
+use super::{EjectReason, RetryReason};
 use crate::fault::Fault;
 
 /// What a service counted, merged.
@@ -16,11 +17,15 @@ pub struct ServiceTotals {
     /// See [`ServiceCounters::own_answers`].
     pub own_answers: u64,
     /// See [`ServiceCounters::retries`].
-    pub retries: u64,
+    pub retries: [u64; RetryReason::COUNT],
+    /// See [`ServiceCounters::retries_refused`].
+    pub retries_refused: u64,
     /// See [`ServiceCounters::replays`].
     pub replays: u64,
     /// See [`ServiceCounters::limited`].
     pub limited: u64,
+    /// See [`ServiceCounters::failed_open`].
+    pub failed_open: u64,
     /// See [`ServiceCounters::tunnels`].
     pub tunnels: u64,
     /// See [`ServiceCounters::tunnels_open`].
@@ -42,6 +47,10 @@ pub struct EndpointTotals {
     pub faults: u64,
     /// See [`EndpointCounters::connects`].
     pub connects: u64,
+    /// See [`EndpointCounters::ejections`].
+    pub ejections: [u64; EjectReason::COUNT],
+    /// Shards that have it ejected now.
+    pub ejected: u64,
 }
 
 /// What a shard counted for itself, as far as the report shows it.
@@ -95,13 +104,15 @@ impl ServiceTotals {
     pub fn add_own(&mut self, counters: &ServiceCounters) {
         self.exchanges += counters.exchanges.get();
         self.own_answers += counters.own_answers.get();
-        self.retries += counters.retries.get();
+        self.retries_refused += counters.retries_refused.get();
+        self.failed_open += counters.failed_open.get();
         self.replays += counters.replays.get();
         self.limited += counters.limited.get();
         self.tunnels += counters.tunnels.get();
         self.tunnels_open += counters.tunnels_open.get();
         add_each(&mut self.forwarded, values(&counters.forwarded));
         add_each(&mut self.faults, values(&counters.faults));
+        add_each(&mut self.retries, values(&counters.retries));
     }
 }
 
@@ -110,13 +121,15 @@ impl AddAssign<&Self> for ServiceTotals {
     fn add_assign(&mut self, other: &Self) {
         self.exchanges += other.exchanges;
         self.own_answers += other.own_answers;
-        self.retries += other.retries;
+        self.retries_refused += other.retries_refused;
+        self.failed_open += other.failed_open;
         self.replays += other.replays;
         self.limited += other.limited;
         self.tunnels += other.tunnels;
         self.tunnels_open += other.tunnels_open;
         add_each(&mut self.forwarded, other.forwarded);
         add_each(&mut self.faults, other.faults);
+        add_each(&mut self.retries, other.retries);
     }
 }
 
@@ -126,6 +139,8 @@ impl EndpointTotals {
         self.exchanges += counters.exchanges.get();
         self.faults += counters.faults.get();
         self.connects += counters.connects.get();
+        self.ejected += counters.ejected.get();
+        add_each(&mut self.ejections, values(&counters.ejections));
         add_each(&mut self.forwarded, values(&counters.forwarded));
     }
 }
@@ -182,7 +197,9 @@ mod tests {
             let shard = &shards[turn as usize % 3];
             for counters in [shard, &one] {
                 counters.exchanges.add(1);
-                counters.retries.add(turn % 2);
+                counters.retries[turn as usize % RetryReason::COUNT].add(turn % 2);
+                counters.retries_refused.add(turn % 4);
+                counters.failed_open.add(turn % 6);
                 counters.replays.add(turn % 5);
                 counters.limited.add(turn % 7);
                 counters.tunnels.add(turn % 3);
@@ -190,6 +207,8 @@ mod tests {
                 let endpoint = turn as usize % 2;
                 counters.endpoints[endpoint].exchanges.add(1);
                 counters.endpoints[endpoint].connects.add(turn);
+                counters.endpoints[endpoint].ejections[turn as usize % 2].add(1);
+                counters.endpoints[endpoint].ejected.add(turn % 2);
                 counters.count_forwarded(endpoint, 200 + 100 * (turn % 4) as u16);
                 counters.count_fault(Fault::ALL[turn as usize % Fault::COUNT]);
             }

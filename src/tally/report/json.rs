@@ -67,7 +67,7 @@ fn totals_value(totals: &ServiceTotals) -> Value {
         "exchanges": totals.exchanges,
         "forwarded": forwarded_value(&totals.forwarded),
         "own_answers": totals.own_answers,
-        "retries": totals.retries,
+        "retries": totals.retries.iter().sum::<u64>(),
         "replays": totals.replays,
         "limited": totals.limited,
         "tunnels": totals.tunnels,
