@@ -165,7 +165,7 @@ mod tests {
                 if !asks {
                     budget.request(second);
                 }
-                let within = before.retries + 1 <= (share * before.requests as f64) as u64;
+                let within = before.retries < (share * before.requests as f64) as u64;
                 prop_assert_eq!(is_allowed, asks && (within || in_second < always as usize));
                 if !asks || is_allowed {
                     counted.push((second, asks));

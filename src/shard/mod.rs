@@ -7,8 +7,8 @@
 //! `deliver` its two ways, `answer` is ringmain's own, `linger` a close that loses nothing,
 //! `tunnel` what follows a 101.
 //! Below them the shard's own parts: `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`,
-//! `clock`, `timing`, `tallies`; at the edge `io` and `driver`, the only modules that know the
-//! runtime.
+//! `clock`, `timing`, `tallies`, `eject`; at the edge `io` and `driver`, the only modules that know
+//! the runtime.
 
 mod answer;
 mod client;
@@ -27,6 +27,8 @@ mod buffer;
 mod clock;
 mod deadline;
 mod descriptors;
+#[cfg_attr(not(test), expect(dead_code, reason = "exchanges come to it next"))]
+mod eject;
 mod pool;
 mod queue;
 mod slots;
