@@ -128,7 +128,7 @@ fn show_listener(f: &mut fmt::Formatter<'_>, plan: &Plan, listener: &Listener) -
 
 fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
     let timeouts = service.timeouts;
-    writeln!(f, "service {} {}", service.name, service.policy.label())?;
+    writeln!(f, "service {} {}", service.name, service.policy.label)?;
     for endpoint in &service.endpoints {
         show_endpoint(f, endpoint)?;
     }

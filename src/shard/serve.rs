@@ -367,7 +367,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// The service's picker on this shard.
-    pub(super) fn picker(&self) -> RefMut<'a, Picker> {
+    pub(super) fn picker(&self) -> RefMut<'a, Box<dyn Picker>> {
         self.current.pickers[self.index.0 as usize].borrow_mut()
     }
 }
