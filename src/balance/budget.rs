@@ -8,9 +8,6 @@
 /// The seconds that are looked back at.
 const SECONDS: usize = 10;
 
-/// Retries a second that the whole process is always allowed, for each service.
-pub const ALWAYS: u32 = 10;
-
 /// The retries of one service on one shard.
 #[derive(Clone, Debug, Default)]
 pub struct Budget {
@@ -26,12 +23,6 @@ pub struct Budget {
 struct Counts {
     requests: u64,
     retries: u64,
-}
-
-/// A shard's part of what is [`ALWAYS`] allowed, of `shards` (1 or more): at least 1.
-pub const fn always_of_shard(shards: usize) -> u32 {
-    let part = ALWAYS as usize / shards;
-    if part < 1 { 1 } else { part as u32 }
 }
 
 impl Budget {
@@ -126,13 +117,6 @@ mod tests {
         // They are retries all the same: the share counts them.
         check(0.2, 10, &[(0, 100, 50), (1, 0, 50)], &[20, 10]);
         check(0.2, 10, &[(0, 0, 10), (1, 100, 50)], &[10, 10]);
-    }
-
-    #[test]
-    fn the_shards_split_what_is_always_allowed() {
-        for (shards, expected) in [(1, 10), (2, 5), (3, 3), (4, 2), (10, 1), (64, 1)] {
-            assert_eq!(always_of_shard(shards), expected, "{shards}");
-        }
     }
 
     /// What the sums must be: of everything that was counted in the last ten seconds.

@@ -11,9 +11,9 @@
 //! ```
 //!
 //! Buckets are log-linear, eight to each power of two. What is read is the middle of a bucket, and
-//! so off by at most a sixteenth of what was recorded ([`ERROR_MAX`]) from 16 us to 68 s; below that
-//! by at most 1.024 us, and longer waits read as 66 s or so. The report's HDR histograms would take
-//! thirty times the memory for digits that no decision needs.
+//! so off by at most a sixteenth of what was recorded ([`ERROR_MAX`]) from 16 us to 68 s; below
+//! that by at most 1.024 us, and longer waits read as 66 s or so. The report's HDR histograms would
+//! take thirty times the memory for digits that no decision needs.
 //!
 //! Nothing allocates but the making. A window takes [`Window::BYTES`].
 

@@ -1,12 +1,12 @@
 //! Which endpoints of a service are too slow: the waits of each against those of all others.
 //!
-//! The waits of every endpoint are counted twice, in a window of its own and in that of the service,
-//! so that the others' median is read off the difference and no window is ever merged. The others',
-//! because an endpoint with half of all waits would be half of the median it is compared with.
+//! The waits of every endpoint are counted twice, in a window of its own and in that of the
+//! service, so that the others' median is read off the difference and no window is ever merged. The
+//! others', because an endpoint with half of all waits would be half of what it is compared with.
 //!
 //! An endpoint is judged when one of its waits was suspiciously long since the last pass; without
 //! such a wait it can't be too slow. The p99 of 5 to 10 seconds is compared with `latency_factor`
-//! times the median; each is off by a sixteenth at most ([`balance::window`](crate::balance::window)).
+//! times the median; each is off by a sixteenth at most ([`Window`]).
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -53,7 +53,7 @@ impl Slowness {
     #[inline]
     pub(super) fn waited(&mut self, now: u32, ejection: &Rc<Ejection>, nanoseconds: u64) {
         let mut waits = ejection.waits.borrow_mut();
-        // One that is gone or new may have none: the windows of the members add up to the service's.
+        // One that is gone may have none: what the members recorded adds up to the service's.
         let Some(waits) = &mut *waits else { return };
         let period = now / PERIOD;
         self.waits.record(period, nanoseconds);
