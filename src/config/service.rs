@@ -18,6 +18,7 @@ use super::{DAY, HOUR, MINUTE, words};
 use crate::plan::service::ATTEMPTS_MAX;
 use crate::plan::{HashKey, POLICIES, Policy, TICK};
 
+pub(super) use health::interval as probe_interval;
 pub use health::{Eject, Probe, ProbeKind};
 pub use limits::Limits;
 

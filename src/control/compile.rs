@@ -290,8 +290,10 @@ fn endpoint(
         backup,
         drain,
     } = *backend;
-    let awaited = service.probe.as_ref();
-    let awaited = awaited.is_some_and(|probe| probe.wait_first || !probe.ready_path.is_empty());
+    let awaited = service
+        .probe
+        .as_ref()
+        .is_some_and(config::Probe::is_awaited);
     Endpoint {
         address,
         name: address.to_string().into(),
