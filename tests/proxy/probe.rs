@@ -183,7 +183,12 @@ fn other_statuses_and_silence_are_failures(driver: Driver) {
         garbled.address(),
     ];
     let proxy = Setup::new(driver)
-        .service("a", &backends, &probe(""))
+        // For requests that come before it is known who is well.
+        .service(
+            "a",
+            &backends,
+            &probe("[service.timeouts]\nresponse = \"500ms\""),
+        )
         .expects_line(UNHEALTHY)
         .start();
     for (endpoint, reason) in [
