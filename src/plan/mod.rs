@@ -6,6 +6,7 @@
 //! names are bytes, hosts are in lower case.
 
 pub mod endpoint;
+pub mod limits;
 pub mod listener;
 pub mod policy;
 pub mod route;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use endpoint::Endpoint;
+pub use limits::{Limits, Rate};
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts, Protocol};
 pub use policy::Policy;
 pub use route::{Route, Routes};

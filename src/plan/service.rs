@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Endpoint, Policy, Ticks};
+use super::{Endpoint, Limits, Policy, Ticks};
 use crate::http::hop::FieldEdits;
 
 /// A service.
@@ -19,6 +19,8 @@ pub struct Service {
     pub timeouts: ServiceTimeouts,
     /// Bounds on upstream connections.
     pub pool: PoolLimits,
+    /// Bounds on what it is asked for.
+    pub limits: Limits,
     /// Further tries after the first: see `[service.retry]`.
     pub attempts_max: u32,
     /// Bytes of a request body up to which it is kept, to be sent once more.

@@ -3,13 +3,14 @@
 //!
 //! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts,
 //! `client` lives between two requests, `serve` is one exchange top to bottom, `order` understands
-//! its head, `upstream` finds a connection to an endpoint, `relay` is one try on it, `upload` and
+//! its head, `admit` lets it in, `upstream` finds a connection to an endpoint, `relay` is one try on it, `upload` and
 //! `deliver` its two ways, `answer` is ringmain's own, `linger` a close that loses nothing,
 //! `tunnel` what follows a 101.
 //! Below them the shard's own parts: `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`,
 //! `clock`, `timing`, `tallies`; at the edge `io` and `driver`, the only modules that know the
 //! runtime.
 
+mod admit;
 mod answer;
 mod client;
 mod deliver;
@@ -116,13 +117,15 @@ struct Current {
     pickers: Box<[RefCell<Picker>]>,
     /// By service.
     tallies: Box<[Rc<tallies::ServiceTally>]>,
+    /// By service; `None` where it has no limits.
+    limiters: Box<[Option<Rc<admit::Limiter>>]>,
     /// By listener: client connections open on it. A client holds its listener's, across plans.
     clients: Box<[Rc<Cell<u32>>]>,
 }
 
 impl Current {
-    /// Prepares `posted` for this shard; listeners that `last` had keep their clients' count, and
-    /// services and endpoints their recorders.
+    /// Prepares `posted` for this shard; listeners that `last` had keep their clients' count,
+    /// services what they have let in, and services and endpoints their recorders.
     fn new(
         posted: Arc<Posted>,
         shard: usize,
@@ -154,12 +157,15 @@ impl Current {
         };
         let clients = posted.plan.listeners.iter().map(clients).collect();
         let pickers = posted.plan.services.iter().map(picker).collect();
+        let limiters = last.map(|last| (last.plan(), &*last.limiters));
+        let limiters = admit::open(&posted.plan, limiters);
         let last = last.map_or(&[][..], |last| &last.tallies);
         let tallies = tallies.open(&posted.counters[shard], last);
         Self {
             posted,
             pickers,
             tallies,
+            limiters,
             clients,
         }
     }
@@ -170,6 +176,10 @@ impl Current {
 
     fn tally(&self, service: ServiceIndex) -> &tallies::ServiceTally {
         &self.tallies[service.0 as usize]
+    }
+
+    fn limiter(&self, service: ServiceIndex) -> Option<&Rc<admit::Limiter>> {
+        self.limiters[service.0 as usize].as_ref()
     }
 
     fn is_draining(&self) -> bool {

@@ -4,6 +4,7 @@
 //! Everything that needs the borrowed head happens here. What comes of it is an [`Order`], or a
 //! [`Refusal`] for ringmain's own answer; neither borrows from the head.
 
+use super::admit::{Admission, Shed};
 use super::buffer::{Buffer, SMALL, Share};
 use super::client::Client;
 use super::{Current, Shard};
@@ -21,6 +22,9 @@ use crate::plan::{Listener, ServiceIndex};
 pub(super) struct Order {
     /// Where it goes.
     pub(super) service: ServiceIndex,
+    /// As long as it is held, the exchange counts against the limits of the service; `None` where
+    /// that has none, and when a tunnel has taken it over.
+    pub(super) admission: Option<Admission>,
     /// What the exchange has to know of it.
     pub(super) facts: RequestFacts,
     /// As the exchange's, which takes it.
@@ -89,55 +93,84 @@ pub(super) fn order(
     }
     let here = body.pass(rest).map_err(refuse_framing)?;
 
-    let ordered = match service {
+    let mut reply = Reply::to(&facts);
+    let admitted = match service {
         // RFC 9110 section 7.6.2. A TRACE would be reflected, which we do not.
         _ if request.max_forwards == Some(0) => {
             Err((request.method == b"TRACE").then_some(Fault::RequestUnsupported))
         }
         _ if request.passed_through(&current.plan().via) => Err(Some(Fault::LoopDetected)),
         None => Err(Some(not_found(shard, &request))),
-        Some(service) => {
-            let mut outbox = shard.stock.sized(length + REWRITE_BYTES + here.taken);
-            let hop = RequestHop {
-                client: client.address.as_str(),
-                via: &current.plan().via,
-                request_id: balance::draw_id(&mut shard.generator.borrow_mut()),
-                edits: &current.plan().service(service).request_edits,
-            };
-            write_request(outbox.tail(), &request, &hop);
-            outbox.tail().extend_from_slice(&rest[..here.send]);
-            if let Some(trailers) = body.take_trailers() {
-                trailers.write(outbox.tail(), hop.edits, None);
+        Some(service) => match admit(shard, current, client, service) {
+            Ok(admission) => Ok((service, admission)),
+            Err(shed) => {
+                reply.retry_after = shed.retry_after;
+                Err(Some(shed.limit.fault()))
             }
-            Ok((service, outbox))
+        },
+    };
+    let (service, admission) = match admitted {
+        Ok(admitted) => admitted,
+        Err(fault) => {
+            inbox.consume(length + here.taken);
+            let whole = body.is_done();
+            return Err(Refusal {
+                fault,
+                service,
+                reply,
+                whole,
+            });
         }
     };
-    inbox.consume(length + here.taken);
-    match ordered {
-        Ok((service, outbox)) => {
-            let kept_max = current.plan().service(service).replayed_bytes_max;
-            let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
-            let mut share = shard.stock.share();
-            let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());
-            Ok(Order {
-                service,
-                facts,
-                offer,
-                outbox,
-                body,
-                body_bytes: here.taken,
-                kept: (replayable && has_room).then_some(share),
-                kept_max,
-                told: false,
-            })
-        }
-        Err(fault) => Err(Refusal {
-            fault,
-            service,
-            reply: Reply::to(&facts),
-            whole: body.is_done(),
-        }),
+    let mut outbox = shard.stock.sized(length + REWRITE_BYTES + here.taken);
+    let hop = RequestHop {
+        client: client.address.as_str(),
+        via: &current.plan().via,
+        request_id: balance::draw_id(&mut shard.generator.borrow_mut()),
+        edits: &current.plan().service(service).request_edits,
+    };
+    write_request(outbox.tail(), &request, &hop);
+    outbox.tail().extend_from_slice(&rest[..here.send]);
+    if let Some(trailers) = body.take_trailers() {
+        trailers.write(outbox.tail(), hop.edits, None);
     }
+    inbox.consume(length + here.taken);
+    let kept_max = current.plan().service(service).replayed_bytes_max;
+    let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
+    let mut share = shard.stock.share();
+    let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());
+    Ok(Order {
+        service,
+        admission,
+        facts,
+        offer,
+        outbox,
+        body,
+        body_bytes: here.taken,
+        kept: (replayable && has_room).then_some(share),
+        kept_max,
+        told: false,
+    })
+}
+
+/// What the limits of its service say of a request.
+fn admit(
+    shard: &Shard,
+    current: &Current,
+    client: &Client,
+    service: ServiceIndex,
+) -> Result<Option<Admission>, Shed> {
+    let Some(limiter) = current.limiter(service) else {
+        return Ok(None);
+    };
+    let limits = &current.plan().service(service).limits;
+    let counters = &current.tally(service).counters;
+    let now = shard.clock.turn().began();
+    let admitted = limiter.admit(limits, client.key, now, counters);
+    admitted.map(Some).inspect_err(|shed| {
+        let (client, limit) = (client.address.as_str(), shed.limit.label());
+        log::debug!(client, limit; "shed");
+    })
 }
 
 fn not_found(shard: &Shard, request: &Request<'_>) -> Fault {

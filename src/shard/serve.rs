@@ -75,6 +75,8 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
     }
     let exchange = Exchange::new(shard, &current, client.listener, &mut order, &timing);
     let forwarded = forward(&exchange, client, inbox, &mut order).await;
+    // What may follow is an answer of ringmain's own: no more work of the service.
+    drop(order.admission.take());
     shard.stock.put(mem::take(&mut order.outbox));
     match forwarded {
         Ok(after) => after,
@@ -194,7 +196,8 @@ async fn forward(
 fn part(exchange: &Exchange<'_>, link: Link<'_>, order: &mut Order, delivered: Delivered) -> After {
     if delivered.after == ClientConnection::Tunnel {
         let behind = mem::take(&mut order.outbox);
-        return After::Tunnel(Box::new(Tunnel::new(exchange, link, behind)));
+        let tunnel = Tunnel::new(exchange, link, behind, order.admission.take());
+        return After::Tunnel(Box::new(tunnel));
     }
     if delivered.reusable {
         upstream::put_back(exchange, link);

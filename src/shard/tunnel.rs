@@ -25,6 +25,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use super::Shard;
+use super::admit::Admission;
 use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
 use super::client::Client;
 use super::deadline::Late;
@@ -48,6 +49,8 @@ pub(super) struct Tunnel {
     /// What the endpoint sent behind its 101.
     from_endpoint: Buffer,
     service: Arc<Service>,
+    /// With it the tunnel counts against the limits of its service.
+    _admission: Option<Admission>,
     _open: Open,
 }
 
@@ -70,8 +73,14 @@ impl Drop for Open {
 }
 
 impl Tunnel {
-    /// Over the endpoint's `link`, on which `behind` has come behind the 101 of the exchange.
-    pub(super) fn new(exchange: &Exchange<'_>, link: Link<'_>, behind: Buffer) -> Self {
+    /// Over the endpoint's `link`, on which `behind` has come behind the 101 of the exchange, whose
+    /// `admission` it takes over.
+    pub(super) fn new(
+        exchange: &Exchange<'_>,
+        link: Link<'_>,
+        behind: Buffer,
+        admission: Option<Admission>,
+    ) -> Self {
         let Link { stream, seat, .. } = link;
         Self {
             stream,
@@ -79,6 +88,7 @@ impl Tunnel {
             from_client: Buffer::default(),
             from_endpoint: behind,
             service: Arc::clone(exchange.shared_service()),
+            _admission: admission,
             _open: Open::count(&exchange.tally.counters),
         }
     }

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Handed;
+use super::{Handed, Limit};
 use crate::fault::Fault;
 
 /// How many classes of statuses there are: 1xx to 5xx.
@@ -52,6 +52,9 @@ impl Counter {
 
 /// One counter for each cause, in the order of [`Fault::ALL`].
 pub type FaultCounters = [Counter; Fault::COUNT];
+
+/// One counter for each limit, in the order of [`Limit::ALL`].
+pub type ShedCounters = [Counter; Limit::COUNT];
 
 /// One counter for each class of statuses; [`status_class`] is the index.
 pub type StatusCounters = [Counter; STATUS_CLASSES];
@@ -166,6 +169,11 @@ pub struct ServiceCounters {
     /// Times that an exchange found all its endpoints at `connections_max`: it waited, or was
     /// refused.
     pub limited: Counter,
+    /// Exchanges refused at once because a limit of the service was reached, by limit.
+    pub shed: ShedCounters,
+    /// Times that what was known of a client's address was lost while a limit still depended on
+    /// it: the table of addresses was full.
+    pub clients_lost: Counter,
     /// Tunnels begun: exchanges whose answer was a 101, which is counted as forwarded.
     pub tunnels: Counter,
     /// Gauge: tunnels open now.

@@ -13,6 +13,7 @@
 
 pub mod counters;
 pub mod handed;
+pub mod limit;
 pub mod names;
 pub mod phase;
 pub mod recorder;
@@ -24,6 +25,7 @@ pub use counters::{
     status_class,
 };
 pub use handed::Handed;
+pub use limit::Limit;
 pub use phase::Phase;
 pub use recorder::{Phases, Recorder};
 pub use totals::{EndpointTotals, NoServiceTotals, ServiceTotals, ShardTotals};

@@ -3,6 +3,7 @@
 use std::ops::AddAssign;
 use std::time::Duration;
 
+use super::Limit;
 use super::counters::{Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters};
 use crate::fault::Fault;
 
@@ -21,6 +22,10 @@ pub struct ServiceTotals {
     pub replays: u64,
     /// See [`ServiceCounters::limited`].
     pub limited: u64,
+    /// See [`ServiceCounters::shed`].
+    pub shed: [u64; Limit::COUNT],
+    /// See [`ServiceCounters::clients_lost`].
+    pub clients_lost: u64,
     /// See [`ServiceCounters::tunnels`].
     pub tunnels: u64,
     /// See [`ServiceCounters::tunnels_open`].
@@ -98,8 +103,10 @@ impl ServiceTotals {
         self.retries += counters.retries.get();
         self.replays += counters.replays.get();
         self.limited += counters.limited.get();
+        self.clients_lost += counters.clients_lost.get();
         self.tunnels += counters.tunnels.get();
         self.tunnels_open += counters.tunnels_open.get();
+        add_each(&mut self.shed, values(&counters.shed));
         add_each(&mut self.forwarded, values(&counters.forwarded));
         add_each(&mut self.faults, values(&counters.faults));
     }
@@ -113,8 +120,10 @@ impl AddAssign<&Self> for ServiceTotals {
         self.retries += other.retries;
         self.replays += other.replays;
         self.limited += other.limited;
+        self.clients_lost += other.clients_lost;
         self.tunnels += other.tunnels;
         self.tunnels_open += other.tunnels_open;
+        add_each(&mut self.shed, other.shed);
         add_each(&mut self.forwarded, other.forwarded);
         add_each(&mut self.faults, other.faults);
     }
@@ -185,6 +194,8 @@ mod tests {
                 counters.retries.add(turn % 2);
                 counters.replays.add(turn % 5);
                 counters.limited.add(turn % 7);
+                counters.shed[turn as usize % Limit::COUNT].add(turn % 4);
+                counters.clients_lost.add(turn % 2);
                 counters.tunnels.add(turn % 3);
                 counters.tunnels_open.add(turn % 11);
                 let endpoint = turn as usize % 2;

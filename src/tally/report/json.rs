@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 use super::{Excerpt, Process, QUANTILES, ServiceReport, counted};
 use crate::fault::Fault;
 use crate::tally::phase::UNITS_PER_MICROSECOND;
-use crate::tally::{NoServiceTotals, Phase, Phases, STATUS_CLASSES, ServiceTotals, ShardTotals};
+use crate::tally::{
+    Limit, NoServiceTotals, Phase, Phases, STATUS_CLASSES, ServiceTotals, ShardTotals,
+};
 
 /// The excerpt as one line, which ends with a newline.
 pub(super) fn json(excerpt: &Excerpt<'_>) -> String {
@@ -70,6 +72,8 @@ fn totals_value(totals: &ServiceTotals) -> Value {
         "retries": totals.retries,
         "replays": totals.replays,
         "limited": totals.limited,
+        "shed": shed_value(&totals.shed),
+        "clients_lost": totals.clients_lost,
         "tunnels": totals.tunnels,
         "tunnels_open": totals.tunnels_open,
         "faults": faults_value(&totals.faults),
@@ -105,6 +109,15 @@ fn forwarded_value(forwarded: &[u64; STATUS_CLASSES]) -> Value {
     let classes = (1..).zip(forwarded);
     let classes = classes.map(|(class, count)| (format!("{class}xx"), json!(count)));
     Value::Object(classes.collect())
+}
+
+fn shed_value(shed: &[u64; Limit::COUNT]) -> Value {
+    let limits = Limit::ALL.map(Limit::label).into_iter().zip(shed);
+    Value::Object(
+        limits
+            .map(|(limit, count)| (limit.to_owned(), json!(count)))
+            .collect(),
+    )
 }
 
 fn faults_value(faults: &[u64; Fault::COUNT]) -> Value {
@@ -208,13 +221,18 @@ mod tests {
         };
         let forwarded =
             |two: u64, five: u64| json!({"1xx": 0, "2xx": two, "3xx": 0, "4xx": 0, "5xx": five});
+        let shed = |client_rate: u64, rate: u64| {
+            json!({
+                "client_rate": client_rate, "client_concurrent": 0, "rate": rate, "concurrent": 0,
+            })
+        };
         let none = json!({});
         let mut expected = json!({
             "ringmain": "0.1.0", "pid": 4711, "up_seconds": 1.5, "generation": 1,
             "driver": "epoll", "window": "all", "late_shards": [0],
             "services": [{
                 "service": "a", "exchanges": 4, "forwarded": forwarded(2, 1), "own_answers": 1,
-                "retries": 0, "replays": 0, "limited": 0, "tunnels": 5, "tunnels_open": 3,
+                "retries": 0, "replays": 0, "limited": 0, "shed": shed(3, 1), "clients_lost": 2, "tunnels": 5, "tunnels_open": 3,
                 "faults": {"connection_refused": 1},
                 "phases": {"total": {
                     "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
@@ -233,7 +251,8 @@ mod tests {
             json!({
                 "gone_services": {
                     "exchanges": 0, "forwarded": forwarded(0, 0), "own_answers": 0, "retries": 0,
-                    "replays": 0, "limited": 0, "tunnels": 0, "tunnels_open": 0,
+                    "replays": 0, "limited": 0, "shed": shed(0, 0), "clients_lost": 0,
+                    "tunnels": 0, "tunnels_open": 0,
                     "faults": none, "phases": none,
                 },
                 "no_service": {"exchanges": 0, "own_answers": 0, "faults": none},

@@ -10,7 +10,9 @@ use hdrhistogram::Histogram;
 
 use super::{EndpointReport, Excerpt, Process, QUANTILES, Report, Selection, counted};
 use crate::tally::phase::UNITS_PER_MICROSECOND;
-use crate::tally::{EndpointTotals, NoServiceTotals, Phase, Phases, ServiceTotals, ShardTotals};
+use crate::tally::{
+    EndpointTotals, Limit, NoServiceTotals, Phase, Phases, ServiceTotals, ShardTotals,
+};
 
 /// Where the column of counts ends when no number is too wide for that.
 const COUNT_END: usize = 29;
@@ -192,7 +194,8 @@ fn recorded<'p>(
     shown.filter_map(|phase| Some((phase, phases.histogram(phase)?)))
 }
 
-/// The line of a service, and below it those of its tunnels and of its faults where there are any.
+/// The line of a service, and below it those of its tunnels, of what its limits shed and of its
+/// faults, where there are any.
 fn write_exchanges(f: &mut fmt::Formatter<'_>, what: &str, totals: &ServiceTotals) -> fmt::Result {
     let forwarded = Grouped(totals.forwarded.iter().sum());
     write!(f, "{what}   {} exchanges", Grouped(totals.exchanges))?;
@@ -210,13 +213,30 @@ fn write_exchanges(f: &mut fmt::Formatter<'_>, what: &str, totals: &ServiceTotal
         let (begun, open) = (Grouped(totals.tunnels), Grouped(totals.tunnels_open));
         writeln!(f, "  tunnels {begun}   open {open}")?;
     }
-    let faults: Vec<_> = counted(&totals.faults)
-        .map(|(fault, count)| format!("{} {}", fault.label(), Grouped(count)))
+    let shed = Limit::ALL.into_iter().zip(totals.shed);
+    let shed = shed.filter(|(_, count)| 0 < *count);
+    write_counts(f, "shed", shed.map(|(limit, count)| (limit.label(), count)))?;
+    let faults = counted(&totals.faults);
+    write_counts(
+        f,
+        "faults",
+        faults.map(|(fault, count)| (fault.label(), count)),
+    )
+}
+
+/// A line of counts with their labels; nothing where there are none.
+fn write_counts(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    counts: impl Iterator<Item = (&'static str, u64)>,
+) -> fmt::Result {
+    let counts: Vec<_> = counts
+        .map(|(label, count)| format!("{label} {}", Grouped(count)))
         .collect();
-    if faults.is_empty() {
+    if counts.is_empty() {
         return Ok(());
     }
-    writeln!(f, "  faults  {}", faults.join("   "))
+    writeln!(f, "  {what}  {}", counts.join("   "))
 }
 
 fn write_no_service(f: &mut fmt::Formatter<'_>, totals: &NoServiceTotals) -> fmt::Result {
