@@ -3,6 +3,7 @@
 //! Boot owns the listening sockets. Each shard gets duplicates of its own, so that a shard that
 //! dies takes none along, and what is queued on them waits for its successor.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -152,6 +153,7 @@ async fn serve(
         via: draw_name(),
         shards: shards as u32,
         nofile: fd::descriptors_max(),
+        endpoints: BTreeMap::new(),
     };
     let control = Control::new(publisher, config.clone(), live, options.report_at_end);
     let (ended, ends) = unbounded_channel();

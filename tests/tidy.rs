@@ -89,7 +89,7 @@ const ROOMS: &[Room] = &[
         &["hdrhistogram", "serde_json", "arc_swap", "loom"],
     ),
     room("http", &["fault"], &["httparse", "memchr"]),
-    room("balance", &[], &["rand", "rand_xorshift"]),
+    room("balance", &[], &["rand", "rand_xorshift", "xxhash_rust"]),
     room("fault", &[], &[]),
     room("units", &[], &[]),
     room("fd", &[], &["libc", "socket2"]),

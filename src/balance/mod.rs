@@ -31,6 +31,12 @@ pub fn draw_id(generator: &mut Xorshift) -> u128 {
     generator.random()
 }
 
+/// A number below `bound`, which is 1 or more, each as likely as the others.
+#[inline]
+pub fn draw_below(bound: u32, generator: &mut Xorshift) -> u32 {
+    generator.random_range(0..bound)
+}
+
 /// A service's picker on one shard.
 #[derive(Debug)]
 pub enum Picker {

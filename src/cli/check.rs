@@ -1,5 +1,6 @@
 //! `ringmain check`: every error of a configuration, or the plan it compiles to.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::{self, Write as _};
@@ -57,11 +58,12 @@ fn print_plan(config: &Config) -> ExitCode {
         via: "ringmain-XXXX".into(),
         shards: u32::try_from(shards).unwrap_or(u32::MAX),
         nofile: nofile().unwrap_or(NOFILE_FALLBACK),
+        endpoints: BTreeMap::new(),
     };
     for warning in config.warnings(live.shards) {
         let _ = writeln!(anstream::stderr(), "warning: {warning}");
     }
-    let plan = compile(config, &live);
+    let plan = compile(config, &live, None);
     let shown = format!(
         "{}{}",
         show(config, &plan),

@@ -33,10 +33,13 @@ pub use findings::KnownKey;
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
 pub use route::Route;
 pub use runtime::{Admin, AdminAddress, Driver, LogConfig, LogFormat, Pin, Runtime};
-pub use service::{Backend, Fields, Pool, Retry, Service, ServiceTimeouts};
+pub use service::{
+    Backend, Eject, Fields, Limits, Pool, Probe, ProbeKind, Retry, Service, ServiceTimeouts,
+};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -51,7 +54,7 @@ const PLACES: [&str; 2] = ["config.toml", "/etc/ringmain/config.toml"];
 ///
 /// Only [`parse`], [`load`] and [`Config::single`] make one. What names refer to exists: `expect`
 /// may rely on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     runtime: Runtime,
     admin: Admin,
@@ -262,9 +265,13 @@ impl Config {
             let key = format!("listener.limits.connections_max of {:?}", listener.name);
             (key, listener.limits.connections_max)
         });
-        let services = self.services.iter().map(|service| {
-            let key = format!("service.pool.connections_max of {:?}", service.name);
-            (key, service.pool.connections_max)
+        let services = self.services.iter().flat_map(|service| {
+            let limits = [
+                ("pool.connections_max", service.pool.connections_max),
+                ("limits.rate", service.limits.rate),
+                ("limits.concurrent", service.limits.concurrent),
+            ];
+            limits.map(|(key, limit)| (format!("service.{key} of {:?}", service.name), limit))
         });
         let limits = std::iter::once(process).chain(listeners).chain(services);
         let small = limits.filter(|(_, limit)| (1..shards).contains(limit));
@@ -292,7 +299,7 @@ impl Config {
     fn unreachable(&self) -> impl Iterator<Item = String> {
         let listeners = self.listeners.iter().map(|listener| &listener.service);
         let named: HashSet<&String> = listeners
-            .chain(self.routes.iter().map(|route| &route.service))
+            .chain(self.routes.iter().flat_map(Route::services))
             .collect();
         let services = self.services.iter();
         let lost = services

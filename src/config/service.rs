@@ -1,8 +1,11 @@
 //! `[[service]]`: a named group of backends with one policy.
 
+mod health;
 mod later;
+mod limits;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -10,12 +13,15 @@ use toml::de::DeValue;
 
 use super::file::Table;
 use super::findings::Kind;
-use super::value::{mismatch, placed, text};
-use super::{DAY, HOUR, words};
-use crate::plan::{Policy, TICK};
+use super::value::{Read, duration, integer_in, mismatch, placed, scalar, text};
+use super::{DAY, HOUR, MINUTE, words};
+use crate::plan::{HashKey, Policy, TICK};
+
+pub use health::{Eject, Probe, ProbeKind};
+pub use limits::Limits;
 
 /// A service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its name; no other service has it.
     pub name: String,
@@ -23,8 +29,15 @@ pub struct Service {
     pub domains: Vec<String>,
     /// How an endpoint is picked.
     pub policy: Policy,
+    /// What the policy `hash` hashes; the others do not look at it.
+    pub hash_key: HashKey,
     /// At least one; no address twice.
     pub backends: Vec<Backend>,
+    /// How long the weight of an endpoint that is new or has recovered grows to its whole; 0 is not
+    /// at all.
+    pub slow_start: Duration,
+    /// Whether all endpoints are used when none is healthy.
+    pub fail_open: bool,
     /// The response field that names the endpoint; empty is none.
     pub backend_field: String,
     /// Bounds on how long endpoints take.
@@ -33,6 +46,12 @@ pub struct Service {
     pub pool: Pool,
     /// When a request is tried again.
     pub retry: Retry,
+    /// How control asks endpoints whether they are well; `None`: it does not.
+    pub probe: Option<Probe>,
+    /// When a shard takes an endpoint out by what it sees of it.
+    pub eject: Eject,
+    /// How much is let in.
+    pub limits: Limits,
     /// Fields that are set and removed.
     pub fields: Fields,
 }
@@ -44,6 +63,10 @@ pub struct Backend {
     pub address: SocketAddr,
     /// Its share of the requests against the other backends' weights, `1..=1000`.
     pub weight: u32,
+    /// Used only when no other is left.
+    pub backup: bool,
+    /// Gets nothing new.
+    pub drain: bool,
 }
 
 /// `[service.timeouts]`, each at least a tick.
@@ -61,6 +84,8 @@ pub struct ServiceTimeouts {
     pub until_continued: Duration,
     /// A tunnel through which nothing goes in either direction.
     pub tunnel_idle: Duration,
+    /// The whole exchange; 0 is no timeout.
+    pub total: Duration,
 }
 
 /// `[service.pool]`.
@@ -68,6 +93,8 @@ pub struct ServiceTimeouts {
 pub struct Pool {
     /// Idle connections per endpoint and shard; 0 closes each after its exchange.
     pub idle_max: u32,
+    /// Connections per endpoint and shard that are opened ahead; at most `idle_max`.
+    pub idle_min: u32,
     /// How long one may be idle, at least a tick.
     pub idle: Duration,
     /// Connections per endpoint of the whole process, idle ones included; 0 is no limit.
@@ -77,10 +104,18 @@ pub struct Pool {
 }
 
 /// `[service.retry]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Retry {
     /// Further tries, the first not counted; 0 is none.
     pub attempts_max: u32,
+    /// Statuses of answers that are tried again, `400..=599`.
+    pub statuses: Vec<u32>,
+    /// One try, from its begin to its response head; 0 is no timeout.
+    pub attempt: Duration,
+    /// The wait before the first retry on a status; 0 is none.
+    pub backoff: Duration,
+    /// Retries as a share of requests, `0.0..=1.0`.
+    pub budget: f64,
     /// Bytes of a request body, its framing included, up to which it is kept for a replay.
     pub body_bytes_max: u64,
 }
@@ -118,11 +153,17 @@ pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
                 ("round_robin", Policy::RoundRobin),
             ],
         ),
+        hash_key: table.value("hash_key", "\"client\"", text(words::hash_key)),
         backends: backends(table),
+        slow_start: table.duration("slow_start", "0s", Duration::ZERO..=DAY),
+        fail_open: table.flag("fail_open", true),
         backend_field: table.text("backend_field", "", words::field_name_or_empty),
         timeouts: table.table("timeouts", timeouts),
         pool: table.table("pool", pool),
         retry: table.table("retry", retry),
+        probe: table.table_if_present("probe", health::probe),
+        eject: table.table("eject", health::eject),
+        limits: table.table("limits", limits::limits),
         fields: table.table("fields", fields),
     };
     let field = &service.backend_field;
@@ -156,7 +197,7 @@ fn backends(table: &mut Table<'_, '_>) -> Vec<Backend> {
             DeValue::Table(_) => table.enter("backends", element, backend),
             DeValue::String(_) => {
                 let address = table.element("backends", element, text(words::backend_address));
-                address.map(|address| Backend { address, weight: 1 })
+                address.map(Backend::at)
             }
             other => {
                 let message = mismatch("IP:PORT or a table with an address", other);
@@ -183,13 +224,19 @@ fn backends(table: &mut Table<'_, '_>) -> Vec<Backend> {
 fn backend(table: &mut Table<'_, '_>) -> Option<Backend> {
     later::backend(table);
     let weight = table.integer("weight", "1", 1..=1_000);
+    let backup = table.flag("backup", false);
+    let drain = table.flag("drain", false);
     let read = text(|address| words::backend_address(address).map(Some));
     let address = table.required("address", "IP:PORT, as in \"127.0.0.1:9090\"", None, read)?;
-    Some(Backend { address, weight })
+    Some(Backend {
+        address,
+        weight,
+        backup,
+        drain,
+    })
 }
 
 fn timeouts(table: &mut Table<'_, '_>) -> ServiceTimeouts {
-    later::timeouts(table);
     ServiceTimeouts {
         connect: table.duration("connect", "1s", TICK..=HOUR),
         response: table.duration("response", "30s", TICK..=DAY),
@@ -197,13 +244,20 @@ fn timeouts(table: &mut Table<'_, '_>) -> ServiceTimeouts {
         receive_idle: table.duration("receive_idle", "30s", TICK..=DAY),
         until_continued: table.duration("continue", "1s", TICK..=HOUR),
         tunnel_idle: table.duration("tunnel_idle", "1h", TICK..=30 * DAY),
+        total: table.value("total", "\"0s\"", off_or(TICK..=30 * DAY)),
     }
 }
 
 fn pool(table: &mut Table<'_, '_>) -> Pool {
-    later::pool(table);
+    let idle_max = table.integer("idle_max", "64", 0..=100_000);
+    let idle_min = table.integer("idle_min", "0", 0..=100_000);
+    if idle_max < idle_min {
+        let message = format!("{idle_min} is above idle_max, {idle_max}; so many are not kept");
+        table.wrong("idle_min", message);
+    }
     Pool {
-        idle_max: table.integer("idle_max", "64", 0..=100_000),
+        idle_max,
+        idle_min,
         idle: table.duration("idle", "30s", TICK..=DAY),
         connections_max: table.integer("connections_max", "0", 0..=10_000_000),
         queue: table.duration("queue", "0s", Duration::ZERO..=HOUR),
@@ -211,10 +265,37 @@ fn pool(table: &mut Table<'_, '_>) -> Pool {
 }
 
 fn retry(table: &mut Table<'_, '_>) -> Retry {
-    later::retry(table);
     Retry {
         attempts_max: table.integer("attempts_max", "2", 0..=10),
+        statuses: table.list("statuses", "[]", integer_in(400..=599)),
+        attempt: table.value("attempt", "\"0s\"", off_or(TICK..=DAY)),
+        backoff: table.duration("backoff", "0s", Duration::ZERO..=MINUTE),
+        budget: table.number("budget", "0.2", 0.0..=1.0),
         body_bytes_max: table.size("body_bytes_max", r#""64KiB""#, 0..=(1 << 20)),
+    }
+}
+
+/// The reader of a duration within `range`, or 0, which is off.
+fn off_or(range: RangeInclusive<Duration>) -> impl Read<Duration> {
+    scalar(
+        move |value| match duration(value, &(Duration::ZERO..=Duration::MAX))? {
+            Duration::ZERO => Ok(Duration::ZERO),
+            _ => {
+                duration(value, &range).map_err(|message| format!("{message}; or \"0s\" for none"))
+            }
+        },
+    )
+}
+
+impl Backend {
+    /// At `address`, all else by default.
+    const fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            weight: 1,
+            backup: false,
+            drain: false,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::findings::nearest;
+use crate::plan::HashKey;
 
 /// Fields that say how a message is framed or that belong to one connection (RFC 9110 section
 /// 7.6.1): ringmain writes them itself. To set one of them would let two readers frame a message
@@ -270,6 +271,33 @@ pub(super) fn parameter(text: &str) -> Result<String, String> {
     ))
 }
 
+/// The name of a query parameter that a route looks at, as it is sent.
+pub(super) fn query_name(text: &str) -> Result<String, String> {
+    if text.contains('=') {
+        return Err(format!(
+            "{text:?} is not a parameter's name: it has a \"=\""
+        ));
+    }
+    match query_value(text)?.as_str() {
+        "" => Err("\"\" is not a parameter's name".into()),
+        name => Ok(name.into()),
+    }
+}
+
+/// The value of a query parameter, as it is sent: nothing decodes `%20` or `+` before it is
+/// compared.
+pub(super) fn query_value(text: &str) -> Result<String, String> {
+    // RFC 3986 section 3.4: what a query is made of, without what ends a parameter.
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$'()*+,;=:@/?%".contains(&byte);
+    if text.bytes().all(known) {
+        return Ok(text.into());
+    }
+    Err(format!(
+        "{text:?} cannot stand in a query; allowed: A-Z a-z 0-9 and - . _ ~ ! $ ' ( ) * + , ; = : \
+         @ / ?, others as they are sent, in percent, as in \"%20\""
+    ))
+}
+
 /// Our name in Via (RFC 9110 section 7.6.3: a pseudonym is a token), or nothing.
 pub(super) fn via(text: &str) -> Result<String, String> {
     if text.is_empty() || (token(text) && text.len() <= 64) {
@@ -315,14 +343,17 @@ pub(super) fn file_path(text: &str) -> Result<String, String> {
 }
 
 /// What a hash policy hashes.
-pub(super) fn hash_key(text: &str) -> Result<String, String> {
-    let of = |prefix| text.strip_prefix(prefix).is_some_and(token);
-    if matches!(text, "client" | "path") || of("field:") || of("cookie:") {
-        return Ok(text.into());
+pub(super) fn hash_key(text: &str) -> Result<HashKey, String> {
+    let of = |prefix| text.strip_prefix(prefix).filter(|name| token(name));
+    match (text, of("field:"), of("cookie:")) {
+        ("client", ..) => Ok(HashKey::Client),
+        ("path", ..) => Ok(HashKey::Path),
+        (_, Some(name), _) => Ok(HashKey::Field(name.into())),
+        (_, _, Some(name)) => Ok(HashKey::Cookie(name.into())),
+        _ => Err(format!(
+            "{text:?} is not known; allowed: client, path, field:NAME, cookie:NAME"
+        )),
     }
-    Err(format!(
-        "{text:?} is not known; allowed: client, path, field:NAME, cookie:NAME"
-    ))
 }
 
 /// RFC 9110 section 5.6.2.

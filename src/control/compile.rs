@@ -1,10 +1,12 @@
 //! From what the operator wrote to what shards run: `compile(&Config, &Live) -> Plan`.
 //!
-//! Pure: no I/O, no clock, no chance; the same arguments give the same plan. Cannot fail: a
+//! Pure: no I/O, no clock, no chance; the same arguments give the same plan (the plan before it is
+//! an argument too, for what need not be made anew). Cannot fail: a
 //! [`Config`] breaks no rule, so that every name in it resolves. Limits of the process are split
 //! over the shards here, and no shard gets less than 1.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -12,9 +14,12 @@ use crate::config::{self, Config};
 use crate::http::head::HeadLimits;
 use crate::http::hop::FieldEdits;
 use crate::plan::listener::{ListenerLimits, ListenerTimeouts};
-use crate::plan::route::{DomainMatch, PathMatch};
-use crate::plan::service::{PoolLimits, ServiceTimeouts};
-use crate::plan::{Endpoint, Life, Listener, Plan, Route, Routes, Service, ServiceIndex, Ticks};
+use crate::plan::route::{Destination, DomainMatch, PathMatch, Weights};
+use crate::plan::{
+    EjectRules, Endpoint, Life, Listener, Plan, PoolLimits, Rate, RetryRules, Route, Routes,
+    Service, ServiceIndex, ServiceLimits, ServiceTimeouts, Standing, Ticks, Tier,
+    endpoint::RAMP_WHOLE,
+};
 
 /// Descriptors that the process keeps for itself: rings, logs, the admin API, files.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -32,17 +37,63 @@ pub struct Live {
     pub shards: u32,
     /// Descriptors that the process may open (RLIMIT_NOFILE).
     pub nofile: u64,
+    /// What is known of endpoints, by the name of their service and their address; of others
+    /// nothing is.
+    pub endpoints: BTreeMap<String, BTreeMap<SocketAddr, EndpointLive>>,
 }
 
-/// The plan for `config` now.
-pub fn compile(config: &Config, live: &Live) -> Plan {
+/// What is known of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointLive {
+    /// What probes have said.
+    pub health: Health,
+    /// True exactly when most shards have ejected it.
+    pub ejected: bool,
+    /// Sixteenths of its weight that it has grown to since it was new or had recovered, `1..=16`.
+    pub ramp: u32,
+    /// How many times it was healthy again.
+    pub recoveries: u32,
+}
+
+/// What probes have said of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing yet.
+    Unknown,
+    /// It is well.
+    Healthy,
+    /// It is not.
+    Unhealthy,
+}
+
+/// Retries a second that a process always allows: `[service.retry] budget`.
+const RETRIES_MIN: u32 = 10;
+
+impl Default for EndpointLive {
+    fn default() -> Self {
+        Self {
+            health: Health::Unknown,
+            ejected: false,
+            ramp: RAMP_WHOLE,
+            recoveries: 0,
+        }
+    }
+}
+
+/// The plan for `config` now. Services that are as in the plan `last` are shared with it.
+pub fn compile(config: &Config, live: &Live, last: Option<&Plan>) -> Plan {
     let mut slots = 0;
     let response_head = response_head(config);
-    let services: Box<[Arc<Service>]> = config
-        .services()
-        .iter()
-        .map(|written| Arc::new(service(written, live.shards, response_head, &mut slots)))
-        .collect();
+    let mut had = last.iter().flat_map(|last| &last.services);
+    let mut compiled = |written: &config::Service| {
+        let service = service(written, live, response_head, &mut slots);
+        // Of a plan that only health has changed, in the same order.
+        match had.next() {
+            Some(had) if **had == service => Arc::clone(had),
+            _ => Arc::new(service),
+        }
+    };
+    let services: Box<[Arc<Service>]> = config.services().iter().map(&mut compiled).collect();
     let indices = indices(config);
     let listeners = config.listeners().iter();
     let listeners = listeners
@@ -72,7 +123,16 @@ pub(super) fn routing(config: &Config) -> (Vec<Route>, Vec<(String, ServiceIndex
             .iter()
             .map(|method| method.as_str().into())
             .collect(),
-        service: indices[written.service.as_str()],
+        fields: texts(&written.fields),
+        query: texts(&written.query),
+        destination: match indices.get(written.service.as_str()) {
+            Some(service) => Destination::Service(*service),
+            None => {
+                let weights = written.weights.iter();
+                let weights = weights.map(|(name, weight)| (indices[name.as_str()], *weight));
+                Destination::Weighted(Weights::new(weights))
+            }
+        },
     });
     let domains = config.services().iter().flat_map(|service| {
         let index = indices[service.name.as_str()];
@@ -82,6 +142,13 @@ pub(super) fn routing(config: &Config) -> (Vec<Route>, Vec<(String, ServiceIndex
             .map(move |domain| (domain.clone(), index))
     });
     (routes.collect(), domains.collect())
+}
+
+fn texts(pairs: &[(String, String)]) -> Box<[(Box<str>, Box<str>)]> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+        .collect()
 }
 
 /// A service's name to its place.
@@ -189,44 +256,32 @@ fn listener(
 /// `slots` is the first free slot, before and after.
 fn service(
     written: &config::Service,
-    shards: u32,
+    live: &Live,
     response_head: HeadLimits,
     slots: &mut u32,
 ) -> Service {
-    let config::ServiceTimeouts {
-        connect,
-        response,
-        send_idle,
-        receive_idle,
-        until_continued,
-        tunnel_idle,
-    } = written.timeouts;
+    let known = live.endpoints.get(&written.name);
+    let endpoint = |backend: &config::Backend| {
+        let known = known.and_then(|known| known.get(&backend.address));
+        let slot = *slots;
+        *slots += 1;
+        endpoint(written, backend, known.copied().unwrap_or_default(), slot)
+    };
+    let endpoints: Box<[Endpoint]> = written.backends.iter().map(endpoint).collect();
+    let (tiers, fails_open) = tiers(&endpoints, written.fail_open);
     let fields = &written.fields;
     Service {
         name: written.name.as_str().into(),
         policy: written.policy,
-        endpoints: written
-            .backends
-            .iter()
-            .map(|backend| endpoint(*backend, slots))
-            .collect(),
-        timeouts: ServiceTimeouts {
-            connect,
-            response: Ticks::from_duration(response),
-            send_idle: Ticks::from_duration(send_idle),
-            receive_idle: Ticks::from_duration(receive_idle),
-            until_continued: Ticks::from_duration(until_continued),
-            tunnel_idle: Ticks::from_duration(tunnel_idle),
-        },
-        pool: PoolLimits {
-            idle_max: written.pool.idle_max as usize,
-            idle: Ticks::from_duration(written.pool.idle),
-            shard_connections_max: NonZeroU32::new(written.pool.connections_max)
-                .map(|limit| share_of(limit, shards)),
-            queue: Ticks::from_duration(written.pool.queue),
-        },
-        attempts_max: written.retry.attempts_max,
-        replayed_bytes_max: bytes(written.retry.body_bytes_max),
+        hash_key: written.hash_key.clone(),
+        endpoints,
+        tiers,
+        fails_open,
+        timeouts: timeouts(written.timeouts),
+        pool: pool(written.pool, live.shards),
+        retry: retry(&written.retry, live.shards),
+        eject: eject(written.eject),
+        limits: limits(written.limits, live.shards),
         response_head,
         request_edits: edits(&fields.request_set, &fields.request_remove),
         response_edits: edits(&fields.response_set, &fields.response_remove),
@@ -234,15 +289,144 @@ fn service(
     }
 }
 
-fn endpoint(backend: config::Backend, slots: &mut u32) -> Endpoint {
-    let slot = *slots;
-    *slots += 1;
-    let config::Backend { address, weight } = backend;
+fn endpoint(
+    service: &config::Service,
+    backend: &config::Backend,
+    known: EndpointLive,
+    slot: u32,
+) -> Endpoint {
+    let config::Backend {
+        address,
+        weight,
+        backup,
+        drain,
+    } = *backend;
+    let awaited = service.probe.as_ref();
+    let awaited = awaited.is_some_and(|probe| probe.wait_first || !probe.ready_path.is_empty());
     Endpoint {
         address,
         name: address.to_string().into(),
         weight,
+        ramp: known.ramp,
         slot,
+        backup,
+        standing: match known.health {
+            _ if drain => Standing::Draining,
+            Health::Unknown if awaited => Standing::Unproven,
+            Health::Unhealthy => Standing::Unhealthy,
+            _ if known.ejected => Standing::Ejected,
+            Health::Unknown => Standing::Unknown,
+            Health::Healthy => Standing::Healthy,
+        },
+        recoveries: known.recoveries,
+    }
+}
+
+/// Those of `endpoints` that are picked from; and whether that is because none is in.
+fn tiers(endpoints: &[Endpoint], fail_open: bool) -> (Box<[Tier]>, bool) {
+    let of = |is_member: &dyn Fn(&Endpoint) -> bool| {
+        let members = (0..).zip(endpoints);
+        let members = members.filter(|(_, endpoint)| is_member(endpoint));
+        let (members, weights): (Vec<_>, Vec<_>) = members
+            .map(|(place, endpoint)| (place, endpoint.weight * endpoint.ramp))
+            .unzip();
+        (!members.is_empty()).then(|| Tier {
+            members: members.into(),
+            weights: without_common_divisor(weights),
+        })
+    };
+    let is_in = |endpoint: &Endpoint| endpoint.standing.is_in();
+    let ordinary = of(&|endpoint| is_in(endpoint) && !endpoint.backup);
+    let backups = of(&|endpoint| is_in(endpoint) && endpoint.backup);
+    let tiers: Vec<Tier> = ordinary.into_iter().chain(backups).collect();
+    if !tiers.is_empty() || !fail_open {
+        return (tiers.into(), false);
+    }
+    let all = of(&|endpoint| endpoint.standing.is_last_resort());
+    let fails_open = all.is_some();
+    (all.into_iter().collect(), fails_open)
+}
+
+/// The same proportions in the least numbers, which make the shortest cycle of a round robin.
+fn without_common_divisor(mut weights: Vec<u32>) -> Box<[u32]> {
+    fn common(a: u32, b: u32) -> u32 {
+        if b == 0 { a } else { common(b, a % b) }
+    }
+    let divisor = weights.iter().copied().fold(0, common);
+    for weight in &mut weights {
+        *weight /= divisor.max(1);
+    }
+    weights.into()
+}
+
+fn timeouts(written: config::ServiceTimeouts) -> ServiceTimeouts {
+    let config::ServiceTimeouts {
+        connect,
+        response,
+        send_idle,
+        receive_idle,
+        until_continued,
+        tunnel_idle,
+        total,
+    } = written;
+    ServiceTimeouts {
+        connect,
+        response: Ticks::from_duration(response),
+        send_idle: Ticks::from_duration(send_idle),
+        receive_idle: Ticks::from_duration(receive_idle),
+        until_continued: Ticks::from_duration(until_continued),
+        tunnel_idle: Ticks::from_duration(tunnel_idle),
+        total: Ticks::from_duration(total),
+    }
+}
+
+fn pool(written: config::Pool, shards: u32) -> PoolLimits {
+    let connections_max = NonZeroU32::new(written.connections_max);
+    PoolLimits {
+        idle_max: written.idle_max as usize,
+        idle_min: written.idle_min as usize,
+        idle: Ticks::from_duration(written.idle),
+        shard_connections_max: connections_max.map(|limit| share_of(limit, shards)),
+        queue: Ticks::from_duration(written.queue),
+    }
+}
+
+fn retry(written: &config::Retry, shards: u32) -> RetryRules {
+    let statuses = written.statuses.iter();
+    let mut statuses: Vec<u16> = statuses.map(|status| *status as u16).collect();
+    statuses.sort_unstable();
+    statuses.dedup();
+    RetryRules {
+        attempts_max: written.attempts_max,
+        statuses: statuses.into(),
+        attempt: Ticks::from_duration(written.attempt),
+        backoff: written.backoff,
+        budget: written.budget,
+        shard_retries_min: share(RETRIES_MIN, shards),
+        replayed_bytes_max: bytes(written.body_bytes_max),
+    }
+}
+
+fn eject(written: config::Eject) -> EjectRules {
+    EjectRules {
+        consecutive_faults: written.consecutive_faults,
+        duration: Ticks::from_duration(written.duration),
+        ratio_max: written.ratio_max,
+        latency_factor: written.latency_factor,
+    }
+}
+
+fn limits(written: config::Limits, shards: u32) -> ServiceLimits {
+    let split = |limit| NonZeroU32::new(limit).map(|limit| share_of(limit, shards));
+    // One second's worth may be asked for at once.
+    let of_second = |rate| Rate::new(rate, rate);
+    let client_burst = NonZeroU32::new(written.client_burst);
+    ServiceLimits {
+        client_rate: NonZeroU32::new(written.client_rate)
+            .map(|rate| client_burst.map_or(of_second(rate), |burst| Rate::new(rate, burst))),
+        client_concurrent: NonZeroU32::new(written.client_concurrent),
+        shard_rate: split(written.rate).map(of_second),
+        shard_concurrent: split(written.concurrent),
     }
 }
 

@@ -7,6 +7,7 @@
 use std::io;
 use std::panic::resume_unwind;
 use std::process;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -132,7 +133,7 @@ impl Control {
     /// Posts the first plan, before any shard runs. With `report_at_end` the end of the process
     /// prints a report.
     pub fn new(mut publisher: Publisher, config: Config, live: Live, report_at_end: bool) -> Self {
-        publisher.publish(compile(&config, &live));
+        publisher.publish(compile(&config, &live, None));
         let started = now();
         let shard = |_| ShardLife {
             driver: None,
@@ -309,7 +310,12 @@ impl Control {
     fn publish(&mut self, life: Life) {
         self.live.generation += 1;
         self.live.life = life;
-        self.publisher.publish(compile(&self.config, &self.live));
+        let last = self
+            .publisher
+            .current()
+            .map(|posted| Arc::clone(&posted.plan));
+        let plan = compile(&self.config, &self.live, last.as_deref());
+        self.publisher.publish(plan);
     }
 
     fn tick(&mut self, supervisor: &mut dyn Supervisor) {
@@ -359,6 +365,7 @@ impl Control {
                 Notice::ConnectionsMax { listener } => {
                     log::warn!(shard, listener:?; "connections_max is reached; clients are shed");
                 }
+                Notice::Ejected { .. } | Notice::Readmitted { .. } => {}
                 Notice::Panicked => {
                     log::error!(shard; "a panic was caught and its connection closed");
                 }

@@ -3,13 +3,18 @@
 //! One line a fact, in the order of the file, with the units of the configuration.
 
 use std::fmt::{self, Display};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::compile::routing;
 use crate::config::Config;
 use crate::http::hop::FieldEdits;
-use crate::plan::route::{DomainMatch, PathMatch};
-use crate::plan::{Endpoint, Listener, Plan, Route, Service, ServiceIndex, TICK, Ticks};
+use crate::plan::endpoint::RAMP_WHOLE;
+use crate::plan::route::{Destination, DomainMatch, PathMatch};
+use crate::plan::{
+    EjectRules, Endpoint, Listener, Plan, Rate, RetryRules, Route, Service, ServiceIndex,
+    ServiceLimits, TICK, Ticks,
+};
 use crate::tally::recorder;
 use crate::units::{format_duration, format_size};
 
@@ -125,27 +130,30 @@ fn show_listener(f: &mut fmt::Formatter<'_>, plan: &Plan, listener: &Listener) -
 fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
     let timeouts = service.timeouts;
     writeln!(f, "service {} {}", service.name, service.policy.label())?;
-    for Endpoint {
-        name, weight, slot, ..
-    } in &service.endpoints
-    {
-        writeln!(f, "  endpoint {name} weight {weight} slot {slot}")?;
+    for endpoint in &service.endpoints {
+        show_endpoint(f, endpoint)?;
+    }
+    if service.fails_open {
+        writeln!(f, "  fails open: no endpoint is in, and all are used")?;
     }
     writeln!(
         f,
-        "  timeouts connect {} response {} send_idle {} receive_idle {} continue {} tunnel_idle {}",
+        "  timeouts connect {} response {} send_idle {} receive_idle {} continue {} tunnel_idle {} \
+         total {}",
         format_duration(timeouts.connect),
         ticks(timeouts.response),
         ticks(timeouts.send_idle),
         ticks(timeouts.receive_idle),
         ticks(timeouts.until_continued),
         ticks(timeouts.tunnel_idle),
+        none_or_ticks(timeouts.total),
     )?;
     let pool = service.pool;
     let connections = pool.shard_connections_max;
     writeln!(
         f,
-        "  pool idle_max {} idle {} queue {}",
+        "  pool idle_min {} idle_max {} idle {} queue {}",
+        pool.idle_min,
         pool.idle_max,
         ticks(pool.idle),
         ticks(pool.queue),
@@ -155,12 +163,9 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
         f,
         "  each shard and endpoint: connections_max {connections}"
     )?;
-    let kept = format_size(service.replayed_bytes_max as u64);
-    writeln!(
-        f,
-        "  retry attempts_max {} body_bytes_max {kept}",
-        service.attempts_max
-    )?;
+    show_retry(f, &service.retry)?;
+    show_eject(f, &service.eject)?;
+    show_limits(f, &service.limits)?;
     let head = service.response_head;
     let bytes = format_size(head.bytes_max as u64);
     writeln!(
@@ -174,6 +179,84 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
         Some(field) => writeln!(f, "  backend_field {field}"),
         None => Ok(()),
     }
+}
+
+fn show_endpoint(f: &mut fmt::Formatter<'_>, endpoint: &Endpoint) -> fmt::Result {
+    let Endpoint {
+        name,
+        weight,
+        ramp,
+        slot,
+        backup,
+        standing,
+        ..
+    } = endpoint;
+    write!(
+        f,
+        "  endpoint {name} weight {weight} slot {slot} {}",
+        standing.label()
+    )?;
+    if *ramp != RAMP_WHOLE {
+        write!(f, " at {ramp}/{RAMP_WHOLE} of its weight")?;
+    }
+    writeln!(f, "{}", if *backup { " backup" } else { "" })
+}
+
+fn show_retry(f: &mut fmt::Formatter<'_>, retry: &RetryRules) -> fmt::Result {
+    let kept = format_size(retry.replayed_bytes_max as u64);
+    write!(
+        f,
+        "  retry attempts_max {} body_bytes_max {kept}",
+        retry.attempts_max
+    )?;
+    if !retry.statuses.is_empty() {
+        let statuses: Vec<_> = retry.statuses.iter().map(u16::to_string).collect();
+        write!(f, " statuses {}", statuses.join(","))?;
+    }
+    writeln!(
+        f,
+        " attempt {} backoff {} budget {} each shard at least {}/s",
+        none_or_ticks(retry.attempt),
+        format_duration(retry.backoff),
+        retry.budget,
+        retry.shard_retries_min,
+    )
+}
+
+fn show_eject(f: &mut fmt::Formatter<'_>, eject: &EjectRules) -> fmt::Result {
+    writeln!(
+        f,
+        "  eject consecutive_faults {} duration {} ratio_max {} latency_factor {}",
+        eject.consecutive_faults,
+        ticks(eject.duration),
+        eject.ratio_max,
+        eject.latency_factor,
+    )
+}
+
+fn show_limits(f: &mut fmt::Formatter<'_>, limits: &ServiceLimits) -> fmt::Result {
+    if limits.is_none() {
+        return Ok(());
+    }
+    let shown = |number: Option<NonZeroU32>| {
+        number.map_or_else(|| "none".to_owned(), |number| number.to_string())
+    };
+    let rate = |rate: Option<Rate>| {
+        let (per_second, burst) = (rate.map(|it| it.per_second()), rate.map(|it| it.burst()));
+        format!("rate {} burst {}", shown(per_second), shown(burst))
+    };
+    writeln!(
+        f,
+        "  each shard and client: {} concurrent {}",
+        rate(limits.client_rate),
+        shown(limits.client_concurrent),
+    )?;
+    writeln!(
+        f,
+        "  each shard: {} concurrent {}",
+        rate(limits.shard_rate),
+        shown(limits.shard_concurrent),
+    )
 }
 
 fn show_edits(f: &mut fmt::Formatter<'_>, message: &str, edits: &FieldEdits) -> fmt::Result {
@@ -202,7 +285,21 @@ fn show_route(f: &mut fmt::Formatter<'_>, plan: &Plan, route: &Route) -> fmt::Re
         [] => f.write_str(" any-method")?,
         methods => write!(f, " {}", methods.join(","))?,
     }
-    writeln!(f, " -> {}", name(plan, route.service))
+    for (name, value) in &route.fields {
+        write!(f, " field {name}: {value:?}")?;
+    }
+    for (name, value) in &route.query {
+        write!(f, " query {name}={value}")?;
+    }
+    match &route.destination {
+        Destination::Service(service) => writeln!(f, " -> {}", name(plan, *service)),
+        Destination::Weighted(weights) => {
+            let services = weights.services();
+            let services = services
+                .map(|(service, weight)| format!("{} weight {weight}", name(plan, service)));
+            writeln!(f, " -> {}", services.collect::<Vec<_>>().join(", "))
+        }
+    }
 }
 
 fn name(plan: &Plan, service: ServiceIndex) -> &str {
@@ -211,6 +308,10 @@ fn name(plan: &Plan, service: ServiceIndex) -> &str {
 
 fn ticks(Ticks(count): Ticks) -> String {
     format_duration(Duration::saturating_mul(TICK, count))
+}
+
+fn none_or_ticks(span: Ticks) -> String {
+    limit(span != Ticks(0), || ticks(span))
 }
 
 fn limit(is_set: bool, show: impl FnOnce() -> String) -> String {

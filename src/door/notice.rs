@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::tally::EjectReason;
+
 /// How many notices of one shard may wait for control, which reads them many times a second.
 pub const NOTICES_MAX: usize = 256;
 
@@ -27,6 +29,18 @@ pub enum Notice {
     ConnectionsMax {
         /// The listener's place in the plan.
         listener: Option<usize>,
+    },
+    /// An endpoint was taken out, for a while.
+    Ejected {
+        /// The endpoint's slot.
+        slot: u32,
+        /// Why.
+        reason: EjectReason,
+    },
+    /// An endpoint that was ejected is in again.
+    Readmitted {
+        /// The endpoint's slot.
+        slot: u32,
     },
     /// A panic was caught; its connection is closed.
     Panicked,

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::*;
-use crate::http::{head::HeadLimits, hop::FieldEdits};
-use crate::plan::{Endpoint, Life, Policy, PoolLimits, Service, ServiceTimeouts, Ticks};
+use crate::plan::{Life, Service};
 use crate::tally::{Phase, Recorder, ServiceCounters};
 
 /// A plan of services, each a name and the ports of its endpoints.
@@ -24,41 +23,11 @@ fn plan(generation: u64, services: &[(&str, &[u16])]) -> Plan {
 }
 
 fn service(name: &str, ports: &[u16]) -> Service {
-    let endpoint = |port: &u16| Endpoint {
-        address: ([127, 0, 0, 1], *port).into(),
-        name: format!("127.0.0.1:{port}").into(),
-        weight: 1,
-        slot: 0,
-    };
-    let ticks = Ticks(10);
-    Service {
-        name: name.into(),
-        policy: Policy::Random,
-        endpoints: ports.iter().map(endpoint).collect(),
-        timeouts: ServiceTimeouts {
-            connect: crate::plan::TICK,
-            response: ticks,
-            send_idle: ticks,
-            receive_idle: ticks,
-            until_continued: ticks,
-            tunnel_idle: ticks,
-        },
-        pool: PoolLimits {
-            idle_max: 1,
-            idle: ticks,
-            shard_connections_max: None,
-            queue: Ticks(0),
-        },
-        attempts_max: 0,
-        replayed_bytes_max: 65536,
-        response_head: HeadLimits {
-            bytes_max: 1,
-            fields_max: 1,
-        },
-        request_edits: FieldEdits::default(),
-        response_edits: FieldEdits::default(),
-        backend_field: None,
-    }
+    let addresses: Vec<_> = ports
+        .iter()
+        .map(|port| ([127, 0, 0, 1], *port).into())
+        .collect();
+    Service::over(name, &addresses)
 }
 
 /// A door with one shard.

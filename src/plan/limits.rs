@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 
 /// Bounds on what a service is asked for; `None` where the operator set none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct ServiceLimits {
     /// Requests of one client address.
     pub client_rate: Option<Rate>,
     /// Exchanges and tunnels of one client address at the same time.
@@ -18,7 +18,7 @@ pub struct Limits {
     pub shard_concurrent: Option<NonZeroU32>,
 }
 
-impl Limits {
+impl ServiceLimits {
     /// True exactly when everything is let in.
     pub fn is_none(&self) -> bool {
         *self == Self::default()

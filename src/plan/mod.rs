@@ -6,6 +6,7 @@
 //! names are bytes, hosts are in lower case.
 
 pub mod endpoint;
+pub mod key;
 pub mod limits;
 pub mod listener;
 pub mod policy;
@@ -15,12 +16,13 @@ pub mod service;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use endpoint::Endpoint;
-pub use limits::{Limits, Rate};
+pub use endpoint::{Endpoint, Standing};
+pub use key::HashKey;
+pub use limits::{Rate, ServiceLimits};
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts, Protocol};
 pub use policy::Policy;
 pub use route::{Route, Routes};
-pub use service::{PoolLimits, Service, ServiceTimeouts};
+pub use service::{EjectRules, PoolLimits, RetryRules, Service, ServiceTimeouts, Tier};
 
 /// How long a shard's tick is, and so the least timeout: 100 milliseconds.
 pub const TICK: Duration = Duration::from_millis(100);

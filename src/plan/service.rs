@@ -3,36 +3,86 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Endpoint, Limits, Policy, Ticks};
+use super::{Endpoint, HashKey, Policy, ServiceLimits, Ticks};
+use crate::http::head::HeadLimits;
 use crate::http::hop::FieldEdits;
 
 /// A service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// The operator's name for it.
     pub name: Box<str>,
     /// How an endpoint is picked.
     pub policy: Policy,
-    /// At least one; an endpoint's place is what pickers return.
+    /// What is hashed where the policy asks for it.
+    pub hash_key: HashKey,
+    /// At least one.
     pub endpoints: Box<[Endpoint]>,
+    /// Those endpoints that are picked from: the first of these, and of each further one when none
+    /// of those before it can be used. Empty when none may be picked.
+    pub tiers: Box<[Tier]>,
+    /// True exactly when no endpoint is in, and all are used for that.
+    pub fails_open: bool,
     /// Bounds on how long endpoints take.
     pub timeouts: ServiceTimeouts,
     /// Bounds on upstream connections.
     pub pool: PoolLimits,
-    /// Bounds on what it is asked for.
-    pub limits: Limits,
-    /// Further tries after the first: see `[service.retry]`.
-    pub attempts_max: u32,
-    /// Bytes of a request body up to which it is kept, to be sent once more.
-    pub replayed_bytes_max: usize,
+    /// When a request is tried again.
+    pub retry: RetryRules,
+    /// When a shard takes an endpoint out.
+    pub eject: EjectRules,
+    /// How much is let in.
+    pub limits: ServiceLimits,
     /// Bytes and fields of a response head.
-    pub response_head: crate::http::head::HeadLimits,
+    pub response_head: HeadLimits,
     /// What is set on and removed from requests.
     pub request_edits: FieldEdits,
     /// What is set on and removed from responses.
     pub response_edits: FieldEdits,
     /// The response field that names the endpoint, in the operator's spelling.
     pub backend_field: Option<Box<str>>,
+}
+
+/// Endpoints that are picked from together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tier {
+    /// Their places in the service, ascending; at least one. A picker knows them by their places
+    /// here.
+    pub members: Box<[u32]>,
+    /// Their weights, without a common divisor.
+    pub weights: Box<[u32]>,
+}
+
+/// When a request is tried again: `[service.retry]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryRules {
+    /// Further tries after the first.
+    pub attempts_max: u32,
+    /// Statuses of answers that are tried again, ascending; each 400 or more.
+    pub statuses: Box<[u16]>,
+    /// One try, from its begin to its response head; no ticks: no timeout.
+    pub attempt: Ticks,
+    /// The wait before the first retry on a status; doubled for each further one.
+    pub backoff: Duration,
+    /// Retries as a share of requests, `0.0..=1.0`.
+    pub budget: f64,
+    /// Retries a second that each shard always allows; 1 or more.
+    pub shard_retries_min: u32,
+    /// Bytes of a request body up to which it is kept, to be sent once more.
+    pub replayed_bytes_max: usize,
+}
+
+/// When a shard takes an endpoint out: `[service.eject]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EjectRules {
+    /// Faults in a row; 0 is never.
+    pub consecutive_faults: u32,
+    /// How long the first ejection lasts.
+    pub duration: Ticks,
+    /// The most of the endpoints that are out, `0.0..=1.0`.
+    pub ratio_max: f64,
+    /// How many times the service's median wait an endpoint's p99 may be; 0.0 is any.
+    pub latency_factor: f64,
 }
 
 /// Bounds on how long endpoints take.
@@ -51,6 +101,8 @@ pub struct ServiceTimeouts {
     pub until_continued: Ticks,
     /// A tunnel through which nothing goes in either direction, or a side that takes nothing.
     pub tunnel_idle: Ticks,
+    /// The whole exchange; no ticks: no timeout.
+    pub total: Ticks,
 }
 
 /// Bounds on upstream connections.
@@ -58,6 +110,8 @@ pub struct ServiceTimeouts {
 pub struct PoolLimits {
     /// Idle connections kept per endpoint on each shard.
     pub idle_max: usize,
+    /// Idle connections opened ahead per endpoint on each shard; at most `idle_max`.
+    pub idle_min: usize,
     /// How long one may be idle.
     pub idle: Ticks,
     /// Connections to each endpoint that each shard may have open, idle ones included; `None` where
@@ -65,4 +119,78 @@ pub struct PoolLimits {
     pub shard_connections_max: Option<NonZeroU32>,
     /// How long an exchange waits for one over that; no ticks: it is refused at once.
     pub queue: Ticks,
+}
+
+#[cfg(test)]
+impl Service {
+    /// One over endpoints at `addresses`, all in, without a limit, and with ten seconds for
+    /// everything.
+    pub(crate) fn over(name: &str, addresses: &[std::net::SocketAddr]) -> Self {
+        let ticks = Ticks(100);
+        let endpoint = |address: &std::net::SocketAddr| Endpoint {
+            address: *address,
+            name: address.to_string().into(),
+            weight: 1,
+            ramp: super::endpoint::RAMP_WHOLE,
+            slot: 0,
+            backup: false,
+            standing: super::Standing::Unknown,
+            recoveries: 0,
+        };
+        let mut endpoints: Box<[Endpoint]> = addresses.iter().map(endpoint).collect();
+        for (slot, endpoint) in (0..).zip(&mut endpoints) {
+            endpoint.slot = slot;
+        }
+        Self {
+            name: name.into(),
+            policy: Policy::Random,
+            hash_key: HashKey::Client,
+            tiers: [Tier {
+                members: (0..addresses.len() as u32).collect(),
+                weights: addresses.iter().map(|_| 1).collect(),
+            }]
+            .into(),
+            endpoints,
+            fails_open: false,
+            timeouts: ServiceTimeouts {
+                connect: Duration::from_secs(1),
+                response: ticks,
+                send_idle: ticks,
+                receive_idle: ticks,
+                until_continued: ticks,
+                tunnel_idle: ticks,
+                total: Ticks(0),
+            },
+            pool: PoolLimits {
+                idle_max: 4,
+                idle_min: 0,
+                idle: ticks,
+                shard_connections_max: None,
+                queue: Ticks(0),
+            },
+            retry: RetryRules {
+                attempts_max: 0,
+                statuses: [].into(),
+                attempt: Ticks(0),
+                backoff: Duration::ZERO,
+                budget: 0.2,
+                shard_retries_min: 10,
+                replayed_bytes_max: 65536,
+            },
+            eject: EjectRules {
+                consecutive_faults: 0,
+                duration: ticks,
+                ratio_max: 0.5,
+                latency_factor: 0.0,
+            },
+            limits: ServiceLimits::default(),
+            response_head: HeadLimits {
+                bytes_max: 4096,
+                fields_max: 50,
+            },
+            request_edits: FieldEdits::default(),
+            response_edits: FieldEdits::default(),
+            backend_field: None,
+        }
+    }
 }

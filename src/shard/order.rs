@@ -77,7 +77,7 @@ pub(super) fn order(
         .map_err(|error| Refusal::of_head(error.request_fault(), head))?;
     let facts = request.facts();
     let offer = request.offer();
-    let service = route(current, listener, &request);
+    let service = route(shard, current, listener, &request);
     let refuse_framing = |error: FramingError| {
         let fault = error.request_fault();
         Refusal {
@@ -135,7 +135,7 @@ pub(super) fn order(
         trailers.write(outbox.tail(), hop.edits, None);
     }
     inbox.consume(length + here.taken);
-    let kept_max = current.plan().service(service).replayed_bytes_max;
+    let kept_max = current.plan().service(service).retry.replayed_bytes_max;
     let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
     let mut share = shard.stock.share();
     let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());
@@ -182,13 +182,19 @@ fn not_found(shard: &Shard, request: &Request<'_>) -> Fault {
 
 /// The service that a request is for. Where the listener's parameter is present it stands for the
 /// Host, and nothing else does.
-fn route(current: &Current, listener: &Listener, request: &Request<'_>) -> Option<ServiceIndex> {
+fn route(
+    shard: &Shard,
+    current: &Current,
+    listener: &Listener,
+    request: &Request<'_>,
+) -> Option<ServiceIndex> {
+    let generator = &mut shard.generator.borrow_mut();
     let routes = &current.plan().routes;
     let parameter = listener.service_parameter.as_deref();
     match parameter.and_then(|name| request.parameter(name.as_bytes())) {
-        Some(domain) => routes.find(domain, request.path, request.method),
+        Some(domain) => routes.find(domain, request, generator),
         None => routes
-            .find(request.host, request.path, request.method)
+            .find(request.host, request, generator)
             .or(listener.service),
     }
 }

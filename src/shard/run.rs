@@ -278,57 +278,19 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::door::{Publisher, door};
+    use crate::plan::{
+        Listener, ListenerLimits, ListenerTimeouts, Plan, Protocol, Routes, Service, ServiceIndex,
+        Ticks,
+    };
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::thread::{self, JoinHandle};
-    use std::time::Duration;
-
-    use super::*;
-    use crate::door::{Publisher, door};
-    use crate::http::head::HeadLimits;
-    use crate::http::hop::FieldEdits;
-    use crate::plan::service::{PoolLimits, ServiceTimeouts};
-    use crate::plan::{
-        Endpoint, Listener, ListenerLimits, ListenerTimeouts, Plan, Policy, Protocol, Routes,
-        Service, ServiceIndex, Ticks,
-    };
 
     fn plan(generation: u64, life: Life, listener: SocketAddr, origin: SocketAddr) -> Plan {
         let ticks = Ticks(100);
-        let endpoint = Endpoint {
-            address: origin,
-            name: origin.to_string().into(),
-            weight: 1,
-            slot: 0,
-        };
-        let service = Service {
-            name: "a".into(),
-            policy: Policy::Random,
-            endpoints: [endpoint].into(),
-            timeouts: ServiceTimeouts {
-                connect: Duration::from_secs(1),
-                response: ticks,
-                send_idle: ticks,
-                receive_idle: ticks,
-                until_continued: ticks,
-                tunnel_idle: ticks,
-            },
-            pool: PoolLimits {
-                idle_max: 4,
-                idle: ticks,
-                shard_connections_max: None,
-                queue: Ticks(0),
-            },
-            attempts_max: 0,
-            replayed_bytes_max: 65536,
-            response_head: HeadLimits {
-                bytes_max: 4096,
-                fields_max: 50,
-            },
-            request_edits: FieldEdits::default(),
-            response_edits: FieldEdits::default(),
-            backend_field: None,
-        };
+        let service = Service::over("a", &[origin]);
         let listener = Listener {
             name: "web".into(),
             address: listener,

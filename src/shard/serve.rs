@@ -163,7 +163,7 @@ async fn forward(
     exchange.counters.exchanges.add(1);
     exchange.shard.counters.exchanges.add(1);
     let _panic = CountsPanic(exchange.counters);
-    let mut tries = Tries::new(exchange.service.attempts_max);
+    let mut tries = Tries::new(exchange.service.retry.attempts_max);
     loop {
         let mut link = upstream::reach(exchange, client, &mut tries).await?;
         order.outbox.rewind();

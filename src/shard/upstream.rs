@@ -12,7 +12,7 @@ use crate::fault::{Fault, Side};
 use crate::fd;
 use crate::http::exchange::{Broken, Reach};
 use crate::plan::Endpoint;
-use crate::tally::{Phase, ShardCounters};
+use crate::tally::{Phase, RetryReason, ShardCounters};
 
 /// A connection to an endpoint, in use by an exchange.
 #[derive(Debug)]
@@ -58,9 +58,8 @@ pub(super) struct Tries {
     left: u32,
     /// True exactly when a stale connection was replaced once; that is free, but only once.
     replayed: bool,
-    /// True exactly when the next pick is a further try, which counts once there is an endpoint for
-    /// it.
-    retrying: bool,
+    /// Why the next pick is a further try, if it is one; counted once there is an endpoint for it.
+    retrying: Option<RetryReason>,
     last: Fault,
     /// Its turn where it has to wait for a connection; 0 before it asks for one, and where there is
     /// no limit.
@@ -77,7 +76,7 @@ impl Tries {
             count: 0,
             left: attempts_max,
             replayed: false,
-            retrying: false,
+            retrying: None,
             last: Fault::DestinationUnavailable,
             ticket: 0,
             deadline: None,
@@ -141,7 +140,10 @@ impl Tries {
         self.failed[self.count] = exchange.endpoint.get() as u32;
         self.count += 1;
         self.left -= 1;
-        self.retrying = true;
+        self.retrying = Some(match fault {
+            fault if fault.nothing_sent() => RetryReason::Connect,
+            _ => RetryReason::Terminated,
+        });
         true
     }
 
@@ -270,10 +272,9 @@ pub(super) async fn reach<'a>(
 fn begin_try<'a>(exchange: &Exchange<'a>, tries: &mut Tries, picked: usize) -> &'a Endpoint {
     let endpoint = &exchange.service.endpoints[picked];
     exchange.endpoint.set(picked);
-    exchange
-        .counters
-        .retries
-        .add(u64::from(std::mem::take(&mut tries.retrying)));
+    if let Some(reason) = tries.retrying.take() {
+        exchange.counters.retries[reason.index()].add(1);
+    }
     exchange.counters.endpoints[picked].exchanges.add(1);
     log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
     endpoint

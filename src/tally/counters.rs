@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Handed, Limit};
+use super::{EjectReason, Handed, Limit, RetryReason};
 use crate::fault::Fault;
 
 /// How many classes of statuses there are: 1xx to 5xx.
@@ -161,8 +161,10 @@ pub struct ServiceCounters {
     pub forwarded: StatusCounters,
     /// Answers of ringmain's own.
     pub own_answers: Counter,
-    /// Tries after the first, other than replays.
-    pub retries: Counter,
+    /// Tries after the first, other than replays, by reason.
+    pub retries: [Counter; RetryReason::COUNT],
+    /// Tries that were not made because the retry budget was spent.
+    pub retries_refused: Counter,
     /// Requests sent again because the pooled connection had gone stale; these count against
     /// nothing.
     pub replays: Counter,
@@ -174,6 +176,8 @@ pub struct ServiceCounters {
     /// Times that what was known of a client's address was lost while a limit still depended on
     /// it: the table of addresses was full.
     pub clients_lost: Counter,
+    /// Exchanges for which endpoints were used that are not in, because none is.
+    pub failed_open: Counter,
     /// Tunnels begun: exchanges whose answer was a 101, which is counted as forwarded.
     pub tunnels: Counter,
     /// Gauge: tunnels open now.
@@ -203,10 +207,13 @@ impl ServiceCounters {
         self.endpoints[endpoint].forwarded[class].add(1);
     }
 
-    /// Forgets what was open: after the shard's thread has died, and its tunnels with it. Counts
-    /// stay.
+    /// Forgets what was open or ejected: after the shard's thread has died, and its tunnels with it.
+    /// Counts stay.
     pub fn zero_gauges(&self) {
         self.tunnels_open.zero();
+        for endpoint in &self.endpoints {
+            endpoint.ejected.zero();
+        }
     }
 
     /// Counts the fault that ended an exchange.
@@ -228,6 +235,10 @@ pub struct EndpointCounters {
     pub faults: Counter,
     /// Connections made to it.
     pub connects: Counter,
+    /// Times that the shard has ejected it, by reason.
+    pub ejections: [Counter; EjectReason::COUNT],
+    /// Gauge: 1 while the shard has it ejected.
+    pub ejected: Counter,
     /// Where the shard lays down what it has recorded of the endpoint.
     pub handed: Handed,
 }

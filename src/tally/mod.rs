@@ -16,6 +16,7 @@ pub mod handed;
 pub mod limit;
 pub mod names;
 pub mod phase;
+pub mod reason;
 pub mod recorder;
 pub mod report;
 pub mod totals;
@@ -27,5 +28,6 @@ pub use counters::{
 pub use handed::Handed;
 pub use limit::Limit;
 pub use phase::Phase;
+pub use reason::{EjectReason, RetryReason};
 pub use recorder::{Phases, Recorder};
 pub use totals::{EndpointTotals, NoServiceTotals, ServiceTotals, ShardTotals};

@@ -3,8 +3,8 @@
 use std::ops::AddAssign;
 use std::time::Duration;
 
-use super::Limit;
 use super::counters::{Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters};
+use super::{EjectReason, Limit, RetryReason};
 use crate::fault::Fault;
 
 /// What a service counted, merged.
@@ -17,7 +17,9 @@ pub struct ServiceTotals {
     /// See [`ServiceCounters::own_answers`].
     pub own_answers: u64,
     /// See [`ServiceCounters::retries`].
-    pub retries: u64,
+    pub retries: [u64; RetryReason::COUNT],
+    /// See [`ServiceCounters::retries_refused`].
+    pub retries_refused: u64,
     /// See [`ServiceCounters::replays`].
     pub replays: u64,
     /// See [`ServiceCounters::limited`].
@@ -26,6 +28,8 @@ pub struct ServiceTotals {
     pub shed: [u64; Limit::COUNT],
     /// See [`ServiceCounters::clients_lost`].
     pub clients_lost: u64,
+    /// See [`ServiceCounters::failed_open`].
+    pub failed_open: u64,
     /// See [`ServiceCounters::tunnels`].
     pub tunnels: u64,
     /// See [`ServiceCounters::tunnels_open`].
@@ -47,6 +51,10 @@ pub struct EndpointTotals {
     pub faults: u64,
     /// See [`EndpointCounters::connects`].
     pub connects: u64,
+    /// See [`EndpointCounters::ejections`].
+    pub ejections: [u64; EjectReason::COUNT],
+    /// Shards that have it ejected now.
+    pub ejected: u64,
 }
 
 /// What a shard counted for itself, as far as the report shows it.
@@ -100,7 +108,8 @@ impl ServiceTotals {
     pub fn add_own(&mut self, counters: &ServiceCounters) {
         self.exchanges += counters.exchanges.get();
         self.own_answers += counters.own_answers.get();
-        self.retries += counters.retries.get();
+        self.retries_refused += counters.retries_refused.get();
+        self.failed_open += counters.failed_open.get();
         self.replays += counters.replays.get();
         self.limited += counters.limited.get();
         self.clients_lost += counters.clients_lost.get();
@@ -109,6 +118,7 @@ impl ServiceTotals {
         add_each(&mut self.shed, values(&counters.shed));
         add_each(&mut self.forwarded, values(&counters.forwarded));
         add_each(&mut self.faults, values(&counters.faults));
+        add_each(&mut self.retries, values(&counters.retries));
     }
 }
 
@@ -117,7 +127,8 @@ impl AddAssign<&Self> for ServiceTotals {
     fn add_assign(&mut self, other: &Self) {
         self.exchanges += other.exchanges;
         self.own_answers += other.own_answers;
-        self.retries += other.retries;
+        self.retries_refused += other.retries_refused;
+        self.failed_open += other.failed_open;
         self.replays += other.replays;
         self.limited += other.limited;
         self.clients_lost += other.clients_lost;
@@ -126,6 +137,7 @@ impl AddAssign<&Self> for ServiceTotals {
         add_each(&mut self.shed, other.shed);
         add_each(&mut self.forwarded, other.forwarded);
         add_each(&mut self.faults, other.faults);
+        add_each(&mut self.retries, other.retries);
     }
 }
 
@@ -135,6 +147,8 @@ impl EndpointTotals {
         self.exchanges += counters.exchanges.get();
         self.faults += counters.faults.get();
         self.connects += counters.connects.get();
+        self.ejected += counters.ejected.get();
+        add_each(&mut self.ejections, values(&counters.ejections));
         add_each(&mut self.forwarded, values(&counters.forwarded));
     }
 }
@@ -191,7 +205,9 @@ mod tests {
             let shard = &shards[turn as usize % 3];
             for counters in [shard, &one] {
                 counters.exchanges.add(1);
-                counters.retries.add(turn % 2);
+                counters.retries[turn as usize % RetryReason::COUNT].add(turn % 2);
+                counters.retries_refused.add(turn % 4);
+                counters.failed_open.add(turn % 6);
                 counters.replays.add(turn % 5);
                 counters.limited.add(turn % 7);
                 counters.shed[turn as usize % Limit::COUNT].add(turn % 4);
@@ -201,6 +217,8 @@ mod tests {
                 let endpoint = turn as usize % 2;
                 counters.endpoints[endpoint].exchanges.add(1);
                 counters.endpoints[endpoint].connects.add(turn);
+                counters.endpoints[endpoint].ejections[turn as usize % 2].add(1);
+                counters.endpoints[endpoint].ejected.add(turn % 2);
                 counters.count_forwarded(endpoint, 200 + 100 * (turn % 4) as u16);
                 counters.count_fault(Fault::ALL[turn as usize % Fault::COUNT]);
             }

@@ -7,77 +7,22 @@
 use std::time::Duration;
 
 use super::super::file::Table;
-use super::super::value::{integer_in, text};
-use super::super::{DAY, HOUR, SECOND, words};
-use crate::plan::TICK;
+use super::super::{DAY, HOUR, SECOND};
 
 const GIB: u64 = 1 << 30;
 
 pub(super) fn service(table: &mut Table<'_, '_>) {
-    table.text("hash_key", "client", words::hash_key);
-    table.duration("slow_start", "0s", Duration::ZERO..=DAY);
-    table.flag("fail_open", true);
     table.choice(
         "send_proxy_protocol",
         "off",
         &[("off", 0), ("v1", 1), ("v2", 2)],
     );
-    table.table_if_present("probe", probe);
-    table.table("eject", eject);
-    table.table("limits", limits);
     table.table_if_present("fanout", fanout);
     table.table_if_present("slo", slo);
 }
 
 pub(super) fn backend(table: &mut Table<'_, '_>) {
-    table.flag("backup", false);
-    table.flag("drain", false);
     table.flag("srv", false);
-}
-
-pub(super) fn timeouts(table: &mut Table<'_, '_>) {
-    table.duration("total", "0s", Duration::ZERO..=30 * DAY);
-}
-
-pub(super) fn pool(table: &mut Table<'_, '_>) {
-    table.integer("idle_min", "0", 0..=100_000);
-}
-
-pub(super) fn retry(table: &mut Table<'_, '_>) {
-    table.list("statuses", "[]", integer_in(400..=599));
-    table.duration("attempt", "0s", Duration::ZERO..=DAY);
-    table.duration("backoff", "0s", Duration::ZERO..=HOUR);
-    table.number("budget", "0.2", 0.0..=1.0);
-}
-
-fn probe(table: &mut Table<'_, '_>) {
-    table.choice("kind", "http", &[("http", 0), ("tcp", 1), ("exec", 2)]);
-    table.text("path", "/live", words::target);
-    table.list("command", "[]", text(words::file_path));
-    table.text("ready_path", "", words::target_or_empty);
-    table.list("statuses", "[200]", integer_in(100..=599));
-    table.text("host", "", words::domain_or_empty);
-    table.duration("interval", "5s", TICK..=DAY);
-    table.duration("interval_failing", "1s", TICK..=DAY);
-    table.duration("timeout", "1s", TICK..=HOUR);
-    table.integer("healthy_after", "1", 1..=1_000);
-    table.integer("unhealthy_after", "1", 1..=1_000);
-    table.flag("wait_first", false);
-}
-
-fn eject(table: &mut Table<'_, '_>) {
-    table.integer("consecutive_faults", "5", 0..=1_000_000);
-    table.duration("duration", "10s", SECOND..=HOUR);
-    table.number("ratio_max", "0.5", 0.0..=1.0);
-    table.number("latency_factor", "0.0", 0.0..=1_000.0);
-}
-
-fn limits(table: &mut Table<'_, '_>) {
-    table.integer("client_rate", "0", 0..=10_000_000);
-    table.integer("client_burst", "0", 0..=10_000_000);
-    table.integer("client_concurrent", "0", 0..=10_000_000);
-    table.integer("rate", "0", 0..=100_000_000);
-    table.integer("concurrent", "0", 0..=10_000_000);
 }
 
 fn fanout(table: &mut Table<'_, '_>) {

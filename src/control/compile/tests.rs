@@ -11,11 +11,12 @@ const LIVE: Live = Live {
     via: String::new(),
     shards: 4,
     nofile: 1_064,
+    endpoints: BTreeMap::new(),
 };
 
 fn plan_of(text: &str, live: &Live) -> String {
     let config = config::parse("config.toml", text).expect("the text breaks no rule");
-    let plan = compile(&config, live);
+    let plan = compile(&config, live, None);
     format!(
         "{}{}",
         show(&config, &plan),

@@ -264,7 +264,7 @@ mod tests {
         let mut clients = table();
         let rate = rate(1, 100);
         let now = Moment::of_nanoseconds(10_000_000_000);
-        let entry = |client, seconds, running| Entry {
+        let entry = |client, seconds: u64, running| Entry {
             client: stranger(client),
             bucket: Bucket::default()
                 .spend(&rate, Moment::of_nanoseconds(seconds * 1_000_000_000))

@@ -17,7 +17,7 @@ use bucket::{Bucket, Moment};
 pub(super) use clients::ClientKey;
 use clients::{Clients, Place};
 
-use crate::plan::{Limits, Plan};
+use crate::plan::{Plan, ServiceLimits};
 use crate::tally::{Limit, ServiceCounters};
 
 /// What one service has let in.
@@ -76,7 +76,7 @@ pub(super) fn open(
 impl Limiter {
     /// Goes on under other limits. What was spent at one rate says nothing at another, and is
     /// forgotten.
-    fn adopt(&self, last: &Limits, next: &Limits) {
+    fn adopt(&self, last: &ServiceLimits, next: &ServiceLimits) {
         if last.shard_rate != next.shard_rate {
             self.bucket.take();
         }
@@ -93,7 +93,7 @@ impl Limiter {
     /// Where it is over one of `limits`; then nothing but that is noted.
     pub(super) fn admit(
         self: &Rc<Self>,
-        limits: &Limits,
+        limits: &ServiceLimits,
         client: ClientKey,
         now: u64,
         counters: &ServiceCounters,
@@ -125,7 +125,7 @@ impl Limiter {
     /// The place that it counts at from now on, where it counts.
     fn admit_client(
         &self,
-        limits: &Limits,
+        limits: &ServiceLimits,
         (clients, client): (&mut Clients, ClientKey),
         now: Moment,
         counters: &ServiceCounters,
@@ -149,7 +149,7 @@ impl Limiter {
         Ok(noted.place.filter(|_| limits.client_concurrent.is_some()))
     }
 
-    fn admit_to_service(&self, limits: &Limits, now: Moment) -> Result<(), Shed> {
+    fn admit_to_service(&self, limits: &ServiceLimits, now: Moment) -> Result<(), Shed> {
         let mut bucket = self.bucket.get();
         if let Some(rate) = &limits.shard_rate {
             let spent = bucket.spend(rate, now);

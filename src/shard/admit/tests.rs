@@ -6,11 +6,11 @@ use super::*;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Limits of `client_rate` (with as many at once), `client_concurrent`, `rate` (alike) and
+/// ServiceLimits of `client_rate` (with as many at once), `client_concurrent`, `rate` (alike) and
 /// `concurrent`; 0 is none.
-fn limits([client_rate, client_concurrent, rate, concurrent]: [u32; 4]) -> Limits {
+fn limits([client_rate, client_concurrent, rate, concurrent]: [u32; 4]) -> ServiceLimits {
     let a_second = |number| NonZeroU32::new(number).map(|number| Rate::new(number, number));
-    Limits {
+    ServiceLimits {
         client_rate: a_second(client_rate),
         client_concurrent: NonZeroU32::new(client_concurrent),
         shard_rate: a_second(rate),
@@ -25,13 +25,13 @@ fn client(number: u8) -> ClientKey {
 /// A service whose admissions are kept until they are dropped by hand.
 struct Service {
     limiter: Rc<Limiter>,
-    limits: Limits,
+    limits: ServiceLimits,
     counters: ServiceCounters,
     held: Vec<Admission>,
 }
 
 impl Service {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: ServiceLimits) -> Self {
         Self {
             limiter: Rc::default(),
             limits,
@@ -72,15 +72,18 @@ fn clients_are_limited_apart_and_together() {
         (3, 0, Some((Limit::Rate, 1))),
         (1, 4, Some((Limit::ClientRate, 1))),
         (1, 5, None),
-        // What the service's rate shed has cost its client nothing: it has one more from before.
+        // What the service's rate shed has cost client 2 nothing: it has both again.
         (2, 10, None),
-        (2, 10, Some((Limit::Rate, 1))),
-        (2, 20, None),
-        (2, 20, None),
+        (2, 10, None),
+        (2, 10, Some((Limit::ClientRate, 1))),
+        (3, 10, Some((Limit::Rate, 1))),
+        (3, 20, None),
+        (3, 20, None),
+        (3, 20, Some((Limit::ClientRate, 1))),
     ] {
         assert_eq!(service.ask(number, tenths), expected, "{number} {tenths}");
     }
-    assert_eq!(service.shed(), [2, 0, 3, 0]);
+    assert_eq!(service.shed(), [4, 0, 3, 0]);
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn totals_value(totals: &ServiceTotals) -> Value {
         "exchanges": totals.exchanges,
         "forwarded": forwarded_value(&totals.forwarded),
         "own_answers": totals.own_answers,
-        "retries": totals.retries,
+        "retries": totals.retries.iter().sum::<u64>(),
         "replays": totals.replays,
         "limited": totals.limited,
         "shed": shed_value(&totals.shed),
@@ -180,6 +180,8 @@ mod tests {
             exchanges: 4,
             forwarded: [0, 2, 0, 0, 1],
             own_answers: 1,
+            shed: [3, 0, 1, 0],
+            clients_lost: 2,
             tunnels: 5,
             tunnels_open: 3,
             endpoints: vec![EndpointTotals {

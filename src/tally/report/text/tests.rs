@@ -24,6 +24,7 @@ fn report() -> Report<'static> {
         exchanges: 12_345_678,
         forwarded: [0, 12_345_000, 0, 550, 50],
         own_answers: 78,
+        shed: [1_003, 0, 1, 0],
         tunnels: 1_234,
         tunnels_open: 5,
         endpoints: vec![endpoint(6_172_840, 3), endpoint(6_172_838, 0)],
@@ -102,6 +103,7 @@ fn the_text_is_that_of_the_contract() {
             "service my-service   12,345,678 exchanges   forwarded 12,345,600 \
              (2xx 12,345,000 4xx 550 5xx 50)   own answers 78",
             "  tunnels 1,234   open 5",
+            "  shed  client_rate 1,003   rate 1",
             "  faults  connection_refused 3   http_response_timeout 75",
             "  endpoint 127.0.0.1:9090   6,172,840 exchanges   faults 3",
             "  endpoint 127.0.0.1:9091   6,172,838 exchanges   faults 0",
@@ -241,6 +243,7 @@ fn phases_stand_below_their_service_and_endpoint() {
             "service my-service   12,345,678 exchanges   forwarded 12,345,600 \
              (2xx 12,345,000 4xx 550 5xx 50)   own answers 78",
             "  tunnels 1,234   open 5",
+            "  shed  client_rate 1,003   rate 1",
             "  faults  connection_refused 3   http_response_timeout 75",
             "  phase                 count        p50        p90        p99      p99.9     \
              p99.99        max",
@@ -307,6 +310,7 @@ fn a_selection_leaves_out_the_rest() {
         Ok(&[
             "service my-service",
             "tunnels 1,234",
+            "shed client_rate",
             "faults connection_refused",
             "phase count",
             "own 1",
@@ -320,6 +324,7 @@ fn a_selection_leaves_out_the_rest() {
         Ok(&[
             "service my-service",
             "tunnels 1,234",
+            "shed client_rate",
             "faults connection_refused",
             "endpoint 127.0.0.1:9090",
             "phase count",
