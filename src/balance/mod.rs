@@ -1,20 +1,144 @@
-//! Choosing an endpoint without I/O: one picker a file, the generator an argument, no clock, no
+//! Choosing an endpoint without I/O: one policy a file, the generator and the time arguments, no
 //! allocation per pick.
 //!
-//! A picker knows weights and indices and nothing else. Which endpoints may be picked now (not
-//! tried yet, not ejected) is the caller's question to answer, by `is_in`; it must give the same
-//! answer for one index throughout one pick.
+//! A picker is made by control, once for a plan, of the [`Member`]s it picks among; each shard gets
+//! one of its own by [`Picker::of_shard`], with what is large shared. Whatever else a pick depends
+//! on it asks of [`Candidates`], by the endpoints' places: which are in now (not tried yet, not
+//! ejected, with room), what runs there, how late they answer, the time, the request's key.
+//!
+//! [`POLICIES`] is the one place where a policy is registered; `docs/EXTENDING.md` shows how one is
+//! added.
 
-use rand::RngExt;
-
+pub mod ewma;
+pub mod hash;
+pub mod least_connections;
+pub mod load;
+pub mod p2c;
 pub mod random;
 pub mod round_robin;
 
+mod weights;
+
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::{self, Debug};
+
+use rand::RngExt;
+use xxhash_rust::xxh3::xxh3_64;
+
+pub use ewma::Ewma;
+pub use hash::Maglev;
+pub use least_connections::LeastConnections;
+pub use load::Load;
+pub use p2c::PowerOfTwo;
 pub use random::Random;
 pub use round_robin::RoundRobin;
 
 /// The generator of a shard: fast, small and not for secrets.
 pub type Xorshift = rand_xorshift::XorShiftRng;
+
+/// Every policy, in the order in which the configuration names them.
+pub static POLICIES: [Policy; 6] = [
+    Policy {
+        label: "random",
+        keyed: false,
+        make: |members| Box::new(Random::new(members)),
+    },
+    Policy {
+        label: "round_robin",
+        keyed: false,
+        make: |members| Box::new(RoundRobin::new(members)),
+    },
+    Policy {
+        label: "least_connections",
+        keyed: false,
+        make: |members| Box::new(LeastConnections::new(members)),
+    },
+    Policy {
+        label: "p2c",
+        keyed: false,
+        make: |members| Box::new(PowerOfTwo::new(members)),
+    },
+    Policy {
+        label: "ewma",
+        keyed: false,
+        make: |members| Box::new(Ewma::new(members)),
+    },
+    Policy {
+        label: "hash",
+        keyed: true,
+        make: |members| Box::new(Maglev::new(members)),
+    },
+];
+
+/// A way to choose among the endpoints of a service.
+pub struct Policy {
+    /// Its word in the configuration; no other policy has it.
+    pub label: &'static str,
+    /// True exactly when its pickers ask for [`Candidates::key`].
+    pub keyed: bool,
+    /// Makes a picker among these members, whose places are `0..members.len()`. Control calls it,
+    /// so it may take milliseconds and allocate.
+    pub make: fn(&[Member]) -> Box<dyn Picker>,
+}
+
+impl Policy {
+    /// The policy of that label.
+    pub fn named(label: &str) -> Option<&'static Self> {
+        POLICIES.iter().find(|policy| policy.label == label)
+    }
+}
+
+impl Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label)
+    }
+}
+
+impl PartialEq for Policy {
+    /// By label: no two policies share one.
+    fn eq(&self, other: &Self) -> bool {
+        self.label == other.label
+    }
+}
+
+impl Eq for Policy {}
+
+/// One endpoint as a picker is made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What all instances of ringmain agree on: [`hash_key`] of the endpoint's address as text.
+    pub id: u64,
+    /// Its share against the weights of the others; 1 or more.
+    pub weight: u32,
+}
+
+/// What a picker may ask about the endpoints that it chooses from, by their places.
+pub trait Candidates {
+    /// True exactly when the endpoint at `place` may be picked. Within one pick the answer for one
+    /// place is always the same.
+    fn is_in(&self, place: usize) -> bool;
+    /// What runs at the endpoint at `place`, and how late it has answered.
+    fn load(&self, place: usize) -> &Load;
+    /// Nanoseconds of the shard's clock, the one that its [`Load`]s are told.
+    fn now(&self) -> u64;
+    /// [`hash_key`] of what the request is told apart by. Only pickers of a [`Policy::keyed`]
+    /// policy ask for it.
+    fn key(&self) -> u64;
+}
+
+/// What chooses an endpoint for each request: what a policy comes down to.
+pub trait Picker: Debug + Send + Sync {
+    /// A picker for one shard, among the same members, with a state of its own; where shards that
+    /// begin alike would act alike, `generator` says where this one begins.
+    fn of_shard(&self, generator: &mut Xorshift) -> Box<dyn Picker>;
+    /// The place of the endpoint picked among those that are in; `None` exactly when none is.
+    /// Allocates nothing.
+    fn pick(&mut self, candidates: &dyn Candidates, generator: &mut Xorshift) -> Option<usize>;
+}
 
 /// A generator seeded from the operating system's entropy, so that no two shards and no two starts
 /// pick alike.
@@ -37,37 +161,12 @@ pub fn draw_below(bound: u32, generator: &mut Xorshift) -> u32 {
     generator.random_range(0..bound)
 }
 
-/// A service's picker on one shard.
-#[derive(Debug)]
-pub enum Picker {
-    /// Each pick is independent of the last.
-    Random(Random),
-    /// In turn.
-    RoundRobin(RoundRobin),
-}
-
-impl Picker {
-    /// Independent picks by `weights`: at least one, each 1 or more.
-    pub fn random(weights: &[u32]) -> Self {
-        Self::Random(Random::new(weights))
-    }
-
-    /// Picks in turn by `weights` (at least one, each 1 or more), from a place that `generator`
-    /// draws.
-    pub fn round_robin(weights: &[u32], generator: &mut Xorshift) -> Self {
-        Self::RoundRobin(RoundRobin::new(weights, generator))
-    }
-
-    /// The index of the endpoint picked among those that are in; `None` when none is.
-    #[inline]
-    pub fn pick(
-        &mut self,
-        generator: &mut Xorshift,
-        is_in: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        match self {
-            Self::Random(random) => random.pick(generator, is_in),
-            Self::RoundRobin(round_robin) => round_robin.pick(is_in),
-        }
-    }
+/// What all instances of ringmain, of any version and on any machine, make of these bytes: XXH3
+/// with 64 bits, as its [specification] has it. Not for secrets: who chooses the bytes can choose
+/// the hash.
+///
+/// [specification]: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
+#[inline]
+pub fn hash_key(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
 }

@@ -15,10 +15,11 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::Xorshift;
+use super::{Candidates, Member, Picker, Xorshift};
 
 /// Bits of a place in a cycle. A weight below `2^32` has turns that lie more than one place apart.
 const PLACE_BITS: u32 = 32;
@@ -30,7 +31,7 @@ const CYCLES_MAX: u64 = 1 << 31;
 /// The picker of the policy `round_robin`.
 #[derive(Debug)]
 pub struct RoundRobin {
-    weights: Box<[u32]>,
+    weights: Arc<[u32]>,
     /// The next turn of every endpoint; between picks, one each. All lie within one cycle of the
     /// earliest.
     turns: BinaryHeap<Reverse<Turn>>,
@@ -50,20 +51,26 @@ struct Turn {
 }
 
 impl RoundRobin {
-    /// Picks in turn by `weights`, from one of the turns of a cycle that `generator` draws.
+    /// Picks among `members`, from the first turn of the first on.
     ///
     /// # Panics
-    /// When there is no weight, or a weight is 0.
-    pub fn new(weights: &[u32], generator: &mut Xorshift) -> Self {
-        assert!(!weights.is_empty(), "a picker has at least one weight");
+    /// When a weight is 0.
+    pub fn new(members: &[Member]) -> Self {
+        let weights: Arc<[u32]> = members.iter().map(|member| member.weight).collect();
         assert!(!weights.contains(&0), "weights are 1 or more");
-        let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-        Self::from_turn(weights, 0, generator.random_range(0..total))
+        Self::from_turn(&weights, 0, 0)
     }
 
     /// From the turn `drawn` of cycle `cycle`, the turns counted endpoint by endpoint: `drawn` is
-    /// below the sum of the weights.
-    fn from_turn(weights: &[u32], cycle: u64, drawn: u64) -> Self {
+    /// below the sum of the weights, where there are any.
+    fn from_turn(weights: &Arc<[u32]>, cycle: u64, drawn: u64) -> Self {
+        if weights.is_empty() {
+            return Self {
+                weights: Arc::clone(weights),
+                turns: BinaryHeap::new(),
+                passed: Vec::new(),
+            };
+        }
         let mut number = drawn;
         let mut index = 0;
         while u64::from(weights[index]) <= number {
@@ -77,13 +84,13 @@ impl RoundRobin {
         Self {
             turns: others.chain([first]).map(Reverse).collect(),
             passed: Vec::with_capacity(weights.len()),
-            weights: weights.into(),
+            weights: Arc::clone(weights),
         }
     }
 
-    /// The index picked among those that are in, or `None`.
+    /// Whose turn is next of those that are in.
     #[inline]
-    pub fn pick(&mut self, is_in: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(super) fn next_turn(&mut self, is_in: impl Fn(usize) -> bool) -> Option<usize> {
         while let Some(Reverse(next)) = self.turns.peek()
             && !is_in(next.index)
         {
@@ -115,6 +122,18 @@ impl RoundRobin {
             turn.time -= cycles << PLACE_BITS;
         }
         self.turns = turns.into();
+    }
+}
+
+impl Picker for RoundRobin {
+    fn of_shard(&self, generator: &mut Xorshift) -> Box<dyn Picker> {
+        let total: u64 = self.weights.iter().map(|weight| u64::from(*weight)).sum();
+        let drawn = generator.random_range(0..total.max(1));
+        Box::new(Self::from_turn(&self.weights, 0, drawn))
+    }
+
+    fn pick(&mut self, candidates: &dyn Candidates, _generator: &mut Xorshift) -> Option<usize> {
+        self.next_turn(|place| candidates.is_in(place))
     }
 }
 
@@ -160,17 +179,18 @@ mod tests {
     use proptest::prelude::*;
     use rand::SeedableRng;
 
+    use super::super::stage::{Stage, members};
     use super::*;
 
     fn picks(picker: &mut RoundRobin, count: usize) -> Vec<usize> {
         (0..count)
-            .map(|_| picker.pick(|_| true).expect("all are in"))
+            .map(|_| picker.next_turn(|_| true).expect("all are in"))
             .collect()
     }
 
     #[track_caller]
     fn check(weights: &[u32], drawn: u64, expected: &[usize]) {
-        let mut picker = RoundRobin::from_turn(weights, 0, drawn);
+        let mut picker = RoundRobin::from_turn(&weights.into(), 0, drawn);
         assert_eq!(
             picks(&mut picker, expected.len()),
             expected,
@@ -197,40 +217,48 @@ mod tests {
     #[test]
     fn shards_start_at_every_place() {
         let mut generator = Xorshift::seed_from_u64(7);
+        let picker = RoundRobin::new(&members(&[1, 2, 1]));
+        let stage = Stage::new(3);
         let starts: HashSet<_> = (0..100)
-            .map(|_| picks(&mut RoundRobin::new(&[1, 2, 1], &mut generator), 1)[0])
+            .map(|_| {
+                picker
+                    .of_shard(&mut generator)
+                    .pick(&stage, &mut Xorshift::seed_from_u64(7))
+            })
             .collect();
         assert_eq!(starts.len(), 3);
     }
 
     #[test]
     fn one_that_was_out_comes_back_with_a_single_turn() {
-        let mut picker = RoundRobin::from_turn(&[1, 1, 1], 0, 0);
-        let without_first: Vec<_> = (0..1000).map(|_| picker.pick(|index| index != 0)).collect();
+        let mut picker = RoundRobin::from_turn(&[1, 1, 1].into(), 0, 0);
+        let without_first: Vec<_> = (0..1000)
+            .map(|_| picker.next_turn(|index| index != 0))
+            .collect();
         assert!(without_first.chunks(2).all(|two| two == [Some(1), Some(2)]));
         assert_eq!(picks(&mut picker, 6), [0, 1, 2, 0, 1, 2]);
     }
 
     #[test]
     fn nothing_is_picked_when_none_is_in_and_no_turn_is_lost() {
-        let mut picker = RoundRobin::from_turn(&[1, 1], 0, 1);
-        assert_eq!(picker.pick(|_| false), None);
+        let mut picker = RoundRobin::from_turn(&[1, 1].into(), 0, 1);
+        assert_eq!(picker.next_turn(|_| false), None);
         assert_eq!(picks(&mut picker, 2), [1, 0]);
     }
 
     #[test]
     fn a_light_endpoint_alone_is_found_at_once_among_heavy_ones() {
-        let mut picker = RoundRobin::from_turn(&[u32::MAX, 1, u32::MAX], 0, 0);
+        let mut picker = RoundRobin::from_turn(&[u32::MAX, 1, u32::MAX].into(), 0, 0);
         for _ in 0..10 {
-            assert_eq!(picker.pick(|index| index == 1), Some(1));
+            assert_eq!(picker.next_turn(|index| index == 1), Some(1));
         }
     }
 
     #[test]
     fn the_order_goes_on_over_a_rebase() {
         let weights = [3, 1, 2];
-        let mut fresh = RoundRobin::from_turn(&weights, 0, 4);
-        let mut old = RoundRobin::from_turn(&weights, CYCLES_MAX - 2, 4);
+        let mut fresh = RoundRobin::from_turn(&weights.as_slice().into(), 0, 4);
+        let mut old = RoundRobin::from_turn(&weights.as_slice().into(), CYCLES_MAX - 2, 4);
         let expected = picks(&mut fresh, 60);
         assert_eq!(picks(&mut old, 60), expected);
         let Reverse(next) = old.turns.peek().expect("one turn an endpoint");
@@ -252,10 +280,10 @@ mod tests {
             offset in 0_usize..50,
             cycles in 1_usize..4,
         ) {
-            let mut generator = Xorshift::seed_from_u64(seed);
-            let mut picker = RoundRobin::new(&weights, &mut generator);
-            picks(&mut picker, offset);
             let total: u32 = weights.iter().sum();
+            let drawn = seed % u64::from(total);
+            let mut picker = RoundRobin::from_turn(&weights.as_slice().into(), 0, drawn);
+            picks(&mut picker, offset);
             let mut counts = vec![0; weights.len()];
             for picked in picks(&mut picker, cycles * total as usize) {
                 counts[picked] += 1;
@@ -272,19 +300,19 @@ mod tests {
         ) {
             let total: u32 = weights.iter().sum();
             let drawn = seed % u64::from(total);
-            let mut jumping = RoundRobin::from_turn(&weights, 0, drawn);
-            let mut stepping = RoundRobin::from_turn(&weights, 0, drawn);
+            let mut jumping = RoundRobin::from_turn(&weights.as_slice().into(), 0, drawn);
+            let mut stepping = RoundRobin::from_turn(&weights.as_slice().into(), 0, drawn);
             for out in outs {
                 let is_in = |index: usize| out >> (index % 8) & 1 == 1;
                 let expected = (0..weights.len()).any(is_in).then(|| {
                     loop {
-                        let next = stepping.pick(|_| true).expect("all are in");
+                        let next = stepping.next_turn(|_| true).expect("all are in");
                         if is_in(next) {
                             break next;
                         }
                     }
                 });
-                prop_assert_eq!(jumping.pick(is_in), expected);
+                prop_assert_eq!(jumping.next_turn(is_in), expected);
             }
         }
     }

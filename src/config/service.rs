@@ -15,7 +15,7 @@ use super::file::Table;
 use super::findings::Kind;
 use super::value::{Read, duration, integer_in, mismatch, placed, scalar, text};
 use super::{DAY, HOUR, MINUTE, words};
-use crate::plan::{HashKey, Policy, TICK};
+use crate::plan::{HashKey, POLICIES, Policy, TICK};
 
 pub use health::{Eject, Probe, ProbeKind};
 pub use limits::Limits;
@@ -28,7 +28,7 @@ pub struct Service {
     /// Hosts in lower case, exact or `*.SUFFIX`; no other service has one of them.
     pub domains: Vec<String>,
     /// How an endpoint is picked.
-    pub policy: Policy,
+    pub policy: &'static Policy,
     /// What the policy `hash` hashes; the others do not look at it.
     pub hash_key: HashKey,
     /// At least one; no address twice.
@@ -145,14 +145,7 @@ pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
     let service = Service {
         name,
         domains: domains(table),
-        policy: table.choice(
-            "policy",
-            "random",
-            &[
-                ("random", Policy::Random),
-                ("round_robin", Policy::RoundRobin),
-            ],
-        ),
+        policy: table.choice("policy", "random", &policies()),
         hash_key: table.value("hash_key", "\"client\"", text(words::hash_key)),
         backends: backends(table),
         slow_start: table.duration("slow_start", "0s", Duration::ZERO..=DAY),
@@ -173,6 +166,11 @@ pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
         table.wrong("backend_field", message);
     }
     service
+}
+
+/// Every policy behind its word.
+fn policies() -> [(&'static str, &'static Policy); POLICIES.len()] {
+    POLICIES.each_ref().map(|policy| (policy.label, policy))
 }
 
 fn domains(table: &mut Table<'_, '_>) -> Vec<String> {

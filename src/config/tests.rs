@@ -62,7 +62,7 @@ head = "50ms"
 name = "my-service"
 domains = ["a.b", "A.b"]
 backends = ["127.0.0.1:9090", { address = "[::1]:90", weight = 0 }, "127.0.0.1:9090", 5]
-policy = "p2c"
+policy = "p3c"
 "#;
     check(
         text,
@@ -125,7 +125,8 @@ policy = "p2c"
                 15,
                 10,
                 "service.policy",
-                "\"p2c\" is not supported yet; accepted: \"random\", \"round_robin\"",
+                "\"p3c\" is not known; allowed: \"random\", \"round_robin\", \"least_connections\", \
+                 \"p2c\", \"ewma\", \"hash\"",
             ),
         ],
     );

@@ -26,10 +26,6 @@ const ROWS: &[Row] = &[
     Row::Key("dns.servers", &[]),
     Row::Words("listener.protocol", &["tcp"]),
     Row::Key("listener.proxy_protocol", &[]),
-    Row::Words(
-        "service.policy",
-        &["least_connections", "p2c", "ewma", "hash"],
-    ),
     Row::Key("service.backends.srv", &[]),
     Row::Key("service.send_proxy_protocol", &[]),
     Row::Table("service.fanout"),

@@ -12,7 +12,7 @@ use crate::http::hop::FieldEdits;
 use crate::plan::endpoint::RAMP_WHOLE;
 use crate::plan::route::{Destination, DomainMatch, PathMatch};
 use crate::plan::{
-    EjectRules, Endpoint, Listener, Plan, Rate, RetryRules, Route, Service, ServiceIndex,
+    EjectRules, Endpoint, HashKey, Listener, Plan, Rate, RetryRules, Route, Service, ServiceIndex,
     ServiceLimits, TICK, Ticks,
 };
 use crate::tally::recorder;
@@ -129,7 +129,14 @@ fn show_listener(f: &mut fmt::Formatter<'_>, plan: &Plan, listener: &Listener) -
 
 fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
     let timeouts = service.timeouts;
-    writeln!(f, "service {} {}", service.name, service.policy.label())?;
+    write!(f, "service {} {}", service.name, service.policy.label)?;
+    match &service.hash_key {
+        _ if !service.policy.keyed => writeln!(f)?,
+        HashKey::Client => writeln!(f, " of client")?,
+        HashKey::Path => writeln!(f, " of path")?,
+        HashKey::Field(name) => writeln!(f, " of field:{name}")?,
+        HashKey::Cookie(name) => writeln!(f, " of cookie:{name}")?,
+    }
     for endpoint in &service.endpoints {
         show_endpoint(f, endpoint)?;
     }

@@ -9,18 +9,17 @@ pub mod endpoint;
 pub mod key;
 pub mod limits;
 pub mod listener;
-pub mod policy;
 pub mod route;
 pub mod service;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::balance::{POLICIES, Policy};
 pub use endpoint::{Endpoint, Standing};
 pub use key::HashKey;
 pub use limits::{Rate, ServiceLimits};
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts, Protocol};
-pub use policy::Policy;
 pub use route::{Route, Routes};
 pub use service::{EjectRules, PoolLimits, RetryRules, Service, ServiceTimeouts, Tier};
 

@@ -13,7 +13,7 @@ pub struct Service {
     /// The operator's name for it.
     pub name: Box<str>,
     /// How an endpoint is picked.
-    pub policy: Policy,
+    pub policy: &'static Policy,
     /// What is hashed where the policy asks for it.
     pub hash_key: HashKey,
     /// At least one.
@@ -143,7 +143,7 @@ impl Service {
         }
         Self {
             name: name.into(),
-            policy: Policy::Random,
+            policy: &super::POLICIES[0],
             hash_key: HashKey::Client,
             tiers: [Tier {
                 members: (0..addresses.len() as u32).collect(),

@@ -46,9 +46,9 @@ use std::time::Duration;
 pub use driver::{DriverChoice, DriverInfo, DriverKind};
 pub use run::{Setup, ShardError, run};
 
-use crate::balance::{Picker, Xorshift};
+use crate::balance::{Member, Picker, Xorshift, hash_key};
 use crate::door::{Notice, Posted, Subscriber};
-use crate::plan::{Life, Listener, Plan, Policy, Service, ServiceIndex, Ticks};
+use crate::plan::{Endpoint, Life, Listener, Plan, Service, ServiceIndex, Ticks};
 use crate::tally::ShardCounters;
 
 /// How long a client may be quiet during a drain before it is closed: two seconds.
@@ -114,7 +114,7 @@ impl NotFound {
 struct Current {
     posted: Arc<Posted>,
     /// By service; a picker's state is the shard's own.
-    pickers: Box<[RefCell<Picker>]>,
+    pickers: Box<[RefCell<Box<dyn Picker>>]>,
     /// By service.
     tallies: Box<[Rc<tallies::ServiceTally>]>,
     /// By service; `None` where it has no limits.
@@ -134,15 +134,12 @@ impl Current {
         generator: &mut Xorshift,
     ) -> Self {
         let picker = |service: &Arc<Service>| {
-            let weights: Vec<_> = service
-                .endpoints
-                .iter()
-                .map(|endpoint| endpoint.weight)
-                .collect();
-            RefCell::new(match service.policy {
-                Policy::Random => Picker::random(&weights),
-                Policy::RoundRobin => Picker::round_robin(&weights, generator),
-            })
+            let member = |endpoint: &Endpoint| Member {
+                id: hash_key(endpoint.name.as_bytes()),
+                weight: endpoint.weight,
+            };
+            let members: Vec<_> = service.endpoints.iter().map(member).collect();
+            RefCell::new((service.policy.make)(&members).of_shard(generator))
         };
         let clients = |listener: &Arc<Listener>| {
             let place = |last: &&Self| {

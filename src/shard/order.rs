@@ -25,6 +25,8 @@ pub(super) struct Order {
     /// As long as it is held, the exchange counts against the limits of the service; `None` where
     /// that has none, and when a tunnel has taken it over.
     pub(super) admission: Option<Admission>,
+    /// The hash of what the policy of the service tells requests apart by; 0 where it does not.
+    pub(super) key: u64,
     /// What the exchange has to know of it.
     pub(super) facts: RequestFacts,
     /// As the exchange's, which takes it.
@@ -129,6 +131,7 @@ pub(super) fn order(
         request_id: balance::draw_id(&mut shard.generator.borrow_mut()),
         edits: &current.plan().service(service).request_edits,
     };
+    let key = key(current, client, service, &request);
     write_request(outbox.tail(), &request, &hop);
     outbox.tail().extend_from_slice(&rest[..here.send]);
     if let Some(trailers) = body.take_trailers() {
@@ -142,6 +145,7 @@ pub(super) fn order(
     Ok(Order {
         service,
         admission,
+        key,
         facts,
         offer,
         outbox,
@@ -171,6 +175,16 @@ fn admit(
         let (client, limit) = (client.address.as_str(), shed.limit.label());
         log::debug!(client, limit; "shed");
     })
+}
+
+/// What the policy of its service hashes of a request, where it does.
+fn key(current: &Current, client: &Client, service: ServiceIndex, request: &Request<'_>) -> u64 {
+    let service = current.plan().service(service);
+    if !service.policy.keyed {
+        return 0;
+    }
+    let client = client.address.as_str();
+    balance::hash_key(service.hash_key.bytes(request, client))
 }
 
 fn not_found(shard: &Shard, request: &Request<'_>) -> Fault {

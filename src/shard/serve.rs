@@ -44,6 +44,8 @@ pub(super) struct Exchange<'a> {
     pub(super) counters: &'a ServiceCounters,
     pub(super) timing: &'a Timing<'a>,
     pub(super) facts: RequestFacts,
+    /// As the order's.
+    pub(super) key: u64,
     /// The protocols that the request offers to go on in, if any.
     pub(super) offer: Option<Box<[u8]>>,
     /// The endpoint of the running try, by its place in the service.
@@ -333,6 +335,7 @@ impl<'a> Exchange<'a> {
             counters: &tally.counters,
             timing,
             facts: order.facts,
+            key: order.key,
             offer: order.offer.take(),
             endpoint: Cell::new(0),
         }
@@ -370,7 +373,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// The service's picker on this shard.
-    pub(super) fn picker(&self) -> RefMut<'a, Picker> {
+    pub(super) fn picker(&self) -> RefMut<'a, Box<dyn Picker>> {
         self.current.pickers[self.index.0 as usize].borrow_mut()
     }
 }

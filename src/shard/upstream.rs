@@ -8,6 +8,7 @@ use super::io::Stream;
 use super::pool::{Taken, Weeded};
 use super::queue::{Given, Seat, TRIES_MAX, Wish};
 use super::serve::Exchange;
+use crate::balance::{Candidates, Load};
 use crate::fault::{Fault, Side};
 use crate::fd;
 use crate::http::exchange::{Broken, Reach};
@@ -153,16 +154,17 @@ impl Tries {
         let failed = &self.failed[..self.count];
         let mut generator = exchange.shard.generator.borrow_mut();
         let mut picker = exchange.picker();
-        picker
-            .pick(&mut generator, |endpoint| {
-                !failed.contains(&(endpoint as u32)) && has_room(exchange, endpoint)
-            })
-            .or_else(|| {
-                let room = |endpoint| has_room(exchange, endpoint);
-                self.may_repeat()
-                    .then(|| picker.pick(&mut generator, room))
-                    .flatten()
-            })
+        let load = Load::default();
+        let among = |barred| Among {
+            exchange,
+            barred,
+            load: &load,
+        };
+        let picked = picker.pick(&among(failed), &mut generator);
+        picked.or_else(|| {
+            let repeated = self.may_repeat().then(|| among(&[]));
+            repeated.and_then(|among| picker.pick(&among, &mut generator))
+        })
     }
 
     /// True exactly when a connection ended under the exchange.
@@ -201,6 +203,33 @@ impl Tries {
             deadline: *self.deadline.get_or_insert(latest),
             client: client.stream.reading().entry(),
         })
+    }
+}
+
+/// The endpoints of the exchange's service that have room and are not `barred`.
+#[derive(Debug)]
+struct Among<'a> {
+    exchange: &'a Exchange<'a>,
+    /// Places in the service.
+    barred: &'a [u32],
+    load: &'a Load,
+}
+
+impl Candidates for Among<'_> {
+    fn is_in(&self, place: usize) -> bool {
+        !self.barred.contains(&(place as u32)) && has_room(self.exchange, place)
+    }
+
+    fn load(&self, _place: usize) -> &Load {
+        self.load
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+
+    fn key(&self) -> u64 {
+        self.exchange.key
     }
 }
 

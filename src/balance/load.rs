@@ -1,0 +1,193 @@
+//! What runs at an endpoint, and how late it has answered: what policies weigh endpoints by.
+//!
+//! The wait is a peak EWMA, an exponentially weighted moving average that believes bad news at once
+//! and good news by and by (after Finagle's `PeakEwma` balancer, which has its rules and its time
+//! constant of ten seconds; <https://twitter.github.io/finagle/guide/Clients.html#load-balancing>).
+//! A wait above the average becomes the average. One below it pulls it down by `1 - e^(-t/T)`, `t`
+//! being the time since the last wait and `T` the time constant; so it does not matter how often an
+//! endpoint is asked. Read later, the average has decayed by `e^(-t/T)`: an endpoint that nobody
+//! asks because it was slow is asked again when its turn comes, not when it has proved better,
+//! which it could not do.
+//!
+//! Pure: the time is an argument. It belongs to one shard.
+
+use std::cell::Cell;
+
+/// How long the average takes to move 63 % of the way, in nanoseconds: ten seconds.
+const CONSTANT: f64 = 10e9;
+
+/// How long a wait is remembered after the last, in nanoseconds: three time constants. By then the
+/// average has decayed to a twentieth, and says nothing any more; an endpoint that seemed twenty
+/// times as fast as it is would get more than it can take before it answers once.
+const MEMORY: u64 = 30_000_000_000;
+
+/// A fault costs as if waits had been so many times as long. Alone it is decayed in 21 seconds, a
+/// second one soon after leaves next to nothing for the endpoint.
+const FAULT_FACTOR: f64 = 8.0;
+
+/// What an endpoint waits in the least that has had a fault, in nanoseconds: a millisecond.
+const FAULT_LEAST: f64 = 1e6;
+
+/// What an endpoint waits that has done nothing but fault, in nanoseconds: a second.
+const FAULT_FIRST: f64 = 1e9;
+
+/// What nothing waits longer than, in nanoseconds: ten minutes. So faults do not add up for ever.
+const MOST: f64 = 600e9;
+
+/// What one endpoint does for one shard.
+#[derive(Clone, Debug, Default)]
+pub struct Load {
+    /// Exchanges under way.
+    active: Cell<u32>,
+    /// The average at `seen`, in nanoseconds; 0 before the first wait, and never afterwards.
+    wait: Cell<f64>,
+    /// When `wait` last changed.
+    seen: Cell<u64>,
+}
+
+impl Load {
+    /// One more exchange is under way; [`Load::end`] follows, once.
+    #[inline]
+    pub fn begin(&self) {
+        self.active.set(self.active.get() + 1);
+    }
+
+    /// One exchange that had begun is over.
+    #[inline]
+    pub fn end(&self) {
+        debug_assert!(0 < self.active.get(), "what ends has begun");
+        self.active.set(self.active.get().saturating_sub(1));
+    }
+
+    /// Exchanges under way.
+    #[inline]
+    pub fn active(&self) -> u32 {
+        self.active.get()
+    }
+
+    /// Notes that the endpoint took `nanoseconds` to begin its answer, at `now`.
+    #[inline]
+    pub fn observe(&self, nanoseconds: u64, now: u64) {
+        let observed = (nanoseconds as f64).clamp(1.0, MOST);
+        let average = self.wait.get();
+        let next = if average <= observed {
+            observed
+        } else {
+            observed + (average - observed) * self.remains(now)
+        };
+        self.wait.set(next);
+        self.seen.set(now.max(self.seen.get()));
+    }
+
+    /// Notes at `now` that the endpoint failed an exchange.
+    pub fn penalize(&self, now: u64) {
+        let next = match self.wait(now) {
+            Some(wait) => wait.max(FAULT_LEAST) * FAULT_FACTOR,
+            None => FAULT_FIRST,
+        };
+        self.wait.set(next.min(MOST));
+        self.seen.set(now.max(self.seen.get()));
+    }
+
+    /// How long an exchange that begins at `now` can be expected to wait, in nanoseconds, 1 or
+    /// more before decay; `None` when there was no wait yet, or none for thirty seconds.
+    #[inline]
+    pub fn wait(&self, now: u64) -> Option<f64> {
+        let wait = self.wait.get();
+        let is_known = 0.0 < wait && now.saturating_sub(self.seen.get()) < MEMORY;
+        is_known.then(|| wait * self.remains(now))
+    }
+
+    /// The share of the average that has not decayed at `now`. A time before the last is the last:
+    /// two turns of a shard's loop may tell theirs out of order.
+    fn remains(&self, now: u64) -> f64 {
+        let elapsed = now.saturating_sub(self.seen.get());
+        (-(elapsed as f64) / CONSTANT).exp()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const MILLISECOND: u64 = 1_000_000;
+
+    /// Waits in milliseconds, each at its second; then the average at a second, to a tenth of a
+    /// percent.
+    #[track_caller]
+    fn check(waits: &[(u64, u64)], at: u64, expected: Option<f64>) {
+        let load = Load::default();
+        for (second, wait) in waits {
+            load.observe(wait * MILLISECOND, second * SECOND);
+        }
+        let found = load.wait(at * SECOND).map(|wait| wait / 1e6);
+        let is_near = match (found, expected) {
+            (Some(found), Some(expected)) => (found - expected).abs() < expected / 1000.0,
+            (found, expected) => found == expected,
+        };
+        assert!(is_near, "{waits:?} at {at}: {found:?}, not {expected:?}");
+    }
+
+    #[test]
+    fn a_peak_counts_at_once_and_what_is_better_by_and_by() {
+        check(&[(0, 5)], 0, Some(5.0));
+        check(&[(0, 5), (1, 50)], 1, Some(50.0));
+        // 10 + 40 e^-1.
+        check(&[(0, 5), (1, 50), (11, 10)], 11, Some(24.715));
+        check(&[(0, 50), (0, 10), (0, 10)], 0, Some(50.0));
+    }
+
+    #[test]
+    fn it_does_not_matter_how_often_an_endpoint_is_asked() {
+        let seldom = [(0, 50), (10, 10)];
+        let often: Vec<_> = [(0, 50)]
+            .into_iter()
+            .chain((1..=10).map(|second| (second, 10)))
+            .collect();
+        check(&seldom, 10, Some(24.715));
+        check(&often, 10, Some(24.715));
+    }
+
+    #[test]
+    fn what_was_seen_decays_and_is_forgotten() {
+        check(&[], 0, None);
+        check(&[(0, 50)], 10, Some(18.394));
+        check(&[(0, 50)], 29, Some(2.751));
+        check(&[(0, 50)], 30, None);
+        check(&[(0, 50), (60, 10)], 60, Some(10.099));
+        check(&[(5, 50)], 4, Some(50.0));
+    }
+
+    #[test]
+    fn faults_multiply_up_to_a_bound_and_decay() {
+        let load = Load::default();
+        load.penalize(0);
+        assert_eq!(load.wait(0), Some(1e9), "nothing else is known");
+        let load = Load::default();
+        load.observe(20 * MILLISECOND, 0);
+        load.penalize(0);
+        assert_eq!(load.wait(0), Some(160e6));
+        load.penalize(0);
+        assert_eq!(load.wait(0), Some(1280e6));
+        let later = load.wait(20 * SECOND).expect("it is remembered");
+        assert!(later < 180e6, "{later}");
+        for _ in 0..1000 {
+            load.penalize(0);
+        }
+        assert_eq!(load.wait(0), Some(600e9));
+        let quick = Load::default();
+        quick.observe(0, 0);
+        quick.penalize(0);
+        assert_eq!(quick.wait(0), Some(8e6));
+    }
+
+    #[test]
+    fn what_is_under_way_is_counted() {
+        let load = Load::default();
+        load.begin();
+        load.begin();
+        load.end();
+        assert_eq!(load.active(), 1);
+    }
+}
