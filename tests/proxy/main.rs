@@ -26,4 +26,5 @@ mod queue;
 mod replay;
 mod report;
 mod routing;
+mod shed;
 mod upgrade;
