@@ -73,7 +73,7 @@ fn totals_value(totals: &ServiceTotals) -> Value {
         "replays": totals.replays,
         "limited": totals.limited,
         "shed": shed_value(&totals.shed),
-        "clients_lost": totals.clients_lost,
+        "forgotten": totals.clients_forgotten,
         "tunnels": totals.tunnels,
         "tunnels_open": totals.tunnels_open,
         "faults": faults_value(&totals.faults),
@@ -181,7 +181,7 @@ mod tests {
             forwarded: [0, 2, 0, 0, 1],
             own_answers: 1,
             shed: [3, 0, 1, 0],
-            clients_lost: 2,
+            clients_forgotten: 2,
             tunnels: 5,
             tunnels_open: 3,
             endpoints: vec![EndpointTotals {
@@ -234,7 +234,8 @@ mod tests {
             "driver": "epoll", "window": "all", "late_shards": [0],
             "services": [{
                 "service": "a", "exchanges": 4, "forwarded": forwarded(2, 1), "own_answers": 1,
-                "retries": 0, "replays": 0, "limited": 0, "shed": shed(3, 1), "clients_lost": 2, "tunnels": 5, "tunnels_open": 3,
+                "retries": 0, "replays": 0, "limited": 0, "shed": shed(3, 1), "forgotten": 2,
+                "tunnels": 5, "tunnels_open": 3,
                 "faults": {"connection_refused": 1},
                 "phases": {"total": {
                     "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
@@ -253,7 +254,7 @@ mod tests {
             json!({
                 "gone_services": {
                     "exchanges": 0, "forwarded": forwarded(0, 0), "own_answers": 0, "retries": 0,
-                    "replays": 0, "limited": 0, "shed": shed(0, 0), "clients_lost": 0,
+                    "replays": 0, "limited": 0, "shed": shed(0, 0), "forgotten": 0,
                     "tunnels": 0, "tunnels_open": 0,
                     "faults": none, "phases": none,
                 },
