@@ -28,4 +28,5 @@ mod replay;
 mod report;
 mod retry;
 mod routing;
+mod shed;
 mod upgrade;
