@@ -65,9 +65,9 @@ impl Picker for Ewma {
     fn pick(&mut self, candidates: &dyn Candidates, generator: &mut Xorshift) -> Option<usize> {
         let is_in = |place| candidates.is_in(place);
         let now = candidates.now();
-        self.weights.pick_of_two(generator, is_in, |second, first| {
-            self.cost(candidates, now, second) < self.cost(candidates, now, first)
-        })
+        let cost = |place| self.cost(candidates, now, place);
+        let is_better = |one, other| cost(one) < cost(other);
+        self.weights.pick_of_two(generator, is_in, is_better)
     }
 }
 

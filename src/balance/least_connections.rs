@@ -43,24 +43,26 @@ impl Picker for LeastConnections {
 
     fn pick(&mut self, candidates: &dyn Candidates, generator: &mut Xorshift) -> Option<usize> {
         let mut least = None;
-        // The weight of all that are as little loaded as `least`, it included.
+        // The weight of all that are as full as `least`, it included.
         let mut tied = 0;
         for place in (0..self.weights.len()).filter(|place| candidates.is_in(*place)) {
-            let weight = u64::from(self.weights.get(place));
-            let order = least.map(|least| self.weights.compare_loads(candidates, place, least));
+            let filling = self.weights.filling(candidates, place);
+            let weight = u64::from(filling.weight);
+            let order = least.map(|(_, least)| filling.compare(least));
             match order {
-                None | Some(Ordering::Less) => (least, tied) = (Some(place), weight),
+                None | Some(Ordering::Less) => tied = weight,
                 Some(Ordering::Equal) => {
-                    // Each of those tied so far stays with the chance that it should have.
                     tied += weight;
-                    if generator.random_range(0..tied) < weight {
-                        least = Some(place);
+                    // Each of those before stays with the chance that it should have.
+                    if weight <= generator.random_range(0..tied) {
+                        continue;
                     }
                 }
-                Some(Ordering::Greater) => {}
+                Some(Ordering::Greater) => continue,
             }
+            least = Some((place, filling));
         }
-        least
+        least.map(|(place, _)| place)
     }
 }
 
