@@ -23,6 +23,8 @@ pub(super) struct Order {
     pub(super) service: ServiceIndex,
     /// What the exchange has to know of it.
     pub(super) facts: RequestFacts,
+    /// As the exchange's.
+    pub(super) key: u64,
     /// As the exchange's, which takes it.
     pub(super) offer: Option<Box<[u8]>>,
     /// The rewritten head and what was already here of the body; what comes later of it too, as
@@ -122,6 +124,7 @@ pub(super) fn order(
             Ok(Order {
                 service,
                 facts,
+                key: 0,
                 offer,
                 outbox,
                 body,

@@ -25,5 +25,6 @@ mod process;
 mod queue;
 mod replay;
 mod report;
+mod retry;
 mod routing;
 mod upgrade;

@@ -8,7 +8,10 @@ use serde_json::{Map, Value, json};
 use super::{Excerpt, Process, QUANTILES, ServiceReport, counted};
 use crate::fault::Fault;
 use crate::tally::phase::UNITS_PER_MICROSECOND;
-use crate::tally::{NoServiceTotals, Phase, Phases, STATUS_CLASSES, ServiceTotals, ShardTotals};
+use crate::tally::{
+    EjectReason, NoServiceTotals, Phase, Phases, RetryReason, STATUS_CLASSES, ServiceTotals,
+    ShardTotals,
+};
 
 /// The excerpt as one line, which ends with a newline.
 pub(super) fn json(excerpt: &Excerpt<'_>) -> String {
@@ -46,10 +49,13 @@ fn service_value(excerpt: &Excerpt<'_>, service: &ServiceReport<'_>) -> Value {
     let endpoints = endpoints.map(|(endpoint, totals)| {
         json!({
             "endpoint": endpoint.name,
+            "standing": endpoint.standing,
             "exchanges": totals.exchanges,
             "forwarded": forwarded_value(&totals.forwarded),
             "faults": totals.faults,
             "connects": totals.connects,
+            "ejected_by_shards": totals.ejected,
+            "ejections": ejections_value(&totals.ejections),
             "phases": phases_value(excerpt, endpoint.phases),
         })
     });
@@ -68,8 +74,11 @@ fn totals_value(totals: &ServiceTotals) -> Value {
         "forwarded": forwarded_value(&totals.forwarded),
         "own_answers": totals.own_answers,
         "retries": totals.retries.iter().sum::<u64>(),
+        "retries_by_reason": retries_value(&totals.retries),
+        "retries_refused": totals.retries_refused,
         "replays": totals.replays,
         "limited": totals.limited,
+        "failed_open": totals.failed_open,
         "tunnels": totals.tunnels,
         "tunnels_open": totals.tunnels_open,
         "faults": faults_value(&totals.faults),
@@ -105,6 +114,18 @@ fn forwarded_value(forwarded: &[u64; STATUS_CLASSES]) -> Value {
     let classes = (1..).zip(forwarded);
     let classes = classes.map(|(class, count)| (format!("{class}xx"), json!(count)));
     Value::Object(classes.collect())
+}
+
+fn retries_value(retries: &[u64; RetryReason::COUNT]) -> Value {
+    let reasons = RetryReason::ALL.into_iter().zip(retries);
+    let reasons = reasons.map(|(reason, count)| (reason.label().to_owned(), json!(count)));
+    Value::Object(reasons.collect())
+}
+
+fn ejections_value(ejections: &[u64; EjectReason::COUNT]) -> Value {
+    let reasons = EjectReason::ALL.into_iter().zip(ejections);
+    let reasons = reasons.map(|(reason, count)| (reason.label().to_owned(), json!(count)));
+    Value::Object(reasons.collect())
 }
 
 fn faults_value(faults: &[u64; Fault::COUNT]) -> Value {
@@ -169,8 +190,13 @@ mod tests {
             own_answers: 1,
             tunnels: 5,
             tunnels_open: 3,
+            retries: [1, 2, 0, 4],
+            retries_refused: 8,
+            failed_open: 6,
             endpoints: vec![EndpointTotals {
                 exchanges: 3,
+                ejections: [2, 1],
+                ejected: 1,
                 ..EndpointTotals::default()
             }],
             ..ServiceTotals::default()
@@ -192,6 +218,7 @@ mod tests {
                 phases: &phases,
                 endpoints: vec![EndpointReport {
                     name: "127.0.0.1:9090",
+                    standing: "healthy",
                     phases: &nothing,
                 }],
             }],
@@ -208,21 +235,30 @@ mod tests {
         };
         let forwarded =
             |two: u64, five: u64| json!({"1xx": 0, "2xx": two, "3xx": 0, "4xx": 0, "5xx": five});
+        let retries = |[connect, terminated, status, attempt_timeout]: [u64; 4]| {
+            json!({
+                "connect": connect, "terminated": terminated, "status": status,
+                "attempt_timeout": attempt_timeout,
+            })
+        };
         let none = json!({});
         let mut expected = json!({
             "ringmain": "0.1.0", "pid": 4711, "up_seconds": 1.5, "generation": 1,
             "driver": "epoll", "window": "all", "late_shards": [0],
             "services": [{
                 "service": "a", "exchanges": 4, "forwarded": forwarded(2, 1), "own_answers": 1,
-                "retries": 0, "replays": 0, "limited": 0, "tunnels": 5, "tunnels_open": 3,
+                "retries": 7, "retries_by_reason": retries([1, 2, 0, 4]), "retries_refused": 8,
+                "replays": 0, "limited": 0, "failed_open": 6, "tunnels": 5, "tunnels_open": 3,
                 "faults": {"connection_refused": 1},
                 "phases": {"total": {
                     "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
                     "p99": 9100.7, "p99.9": 9100.7, "p99.99": 9100.7, "max": 9100.7,
                 }},
                 "endpoints": [{
-                    "endpoint": "127.0.0.1:9090", "exchanges": 3, "forwarded": forwarded(0, 0),
-                    "faults": 0, "connects": 0, "phases": none,
+                    "endpoint": "127.0.0.1:9090", "standing": "healthy", "exchanges": 3,
+                    "forwarded": forwarded(0, 0), "faults": 0, "connects": 0,
+                    "ejected_by_shards": 1, "ejections": {"consecutive_faults": 2, "latency": 1},
+                    "phases": none,
                 }],
             }],
         });
@@ -233,7 +269,8 @@ mod tests {
             json!({
                 "gone_services": {
                     "exchanges": 0, "forwarded": forwarded(0, 0), "own_answers": 0, "retries": 0,
-                    "replays": 0, "limited": 0, "tunnels": 0, "tunnels_open": 0,
+                    "retries_by_reason": retries([0; 4]), "retries_refused": 0, "replays": 0,
+                    "limited": 0, "failed_open": 0, "tunnels": 0, "tunnels_open": 0,
                     "faults": none, "phases": none,
                 },
                 "no_service": {"exchanges": 0, "own_answers": 0, "faults": none},
