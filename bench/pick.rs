@@ -15,7 +15,7 @@ use ringmain::balance::{
 const ROUNDS: usize = 15;
 const PICKS: u32 = 20_000;
 
-/// Endpoints with something to do, and a new key for each pick.
+/// Endpoints that have answered, and a new key for each pick.
 #[derive(Debug)]
 struct Endpoints {
     loads: Vec<Load>,
@@ -25,10 +25,11 @@ struct Endpoints {
 }
 
 impl Endpoints {
-    fn new(count: usize, only: Option<usize>) -> Self {
+    fn new(count: usize, is_busy: bool, only: Option<usize>) -> Self {
         let loads = vec![Load::default(); count];
         for (place, load) in (0..).zip(&loads) {
-            (0..place % 4).for_each(|_| load.begin());
+            let active = if is_busy { 1 + place % 4 } else { 0 };
+            (0..active).for_each(|_| load.begin());
             load.observe(1_000_000 + place % 7 * 100_000, 0);
         }
         let key = 0;
@@ -58,33 +59,33 @@ impl Candidates for Endpoints {
 fn main() {
     println!(
         "{:<18} {:>9} {:>9} {:>9} {:>13} {:>11}",
-        "ns a pick", "3", "200", "200 even", "1 of 200 in", "make 200"
+        "ns a pick", "3", "200", "200 idle", "1 of 200 in", "make 200"
     );
     for policy in &POLICIES {
-        let three = pick(policy, &members(3, 3), None);
-        let many = pick(policy, &members(200, 3), None);
-        let even = pick(policy, &members(200, 1), None);
-        let alone = pick(policy, &members(200, 3), Some(150));
-        let made = best_of(|| drop(black_box((policy.make)(&members(200, 3)))));
+        let three = pick(policy, 3, true, None);
+        let many = pick(policy, 200, true, None);
+        let idle = pick(policy, 200, false, None);
+        let alone = pick(policy, 200, true, Some(150));
+        let made = best_of(|| drop(black_box((policy.make)(&members(200)))));
         let label = policy.label;
-        println!("{label:<18} {three:>9.1} {many:>9.1} {even:>9.1} {alone:>13.1} {made:>11.1?}");
+        println!("{label:<18} {three:>9.1} {many:>9.1} {idle:>9.1} {alone:>13.1} {made:>11.1?}");
     }
 }
 
-/// So many members, with weights from 1 to `weight_max`.
-fn members(count: u32, weight_max: u32) -> Vec<Member> {
+/// So many members, with weights from 1 to 3.
+fn members(count: u32) -> Vec<Member> {
     let member = |place: u32| Member {
         id: hash_key(&place.to_le_bytes()),
-        weight: 1 + place % weight_max,
+        weight: 1 + place % 3,
     };
     (0..count).map(member).collect()
 }
 
-/// Nanoseconds a pick.
-fn pick(policy: &Policy, members: &[Member], only: Option<usize>) -> f64 {
+/// Nanoseconds a pick among `count`.
+fn pick(policy: &Policy, count: u32, is_busy: bool, only: Option<usize>) -> f64 {
     let mut generator = generator();
-    let mut picker = (policy.make)(members).of_shard(&mut generator);
-    let mut endpoints = Endpoints::new(members.len(), only);
+    let mut picker = (policy.make)(&members(count)).of_shard(&mut generator);
+    let mut endpoints = Endpoints::new(count as usize, is_busy, only);
     let took = best_of(|| {
         for number in 0..PICKS {
             // Keys as far apart as hashes are.

@@ -7,8 +7,9 @@
 //! start.) The price: an idle endpoint gets the next request however light it is, so that with few
 //! exchanges under way light ones have more than their share.
 //!
-//! One pass over all endpoints. A shard sees the exchanges of its own only; with several shards the
-//! least is the least on one of them.
+//! One pass over all endpoints finds it. A few are drawn before: one that is idle is among the
+//! least, and drawn by weight among them, so that a service with little to do is spared the pass. A
+//! shard sees the exchanges of its own only; with several shards the least is the least on one.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -42,6 +43,10 @@ impl Picker for LeastConnections {
     }
 
     fn pick(&mut self, candidates: &dyn Candidates, generator: &mut Xorshift) -> Option<usize> {
+        let is_idle = |place| candidates.is_in(place) && candidates.load(place).active() == 0;
+        if let Some(idle) = self.weights.draw_few(generator, is_idle) {
+            return Some(idle);
+        }
         let mut least = None;
         // The weight of all that are as full as `least`, it included.
         let mut tied = 0;

@@ -90,6 +90,17 @@ impl Weights {
         generator: &mut Xorshift,
         is_in: impl Fn(usize) -> bool,
     ) -> Option<usize> {
+        let drawn = self.draw_few(generator, &is_in);
+        drawn.or_else(|| self.walk(generator, is_in))
+    }
+
+    /// What [`Self::pick`] picks, where a few draws find it; `None` says nothing.
+    #[inline]
+    pub(super) fn draw_few(
+        &self,
+        generator: &mut Xorshift,
+        is_in: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         if self.weights.is_empty() {
             return None;
         }
@@ -99,7 +110,7 @@ impl Weights {
                 return Some(drawn);
             }
         }
-        self.walk(generator, is_in)
+        None
     }
 
     /// The better of two different places that are in, both drawn by weight: the second where it

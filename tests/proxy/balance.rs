@@ -1,11 +1,15 @@
 //! Requests spread over the endpoints by the service's policy and weights.
 
-use crate::support::{Driver, Served, Setup, on_both_drivers};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use crate::support::{Driver, Served, Setup, ok, on_both_drivers};
 
 on_both_drivers! {
     round_robin_takes_turns
     random_uses_every_endpoint
     weights_are_shares
+    an_endpoint_that_is_busy_is_passed_over_where_that_is_weighed
 }
 
 fn three() -> [Served; 3] {
@@ -60,4 +64,36 @@ fn weights_are_shares(driver: Driver) {
     }
     let shares: Vec<_> = origins.iter().map(Served::requests).collect();
     assert_eq!(shares, [30, 10, 0]);
+}
+
+/// Answers with `name`; `/held` waits until the other end of the channel has taken `name`, twice.
+fn holding(name: &'static str) -> (Served, Receiver<&'static str>) {
+    let (tell, told) = sync_channel(0);
+    let served = Served::new(move |request| {
+        if request.head.start.starts_with("GET /held ") {
+            // Without a test that listens any more there is nothing to wait for.
+            let _ = tell.send(name).and_then(|()| tell.send(name));
+        }
+        ok(name)
+    });
+    (served, told)
+}
+
+fn an_endpoint_that_is_busy_is_passed_over_where_that_is_weighed(driver: Driver) {
+    for policy in ["least_connections", "p2c", "ewma"] {
+        let (origins, told): (Vec<_>, Vec<_>) = ["a", "b"].map(holding).into_iter().unzip();
+        let backends: Vec<_> = origins.iter().map(Served::address).collect();
+        let keys = format!("policy = \"{policy}\"");
+        let proxy = Setup::new(driver).service("a", &backends, &keys).start();
+        let mut held = proxy.client();
+        held.send("GET /held HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        let is_there = |told: &&Receiver<_>| told.recv_timeout(Duration::from_millis(50)).is_ok();
+        let busy = told.iter().cycle().take(100).find(is_there);
+        let busy = busy.expect("one of them has it");
+        let mut client = proxy.client();
+        let free: Vec<_> = (0..30).map(|_| client.get("a.test", "/").text()).collect();
+        busy.recv().expect("it goes on");
+        let busy = held.answer().text();
+        assert!(free.iter().all(|name| *name != busy), "{policy}: {free:?}");
+    }
 }
