@@ -57,6 +57,13 @@ pub enum Fault {
     DestinationNotFound,
     /// The request came back to us: our own name stands in its Via.
     LoopDetected,
+    /// The client's address has sent more requests than `client_rate` lets it; answered with 429.
+    ClientRateExceeded,
+    /// The client's address has as many exchanges as `client_concurrent` lets it; answered with
+    /// 429.
+    ClientConcurrencyExceeded,
+    /// The service has got more requests than its `rate` lets in; answered with 429.
+    ServiceRateExceeded,
     /// No endpoint may be picked; answered with 503.
     DestinationUnavailable,
     /// A limit of ours was reached; answered with 503.
@@ -112,7 +119,7 @@ impl Fault {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every cause, in the order of its index.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::RequestInvalid,
         Self::RequestTimeout,
         Self::RequestIncomplete,
@@ -124,6 +131,9 @@ impl Fault {
         Self::VersionUnsupported,
         Self::DestinationNotFound,
         Self::LoopDetected,
+        Self::ClientRateExceeded,
+        Self::ClientConcurrencyExceeded,
+        Self::ServiceRateExceeded,
         Self::DestinationUnavailable,
         Self::ConnectionLimitReached,
         Self::ConnectionRefused,
@@ -195,6 +205,7 @@ impl Fault {
         use Side::{Client, Ringmain, Upstream};
         const REQUEST: &str = "http_request_error";
         const LATE: &str = "http_response_timeout";
+        const DENIED: &str = "http_request_denied";
         match self {
             Self::RequestInvalid => own(Client, false, 400, REQUEST),
             Self::RequestTimeout => row(Client, false, 408, "http_request_timeout", REQUEST),
@@ -219,6 +230,11 @@ impl Fault {
             Self::VersionUnsupported => row(Client, false, 505, "http_request_version", REQUEST),
             Self::DestinationNotFound => own(Client, false, 404, "destination_not_found"),
             Self::LoopDetected => own(Client, false, 502, "proxy_loop_detected"),
+            Self::ClientRateExceeded => row(Client, false, 429, "client_rate_exceeded", DENIED),
+            Self::ClientConcurrencyExceeded => {
+                row(Client, false, 429, "client_concurrency_exceeded", DENIED)
+            }
+            Self::ServiceRateExceeded => row(Ringmain, false, 429, "service_rate_exceeded", DENIED),
             Self::DestinationUnavailable => own(Upstream, false, 503, "destination_unavailable"),
             Self::ConnectionLimitReached => own(Ringmain, false, 503, "connection_limit_reached"),
             Self::ConnectionRefused => own(Upstream, true, 502, "connection_refused"),

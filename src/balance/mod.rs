@@ -167,6 +167,12 @@ pub fn draw_id(generator: &mut Xorshift) -> u128 {
     generator.random()
 }
 
+/// A number below `bound`, which is 1 or more, each as likely as the others.
+#[inline]
+pub fn draw_below(bound: u32, generator: &mut Xorshift) -> u32 {
+    generator.random_range(0..bound)
+}
+
 /// What all instances of ringmain, of any version and on any machine, make of these bytes: XXH3
 /// with 64 bits, as its [specification] has it. Not for secrets: who chooses the bytes can choose
 /// the hash.

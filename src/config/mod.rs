@@ -274,9 +274,13 @@ impl Config {
             let key = format!("listener.limits.connections_max of {:?}", listener.name);
             (key, listener.limits.connections_max)
         });
-        let services = self.services.iter().map(|service| {
-            let key = format!("service.pool.connections_max of {:?}", service.name);
-            (key, service.pool.connections_max)
+        let services = self.services.iter().flat_map(|service| {
+            let limits = [
+                ("pool.connections_max", service.pool.connections_max),
+                ("limits.rate", service.limits.rate),
+                ("limits.concurrent", service.limits.concurrent),
+            ];
+            limits.map(|(key, limit)| (format!("service.{key} of {:?}", service.name), limit))
         });
         let limits = std::iter::once(process).chain(listeners).chain(services);
         let small = limits.filter(|(_, limit)| (1..shards).contains(limit));
@@ -304,7 +308,7 @@ impl Config {
     fn unreachable(&self) -> impl Iterator<Item = String> {
         let listeners = self.listeners.iter().map(|listener| &listener.service);
         let named: HashSet<&String> = listeners
-            .chain(self.routes.iter().map(|route| &route.service))
+            .chain(self.routes.iter().flat_map(Route::services))
             .collect();
         let services = self.services.iter();
         let lost = services

@@ -580,12 +580,119 @@ fn fields_of_the_framing_are_left_to_ringmain() {
 }
 
 #[test]
+fn a_route_leads_to_one_service_or_to_several_by_weight() {
+    for fine in [
+        "service = \"s\"",
+        "service = \"s\"\nweights = { }",
+        "weights = { s = 1 }",
+        "weights = { t = 0, s = 1000 }\n[[service]]\nname = \"t\"\nbackends = [\"127.0.0.1:1\"]",
+    ] {
+        accepted(&format!("{AROUND}[[route]]\n{fine}\n"));
+    }
+    let cases = [
+        (
+            "weights = { s = 0 }",
+            11,
+            "no service has a weight; at least one needs 1 or more",
+        ),
+        (
+            "weights = { s = 1, t = 1001 }",
+            24,
+            "1001 is above the most, 1000; allowed: 0 to 1000",
+        ),
+        (
+            "weights = { s = 1, ss = 1 }",
+            11,
+            "no service \"ss\"; the nearest is \"s\"",
+        ),
+        ("weights = { s = 1, \"s\" = 1 }", 20, "duplicate key"),
+        (
+            "weights = { s = 1 }\nservice = \"s\"",
+            11,
+            "stands beside service; a route leads to the one or to the others",
+        ),
+    ];
+    for (route, column, message) in cases {
+        let key = if message == "duplicate key" {
+            ""
+        } else {
+            "route.weights"
+        };
+        check_after(&format!("[[route]]\n{route}"), &[(2, column, key, message)]);
+    }
+}
+
+#[test]
+fn a_route_looks_at_fields_and_parameters_that_can_be_sent() {
+    accepted(&format!(
+        "{AROUND}[[route]]\nservice = \"s\"\nfields = {{ X-Canary = \"1, \u{e9}\", X-Empty = \"\" }}\n\
+         query = {{ \"a%5B%5D\" = \"\", try = \"a%20b+c/?=\" }}\n"
+    ));
+    const QUERY: &str = "cannot stand in a query; allowed: A-Z a-z 0-9 and - . _ ~ ! $ ' ( ) * + , \
+                         ; = : @ / ?, others as they are sent, in percent, as in \"%20\"";
+    let query = |text: &str| format!("{text:?} {QUERY}");
+    let cases = [
+        (
+            "fields = { \"Content-Length\" = \"1\" }",
+            12,
+            "\"Content-Length\" frames the message or belongs to one connection; ringmain alone \
+             writes it"
+                .to_owned(),
+        ),
+        (
+            "fields = { A = \"1\", a = \"2\" }",
+            21,
+            "\"a\" is here twice".to_owned(),
+        ),
+        (
+            "fields = { A = \" 1\" }",
+            16,
+            "\" 1\" begins or ends with blanks; a field's value does not".to_owned(),
+        ),
+        ("query = { a = \"b c\" }", 15, query("b c")),
+        ("query = { a = \"b&c\" }", 15, query("b&c")),
+        ("query = { \"a b\" = \"\" }", 11, query("a b")),
+        (
+            "query = { \"\" = \"\" }",
+            11,
+            "\"\" is not a parameter's name".to_owned(),
+        ),
+        (
+            "query = { \"a=\" = \"\" }",
+            11,
+            "\"a=\" is not a parameter's name: it has a \"=\"".to_owned(),
+        ),
+    ];
+    for (assignment, column, message) in cases {
+        let key = assignment.split(" = ").next().expect("an assignment");
+        let key = format!("route.{key}");
+        let text = format!("[[route]]\nservice = \"s\"\n{assignment}");
+        check_after(&text, &[(3, column, &key, &message)]);
+    }
+}
+
+#[test]
+fn a_burst_belongs_to_a_rate() {
+    let section = "[service.limits]";
+    accepted(&format!(
+        "{AROUND}{section}\nclient_rate = 1\nclient_burst = 9\n"
+    ));
+    check_after(
+        &format!("{section}\nclient_burst = 9"),
+        &[(
+            2,
+            16,
+            "service.limits.client_burst",
+            "means nothing without client_rate",
+        )],
+    );
+}
+
+#[test]
 fn a_feature_that_is_not_built_yet_takes_its_default_and_off_values_only() {
     let cases = [
         ("[log.access]\nto = \"off\"", None),
         ("[log.access]\nto = \"stdout\"", Some("\"off\"")),
-        ("[[route]]\nservice = \"s\"\nweights = { }", None),
-        ("[[route]]\nweights = { s = 1 }", Some("{ }")),
         ("[service.fanout]", Some("no such table")),
         ("[service.slo]", Some("no such table")),
     ];
@@ -797,7 +904,8 @@ fn limits_below_the_number_of_shards_are_warned_of() {
         "[runtime]\nconnections_max = 3\n{AROUND}domains = [\"a\"]\n[[listener]]\nname = \"b\"\n\
          address = \"127.0.0.1:1\"\nlimits = {{ connections_max = 2 }}\n[[service]]\n\
          name = \"t\"\ndomains = [\"t\"]\nbackends = [\"127.0.0.1:2\"]\n\
-         pool = {{ connections_max = 1 }}\n"
+         pool = {{ connections_max = 1 }}\n\
+         limits = {{ client_rate = 1, client_concurrent = 1, rate = 2, concurrent = 3 }}\n"
     );
     let config = accepted(&text);
     assert_eq!(config.warnings(1), [""; 0]);
@@ -808,6 +916,10 @@ fn limits_below_the_number_of_shards_are_warned_of() {
          allows 1, so 4 in all",
         "service.pool.connections_max of \"t\": 1 is below the number of shards, 4; each shard \
          allows 1, so 4 in all",
+        "service.limits.rate of \"t\": 2 is below the number of shards, 4; each shard allows 1, so 4 \
+         in all",
+        "service.limits.concurrent of \"t\": 3 is below the number of shards, 4; each shard allows \
+         1, so 4 in all",
     ];
     assert_eq!(config.warnings(4), expected);
     assert_eq!(config.warnings(2), [expected[2].replace('4', "2")]);
@@ -815,6 +927,8 @@ fn limits_below_the_number_of_shards_are_warned_of() {
 
 #[test]
 fn a_service_that_no_request_can_come_to_is_warned_of() {
+    let weighted = format!("{AROUND}[[route]]\nweights = {{ s = 1 }}\n");
+    assert_eq!(accepted(&weighted).warnings(1), [""; 0]);
     let lost = "service \"s\" has no domains, and no route or listener names it";
     assert_eq!(accepted(AROUND).warnings(1), [lost]);
     let routed = format!("{AROUND}[[route]]\nservice = \"s\"\n");

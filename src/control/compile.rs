@@ -15,10 +15,11 @@ use crate::config::{self, Config};
 use crate::http::head::HeadLimits;
 use crate::http::hop::FieldEdits;
 use crate::plan::listener::{ListenerLimits, ListenerTimeouts};
-use crate::plan::route::{DomainMatch, PathMatch};
+use crate::plan::route::{Destination, DomainMatch, PathMatch, Weights};
 use crate::plan::{
-    EjectRules, Endpoint, Life, Listener, Plan, PoolLimits, RetryRules, Route, Routes, Service,
-    ServiceIndex, ServiceLimits, ServiceTimeouts, Standing, Ticks, Tier, endpoint::RAMP_WHOLE,
+    EjectRules, Endpoint, Life, Listener, Plan, PoolLimits, Rate, RetryRules, Route, Routes,
+    Service, ServiceIndex, ServiceLimits, ServiceTimeouts, Standing, Ticks, Tier,
+    endpoint::RAMP_WHOLE,
 };
 
 /// Descriptors that the process keeps for itself: rings, logs, the admin API, files.
@@ -128,7 +129,16 @@ pub(super) fn routing(config: &Config) -> (Vec<Route>, Vec<(String, ServiceIndex
             .iter()
             .map(|method| method.as_str().into())
             .collect(),
-        service: indices[written.service.as_str()],
+        fields: texts(&written.fields),
+        query: texts(&written.query),
+        destination: match indices.get(written.service.as_str()) {
+            Some(service) => Destination::Service(*service),
+            None => {
+                let weights = written.weights.iter();
+                let weights = weights.map(|(name, weight)| (indices[name.as_str()], *weight));
+                Destination::Weighted(Weights::new(weights))
+            }
+        },
     });
     let domains = config.services().iter().flat_map(|service| {
         let index = indices[service.name.as_str()];
@@ -138,6 +148,13 @@ pub(super) fn routing(config: &Config) -> (Vec<Route>, Vec<(String, ServiceIndex
             .map(move |domain| (domain.clone(), index))
     });
     (routes.collect(), domains.collect())
+}
+
+fn texts(pairs: &[(String, String)]) -> Box<[(Box<str>, Box<str>)]> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+        .collect()
 }
 
 /// A service's name to its place.
@@ -409,18 +426,15 @@ fn eject(written: config::Eject) -> EjectRules {
 }
 
 fn limits(written: config::Limits, shards: u32) -> ServiceLimits {
-    let split = |limit| match limit {
-        0 => 0,
-        limit => share(limit, shards),
-    };
+    let split = |limit| NonZeroU32::new(limit).map(|limit| share_of(limit, shards));
+    // One second's worth may be asked for at once.
+    let of_second = |rate| Rate::new(rate, rate);
+    let client_burst = NonZeroU32::new(written.client_burst);
     ServiceLimits {
-        client_rate: written.client_rate,
-        client_burst: match written.client_burst {
-            0 => written.client_rate,
-            burst => burst,
-        },
-        client_concurrent: written.client_concurrent,
-        shard_rate: split(written.rate),
+        client_rate: NonZeroU32::new(written.client_rate)
+            .map(|rate| client_burst.map_or(of_second(rate), |burst| Rate::new(rate, burst))),
+        client_concurrent: NonZeroU32::new(written.client_concurrent),
+        shard_rate: split(written.rate).map(of_second),
         shard_concurrent: split(written.concurrent),
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::{Endpoint, HashKey, Policy, Ticks};
+use super::{Endpoint, HashKey, Policy, ServiceLimits, Ticks};
 use crate::balance::{Member, Picker};
 use crate::http::head::HeadLimits;
 use crate::http::hop::FieldEdits;
@@ -115,21 +115,6 @@ pub struct EjectRules {
     pub ratio_max: f64,
     /// How many times the service's median wait an endpoint's p99 may be; 0.0 is any.
     pub latency_factor: f64,
-}
-
-/// How much is let in: `[service.limits]`. 0 is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServiceLimits {
-    /// Requests per second and client address, on each shard.
-    pub client_rate: u32,
-    /// Requests that a quiet client may make at once; 1 or more where there is a rate.
-    pub client_burst: u32,
-    /// Exchanges of one client address at a time, on each shard.
-    pub client_concurrent: u32,
-    /// Requests per second of each shard.
-    pub shard_rate: u32,
-    /// Exchanges at a time of each shard.
-    pub shard_concurrent: u32,
 }
 
 /// Bounds on how long endpoints take.

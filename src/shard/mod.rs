@@ -3,30 +3,31 @@
 //!
 //! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts,
 //! `client` lives between two requests, `serve` is one exchange top to bottom, `order` understands
-//! its head, `upstream` finds a connection to an endpoint, `relay` is one try on it, `upload` and
-//! `deliver` its two ways, `answer` is ringmain's own, `linger` a close that loses nothing,
-//! `tunnel` what follows a 101.
-//! Below them the shard's own parts: `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`,
-//! `clock`, `timing`, `tallies`, `eject`; at the edge `io` and `driver`, the only modules that know
-//! the runtime.
+//! its head, `admit` lets it in, `exchange` is what every step of it may look at, `upstream` finds a
+//! connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways, `tries`
+//! knows whether there is another, `answer` is ringmain's own, `linger` a close that loses nothing,
+//! `tunnel` what follows a 101. Below them the shard's own parts: `choose` and `service`, `eject`,
+//! `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`, `clock`, `timing`, `tallies`; at
+//! the edge `io` and `driver`, the only modules that know the runtime.
 
+mod admit;
 mod answer;
 mod client;
 mod deliver;
+mod exchange;
 mod linger;
 mod listen;
 mod order;
 mod relay;
 mod run;
 mod serve;
+mod tries;
 mod tunnel;
 mod upload;
 mod upstream;
 
-mod choose;
-mod tries;
-
 mod buffer;
+mod choose;
 mod clock;
 mod deadline;
 mod descriptors;
@@ -145,13 +146,16 @@ struct Current {
     running: Box<[Rc<RunningService>]>,
     /// By service.
     tallies: Box<[Rc<tallies::ServiceTally>]>,
+    /// By service; `None` where it has no limits.
+    limiters: Box<[Option<Rc<admit::Limiter>>]>,
     /// By listener: client connections open on it. A client holds its listener's, across plans.
     clients: Box<[Rc<Cell<u32>>]>,
 }
 
 impl Current {
-    /// Prepares `posted` for this shard; listeners that `last` had keep their clients' count, and
-    /// services and endpoints their recorders and what was seen of them.
+    /// Prepares `posted` for this shard; listeners that `last` had keep their clients' count,
+    /// services what they have let in, and services and endpoints their recorders and what was seen
+    /// of them.
     fn new(
         posted: Arc<Posted>,
         shard: usize,
@@ -181,12 +185,15 @@ impl Current {
             kept.unwrap_or_default()
         };
         let clients = posted.plan.listeners.iter().map(clients).collect();
+        let limiters = last.map(|last| (last.plan(), &*last.limiters));
+        let limiters = admit::open(&posted.plan, limiters);
         let last = last.map_or(&[][..], |last| &last.tallies);
         let tallies = tallies.open(&posted.counters[shard], last);
         Self {
             posted,
             running,
             tallies,
+            limiters,
             clients,
         }
     }
@@ -218,6 +225,10 @@ impl Current {
             _ => services.iter().position(is_it),
         };
         place.map(|place| &self.running[place].kept)
+    }
+
+    fn limiter(&self, service: ServiceIndex) -> Option<&Rc<admit::Limiter>> {
+        self.limiters[service.0 as usize].as_ref()
     }
 
     fn is_draining(&self) -> bool {

@@ -27,4 +27,5 @@ mod replay;
 mod report;
 mod retry;
 mod routing;
+mod shed;
 mod upgrade;
