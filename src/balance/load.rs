@@ -14,10 +14,14 @@ use std::cell::Cell;
 /// How long it takes until 37 % are left of a wait, in nanoseconds: ten seconds.
 const CONSTANT: f64 = 10e9;
 
-/// How long after the last wait something is remembered, in nanoseconds: three time constants. By
-/// then it has decayed to a twentieth and says nothing any more; an endpoint that seemed twenty
-/// times as fast as it is would get more than it can take before it answers once.
+/// How long after the last answer or fault anything is remembered, in nanoseconds: three time
+/// constants. By then a wait has decayed to a twentieth and says nothing any more; an endpoint that
+/// seemed twenty times as fast as it is would get more than it can take before it answers once.
 const MEMORY: u64 = 30_000_000_000;
+
+/// How long a trial has to bring an answer before there may be another one, in nanoseconds: ten
+/// seconds.
+const TRIAL: u64 = 10_000_000_000;
 
 /// A fault costs as if waits had been so many times as long. Alone it is decayed in 21 seconds, a
 /// second one soon after leaves next to nothing for the endpoint.
@@ -41,6 +45,8 @@ pub struct Load {
     wait: Cell<f64>,
     /// When something was last noted.
     seen: Cell<u64>,
+    /// When the last trial began.
+    tried: Cell<Option<u64>>,
 }
 
 impl Load {
@@ -67,7 +73,7 @@ impl Load {
     #[inline]
     pub fn observe(&self, nanoseconds: u64, now: u64) {
         let observed = (nanoseconds as f64).clamp(1.0, MOST);
-        self.note(observed.max(self.remembered(now)), now);
+        self.note(observed.max(self.wait(now).unwrap_or(0.0)), now);
     }
 
     /// Notes at `now` that the endpoint failed an exchange.
@@ -83,16 +89,23 @@ impl Load {
     /// when there was no wait yet, or none for thirty seconds.
     #[inline]
     pub fn wait(&self, now: u64) -> Option<f64> {
-        let is_known = 0.0 < self.wait.get() && now.saturating_sub(self.seen.get()) < MEMORY;
-        is_known.then(|| self.remembered(now))
+        // A time before the last is the last: a turn of a shard's loop may tell them out of order.
+        let elapsed = now.saturating_sub(self.seen.get());
+        let is_known = 0.0 < self.wait.get() && elapsed < MEMORY;
+        is_known.then(|| self.wait.get() * (-(elapsed as f64) / CONSTANT).exp())
     }
 
-    /// What is left at `now`. A time before the last is the last: within a turn of a shard's loop
-    /// they may be told out of order.
-    #[inline]
-    fn remembered(&self, now: u64) -> f64 {
-        let elapsed = now.saturating_sub(self.seen.get());
-        self.wait.get() * (-(elapsed as f64) / CONSTANT).exp()
+    /// True when an endpoint of which no wait is known may be sent one exchange to find it out: once
+    /// in ten seconds. What runs there does not matter; that may be tunnels, which have been
+    /// answered long ago.
+    pub fn is_trial_due(&self, now: u64) -> bool {
+        let since = |tried| now.saturating_sub(tried);
+        self.tried.get().is_none_or(|tried| TRIAL <= since(tried))
+    }
+
+    /// A trial begins at `now`.
+    pub fn begin_trial(&self, now: u64) {
+        self.tried.set(Some(now));
     }
 
     fn note(&self, wait: f64, now: u64) {
@@ -151,7 +164,8 @@ mod tests {
         check(&[(0, 50)], 10, Some(18.394));
         check(&[(0, 50)], 29, Some(2.751));
         check(&[(0, 50)], 30, None);
-        check(&[(0, 50), (60, 10)], 60, Some(10.0));
+        check(&[(0, 50), (29, 1)], 29, Some(2.751));
+        check(&[(0, 50), (30, 1)], 30, Some(1.0));
         check(&[(5, 50)], 4, Some(50.0));
     }
 
@@ -176,6 +190,16 @@ mod tests {
         quick.observe(0, 0);
         quick.penalize(0);
         assert_eq!(quick.wait(0), Some(8e6));
+    }
+
+    #[test]
+    fn a_trial_is_due_once_in_ten_seconds() {
+        let load = Load::default();
+        assert!(load.is_trial_due(0));
+        load.begin_trial(0);
+        assert!(!load.is_trial_due(0));
+        assert!(!load.is_trial_due(10 * SECOND - 1));
+        assert!(load.is_trial_due(10 * SECOND));
     }
 
     #[test]
