@@ -81,6 +81,10 @@ pub enum Fault {
     ConnectionTerminated,
     /// The response head did not arrive within `response`.
     ResponseTimeout,
+    /// The try took longer than `attempt`, and there was no further one.
+    AttemptTimeout,
+    /// The exchange took longer than `total`.
+    ExchangeTimeout,
     /// The response's head or framing broke a rule of RFC 9112.
     ResponseInvalid,
     /// The response's transfer coding is not one that can be framed.
@@ -115,7 +119,7 @@ impl Fault {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every cause, in the order of its index.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::RequestInvalid,
         Self::RequestTimeout,
         Self::RequestIncomplete,
@@ -138,6 +142,8 @@ impl Fault {
         Self::ConnectionWriteTimeout,
         Self::ConnectionTerminated,
         Self::ResponseTimeout,
+        Self::AttemptTimeout,
+        Self::ExchangeTimeout,
         Self::ResponseInvalid,
         Self::ResponseTransferCoding,
         Self::ResponseHeadTooLarge,
@@ -199,6 +205,7 @@ impl Fault {
         use Side::{Client, Ringmain, Upstream};
         const REQUEST: &str = "http_request_error";
         const DENIED: &str = "http_request_denied";
+        const LATE: &str = "http_response_timeout";
         match self {
             Self::RequestInvalid => own(Client, false, 400, REQUEST),
             Self::RequestTimeout => row(Client, false, 408, "http_request_timeout", REQUEST),
@@ -235,7 +242,9 @@ impl Fault {
             Self::DestinationUnroutable => own(Upstream, true, 502, "destination_ip_unroutable"),
             Self::ConnectionWriteTimeout => own(Upstream, false, 504, "connection_write_timeout"),
             Self::ConnectionTerminated => own(Upstream, true, 502, "connection_terminated"),
-            Self::ResponseTimeout => own(Upstream, false, 504, "http_response_timeout"),
+            Self::ResponseTimeout => own(Upstream, false, 504, LATE),
+            Self::AttemptTimeout => row(Upstream, true, 504, "attempt_timeout", LATE),
+            Self::ExchangeTimeout => row(Ringmain, false, 504, "exchange_timeout", LATE),
             Self::ResponseInvalid => own(Upstream, false, 502, "http_protocol_error"),
             Self::ResponseTransferCoding => {
                 own(Upstream, false, 502, "http_response_transfer_coding")

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use markdown::{quoted, table_below};
 use ringmain::fault::Fault;
-use ringmain::tally::Phase;
+use ringmain::tally::{EjectReason, Phase, RetryReason};
 
 #[test]
 fn the_table_of_faults_is_the_codes() {
@@ -107,7 +107,7 @@ fn the_readmes_configurations_are_accepted() {
 #[test]
 fn names_that_operators_read_exist() {
     // A name with an underscore in the operators' documents is a key or a value of the
-    // configuration, a fault, or a phase.
+    // configuration, a fault, a phase, or a reason.
     let reference = read("config.toml");
     let mut known: BTreeSet<&str> = reference
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
@@ -118,6 +118,8 @@ fn names_that_operators_read_exist() {
             .flat_map(|fault| [fault.label(), fault.word()]),
     );
     known.extend(Phase::ALL.map(Phase::label));
+    known.extend(RetryReason::ALL.map(RetryReason::label));
+    known.extend(EjectReason::ALL.map(EjectReason::label));
     // HTTP.md names tests, too.
     let tests = functions_of_tests();
     known.extend(tests.iter().map(String::as_str));

@@ -9,6 +9,7 @@
 //! [`POLICIES`] is the one place where a policy is registered; `docs/EXTENDING.md` shows how one is
 //! added.
 
+pub mod budget;
 pub mod ewma;
 pub mod hash;
 pub mod least_connections;
@@ -16,6 +17,7 @@ pub mod load;
 pub mod p2c;
 pub mod random;
 pub mod round_robin;
+pub mod window;
 
 mod weights;
 
@@ -29,6 +31,7 @@ use std::fmt::{self, Debug};
 use rand::RngExt;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use budget::Budget;
 pub use ewma::Ewma;
 pub use hash::Maglev;
 pub use least_connections::LeastConnections;
@@ -36,6 +39,7 @@ pub use load::Load;
 pub use p2c::PowerOfTwo;
 pub use random::Random;
 pub use round_robin::RoundRobin;
+pub use window::Window;
 
 /// The generator of a shard: fast, small and not for secrets.
 pub type Xorshift = rand_xorshift::XorShiftRng;
@@ -45,31 +49,37 @@ pub static POLICIES: [Policy; 6] = [
     Policy {
         label: "random",
         keyed: false,
+        timed: false,
         make: |members| Box::new(Random::new(members)),
     },
     Policy {
         label: "round_robin",
         keyed: false,
+        timed: false,
         make: |members| Box::new(RoundRobin::new(members)),
     },
     Policy {
         label: "least_connections",
         keyed: false,
+        timed: false,
         make: |members| Box::new(LeastConnections::new(members)),
     },
     Policy {
         label: "p2c",
         keyed: false,
+        timed: false,
         make: |members| Box::new(PowerOfTwo::new(members)),
     },
     Policy {
         label: "ewma",
         keyed: false,
+        timed: true,
         make: |members| Box::new(Ewma::new(members)),
     },
     Policy {
         label: "hash",
         keyed: true,
+        timed: false,
         make: |members| Box::new(Maglev::new(members)),
     },
 ];
@@ -80,6 +90,8 @@ pub struct Policy {
     pub label: &'static str,
     /// True exactly when its pickers ask for [`Candidates::key`].
     pub keyed: bool,
+    /// True exactly when its pickers ask for [`Load::wait`].
+    pub timed: bool,
     /// Makes a picker among these members, whose places are `0..members.len()`. Control calls it,
     /// so it may take milliseconds and allocate.
     pub make: fn(&[Member]) -> Box<dyn Picker>,

@@ -193,8 +193,9 @@ impl Config {
         parse("command line", &text)
     }
 
-    /// This configuration, with LOG_LEVEL (or RUST_LOG) and LOG_FORMAT in place of what the file
-    /// says. `environment` looks a variable up; empty ones count as absent.
+    /// This configuration, with LOG_LEVEL (or RUST_LOG), LOG_FORMAT and PROBE_INTERVAL (which is of
+    /// every service that is probed) in place of what the file says. `environment` looks a variable
+    /// up; empty ones count as absent.
     ///
     /// # Errors
     /// When a variable holds what its key does not take.
@@ -221,6 +222,14 @@ impl Config {
                 return Err(variable(name, &format, message));
             };
             self.log.format = *found;
+        }
+        if let Some((name, written)) = find(&["PROBE_INTERVAL"]) {
+            let interval = service::probe_interval(&written)
+                .map_err(|message| variable(name, &written, message))?;
+            let probes = self.services.iter_mut();
+            for probe in probes.filter_map(|service| service.probe.as_mut()) {
+                probe.interval = interval;
+            }
         }
         Ok(self)
     }

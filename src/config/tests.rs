@@ -783,6 +783,113 @@ fn the_environment_overrides_the_log_and_names_the_file() {
 }
 
 #[test]
+fn the_environment_overrides_the_interval_of_every_probe() {
+    let text = format!(
+        "{AROUND}[service.probe]\ninterval = \"1m\"\n\
+         [[service]]\nname = \"t\"\nbackends = [\"127.0.0.1:1\"]\n\
+         [[service]]\nname = \"u\"\nbackends = [\"127.0.0.1:1\"]\nprobe.kind = \"tcp\"\n"
+    );
+    let with = |value: &str| {
+        let value = value.to_owned();
+        let environment = move |name: &str| (name == "PROBE_INTERVAL").then(|| value.clone());
+        accepted(&text).with_environment(environment)
+    };
+    let intervals = |value| -> Vec<Option<Duration>> {
+        let config = with(value).expect("it is known");
+        let probes = config.services.iter().map(|service| service.probe.as_ref());
+        probes
+            .map(|probe| probe.map(|probe| probe.interval))
+            .collect()
+    };
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(intervals(""), [seconds(60), None, seconds(5)]);
+    assert_eq!(intervals("2s"), [seconds(2), None, seconds(2)]);
+    for (value, expected) in [
+        (
+            "99ms",
+            "99ms is below the least, 100ms; allowed: 100ms to 1d",
+        ),
+        ("25h", "1d1h is above the most, 1d; allowed: 100ms to 1d"),
+        (
+            "5",
+            "\"5\" has no unit; allowed: ms, s, m, h, d, as in \"250ms\" or \"1m30s\"",
+        ),
+    ] {
+        let errors = with(value).expect_err(value);
+        let messages: Vec<_> = errors.iter().map(|error| error.message.as_str()).collect();
+        assert_eq!(messages, [expected]);
+        assert!(errors.to_string().contains("PROBE_INTERVAL"), "{errors}");
+    }
+}
+
+#[test]
+fn a_key_of_another_kind_of_probe_is_an_error() {
+    let of_http = "has no effect; it is for kind = \"http\"";
+    for (keys, column, key, message) in [
+        (
+            "kind = \"exec\"",
+            // Where the key could stand.
+            9,
+            "command",
+            "is missing: the program that kind = \"exec\" runs, and its arguments",
+        ),
+        (
+            "kind = \"exec\", command = [\"\"]",
+            36,
+            "command",
+            "\"\" is no program",
+        ),
+        (
+            "command = [\"/bin/true\"]",
+            21,
+            "command",
+            "has no effect; it is for kind = \"exec\"",
+        ),
+        ("kind = \"tcp\", path = \"/\"", 32, "path", of_http),
+        (
+            "kind = \"tcp\", ready_path = \"/\"",
+            38,
+            "ready_path",
+            of_http,
+        ),
+        ("kind = \"tcp\", statuses = [204]", 36, "statuses", of_http),
+        ("kind = \"tcp\", host = \"a\"", 32, "host", of_http),
+        (
+            "statuses = []",
+            22,
+            "statuses",
+            "has no status that an answer may have",
+        ),
+        (
+            "statuses = [200, 199]",
+            28,
+            "statuses",
+            "199 is below the least, 200; allowed: 200 to 599",
+        ),
+        (
+            "interval = \"99ms\"",
+            22,
+            "interval",
+            "99ms is below the least, 100ms; allowed: 100ms to 1d",
+        ),
+    ] {
+        let key = format!("service.probe.{key}");
+        check_after(
+            &format!("probe = {{ {keys} }}"),
+            &[(1, column, &key, message)],
+        );
+    }
+    // What has its default is not told from what is absent.
+    for keys in [
+        "kind = \"tcp\", path = \"/live\", command = []",
+        "kind = \"exec\", command = [\"/bin/true\", \"\"]",
+        "interval = \"100ms\", timeout = \"1h\"",
+    ] {
+        accepted(&format!("{AROUND}probe = {{ {keys} }}"));
+    }
+}
+
+#[test]
 fn a_file_that_is_not_there_says_what_to_type() {
     let errors = load(Path::new("/nonexistent/config.toml")).expect_err("it is not there");
     insta::assert_snapshot!(errors, @r"

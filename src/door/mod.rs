@@ -244,6 +244,7 @@ impl Publisher {
         let endpoints = service.endpoints.iter().zip(endpoint_phases);
         let endpoint = |(endpoint, phases): (&'a Endpoint, &'a Phases)| EndpointReport {
             name: &endpoint.name,
+            standing: endpoint.standing.label(),
             phases,
         };
         ServiceReport {

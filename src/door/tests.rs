@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::*;
-use crate::plan::{Life, Service};
+use crate::plan::{Life, Service, Standing};
 use crate::tally::{Phase, Recorder, ServiceCounters};
 
 /// A plan of services, each a name and the ports of its endpoints.
@@ -133,6 +133,35 @@ fn services_and_endpoints_keep_their_counters_over_a_reload() {
         drop(held);
         publisher.retire();
     }
+}
+
+#[test]
+fn a_plan_that_changes_only_what_is_known_of_endpoints_keeps_every_counter() {
+    let (mut publisher, mut shard) = door_of_one();
+    publisher.publish(plan(1, &[("a", &[1, 2])]));
+    let first = adopted(&mut shard);
+    let mut next = plan(2, &[]);
+    let mut service = service("a", &[1, 2]);
+    service.endpoints[0].standing = Standing::Ejected;
+    service.endpoints[1].recoveries = 1;
+    next.services = [Arc::new(service)].into();
+    counters(&first, 0).endpoints[0].ejected.add(1);
+    publisher.publish(next);
+    let second = adopted(&mut shard);
+    assert!(Arc::ptr_eq(
+        &first.counters[0].services[0],
+        &second.counters[0].services[0]
+    ));
+    let process = Process {
+        version: "0.1.0",
+        pid: 4711,
+        up: std::time::Duration::ZERO,
+        driver: "epoll",
+    };
+    let text = publisher.report(process, Vec::new()).to_string();
+    let line =
+        "  endpoint 127.0.0.1:1   0 exchanges   ejected   faults 0   ejected by 1 of 1 shards";
+    assert!(text.lines().any(|shown| shown == line), "{text}");
 }
 
 #[test]
@@ -401,8 +430,8 @@ fn the_report_names_services_and_endpoints_of_the_newest_plan() {
     let expected = "\
 ringmain 0.1.0  pid 1  up 0s  generation 1  epoll  1 shards  since start
 service a   1 exchanges   forwarded 1 (2xx 1)   own answers 0
-  endpoint 127.0.0.1:1   0 exchanges   faults 0
-  endpoint 127.0.0.1:2   1 exchanges   faults 0
+  endpoint 127.0.0.1:1   0 exchanges   unknown   faults 0
+  endpoint 127.0.0.1:2   1 exchanges   unknown   faults 0
 no service         0 exchanges   own answers 0
 shard  connections    exchanges   share   busy
 0                0            1  100.0%      -

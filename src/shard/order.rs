@@ -1,8 +1,8 @@
 //! From the head of a request to what is sent on: parse, check, route, rewrite, all between two
 //! waits.
 //!
-//! Everything that needs the borrowed head happens here. What comes of it is an [`Order`], or a
-//! [`Refusal`] for ringmain's own answer; neither borrows from the head.
+//! Everything that needs the borrowed head happens here. What comes of it is an [`Aim`] and an
+//! [`Order`], or a [`Refusal`] for ringmain's own answer; none borrows from the head.
 
 use super::admit::{Admission, Shed};
 use super::buffer::{Buffer, SMALL, Share};
@@ -17,20 +17,26 @@ use crate::http::hop::{RequestHop, write_request};
 use crate::http::reply::Reply;
 use crate::plan::{Listener, ServiceIndex};
 
-/// A request that was understood: where it goes, and what is sent there.
+/// Where a request that was understood goes. Apart from what is sent there, for the exchange takes
+/// it over and nothing of it is held twice.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct Aim {
     /// Where it goes.
     pub(super) service: ServiceIndex,
+    /// The hash of what the policy of the service tells requests apart by; 0 where it does not.
+    pub(super) key: u64,
+    /// The protocols that the request offers to go on in, if any.
+    pub(super) offer: Option<Box<[u8]>>,
+}
+
+/// What is sent of a request that was understood.
+#[derive(Debug)]
+pub(super) struct Order {
     /// As long as it is held, the exchange counts against the limits of the service; `None` where
     /// that has none, and when a tunnel has taken it over.
     pub(super) admission: Option<Admission>,
-    /// The hash of what the policy of the service tells requests apart by; 0 where it does not.
-    pub(super) key: u64,
     /// What the exchange has to know of it.
     pub(super) facts: RequestFacts,
-    /// As the exchange's, which takes it.
-    pub(super) offer: Option<Box<[u8]>>,
     /// The rewritten head and what was already here of the body; what comes later of it too, as
     /// long as all of it is kept. When the answer was a 101, what came behind that.
     pub(super) outbox: Buffer,
@@ -71,14 +77,13 @@ pub(super) fn order(
     client: &Client,
     inbox: &mut Buffer,
     length: usize,
-) -> Result<Order, Refusal> {
+) -> Result<(Aim, Order), Refusal> {
     let listener = &current.plan().listeners[client.listener];
     let (head, rest) = inbox.filled().split_at(length);
     let mut space = FieldSpace::new();
     let request = Request::parse(head, &head_limits(listener), &mut space)
         .map_err(|error| Refusal::of_head(error.request_fault(), head))?;
     let facts = request.facts();
-    let offer = request.offer();
     let service = route(shard, current, listener, &request);
     let refuse_framing = |error: FramingError| {
         let fault = error.request_fault();
@@ -131,7 +136,11 @@ pub(super) fn order(
         request_id: balance::draw_id(&mut shard.generator.borrow_mut()),
         edits: &current.plan().service(service).request_edits,
     };
-    let key = key(current, client, service, &request);
+    let aim = Aim {
+        service,
+        key: key(current, client, service, &request),
+        offer: request.offer(),
+    };
     write_request(outbox.tail(), &request, &hop);
     outbox.tail().extend_from_slice(&rest[..here.send]);
     if let Some(trailers) = body.take_trailers() {
@@ -142,19 +151,17 @@ pub(super) fn order(
     let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
     let mut share = shard.stock.share();
     let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());
-    Ok(Order {
-        service,
+    let order = Order {
         admission,
-        key,
         facts,
-        offer,
         outbox,
         body,
         body_bytes: here.taken,
         kept: (replayable && has_room).then_some(share),
         kept_max,
         told: false,
-    })
+    };
+    Ok((aim, order))
 }
 
 /// What the limits of its service say of a request.

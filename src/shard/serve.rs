@@ -7,29 +7,32 @@
 //! In the steady state (a kept-alive client, a pooled connection, no body) an exchange is four
 //! socket operations and allocates nothing.
 
-use std::cell::{Cell, RefMut};
+use std::cell::Cell;
 use std::mem;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::answer::Answer;
 use super::buffer::{Buffer, SMALL, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
-use super::order::{Order, Refusal, head_limits, order};
+use super::eject::Ejection;
+use super::order::{Aim, Order, Refusal, head_limits, order};
 use super::relay::{self, Delivered};
+use super::service::{Kept, Member, RunningService};
 use super::tallies::ServiceTally;
 use super::timing::Timing;
+use super::tries::Tries;
 use super::tunnel::Tunnel;
-use super::upstream::{self, Link, Tries};
-use super::{Current, Shard};
-use crate::balance::Picker;
+use super::upstream::{self, Link};
+use super::{Current, SECOND, Shard};
 use crate::fault::Fault;
 use crate::fd;
 use crate::http::exchange::{Broken, Reach, RequestFacts};
 use crate::http::head::HeadScan;
 use crate::http::hop::ClientConnection;
 use crate::http::reply::Reply;
-use crate::plan::{Listener, Service, ServiceIndex};
+use crate::plan::{Listener, RetryRules, Service, ServiceIndex};
 use crate::tally::{Phase, ServiceCounters};
 
 /// What every step of an exchange may look at.
@@ -40,11 +43,12 @@ pub(super) struct Exchange<'a> {
     pub(super) listener: &'a Listener,
     index: ServiceIndex,
     pub(super) service: &'a Service,
+    pub(super) running: &'a Rc<RunningService>,
     pub(super) tally: &'a ServiceTally,
     pub(super) counters: &'a ServiceCounters,
     pub(super) timing: &'a Timing<'a>,
     pub(super) facts: RequestFacts,
-    /// As the order's.
+    /// What a keyed policy tells the request apart by.
     pub(super) key: u64,
     /// The protocols that the request offers to go on in, if any.
     pub(super) offer: Option<Box<[u8]>>,
@@ -64,8 +68,8 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
             return refuse(&current, shard, client, refusal, &timing).await;
         }
     };
-    let mut order = match order(shard, &current, client, inbox, head) {
-        Ok(order) => order,
+    let (aim, mut order) = match order(shard, &current, client, inbox, head) {
+        Ok(ordered) => ordered,
         Err(refusal) => return refuse(&current, shard, client, refusal, &timing).await,
     };
     if inbox.is_empty() {
@@ -75,7 +79,13 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
     if !order.is_at_hand() {
         timing.request_goes_on();
     }
-    let exchange = Exchange::new(shard, &current, client.listener, &mut order, &timing);
+    let exchange = Exchange::new(
+        (shard, &current),
+        client.listener,
+        &timing,
+        aim,
+        order.facts,
+    );
     let forwarded = forward(&exchange, client, inbox, &mut order).await;
     // What may follow is an answer of ringmain's own: no more work of the service.
     drop(order.admission.take());
@@ -165,27 +175,53 @@ async fn forward(
     exchange.counters.exchanges.add(1);
     exchange.shard.counters.exchanges.add(1);
     let _panic = CountsPanic(exchange.counters);
-    let mut tries = Tries::new(exchange.service.retry.attempts_max);
+    exchange
+        .kept()
+        .budget
+        .borrow_mut()
+        .request(exchange.second());
+    let mut tries = Tries::new(exchange);
+    if exchange.service.fails_open {
+        tries.fails_open(exchange);
+    }
     loop {
         let mut link = upstream::reach(exchange, client, &mut tries).await?;
         order.outbox.rewind();
+        tries.bound(link.stream.reading());
         // A client's reset while nothing is read from it or written to it would not be noticed.
         client.stream.reading().guard(link.stream.reading());
         let delivered = if order.is_at_hand() {
-            relay::one_way(exchange, &mut link, client, order).await
+            relay::one_way(exchange, &mut link, client, order, &tries).await
         } else {
             // Rare, and its state is large: in a box of its own it is not part of every exchange.
             let request = (&mut *inbox, &mut *order);
-            Box::pin(relay::both_ways(
-                exchange, &mut link, client, request, &tries,
-            ))
-            .await
+            let both_ways = relay::both_ways(exchange, &mut link, client, request, &tries);
+            Box::pin(both_ways).await
         };
         client.stream.reading().unguard();
         exchange.record_try();
         match delivered {
+            Ok(Delivered {
+                is_dropped: true,
+                reusable,
+                ..
+            }) => {
+                exchange.endpoint_failed();
+                if reusable {
+                    tries.unbound(link.stream.reading());
+                    upstream::put_back(exchange, link);
+                }
+                let backoff = tries.retry(exchange);
+                if !backoff.is_zero() {
+                    // In a box of its own it is not part of every exchange.
+                    Box::pin(upstream::rest(exchange, client, backoff)).await?;
+                }
+            }
             Ok(delivered) => {
+                exchange.endpoint_answered(delivered.status);
                 exchange.record_end(true);
+                tries.unbound(link.stream.reading());
+                tries.unbound(client.stream.writing());
                 return Ok(part(exchange, link, order, delivered));
             }
             Err(broken) if tries.may_replay(exchange, &broken, &link, order.is_kept()) => {}
@@ -318,25 +354,31 @@ impl Drop for CountsPanic<'_> {
 
 impl<'a> Exchange<'a> {
     fn new(
-        shard: &'a Shard,
-        current: &'a Current,
+        (shard, current): (&'a Shard, &'a Current),
         listener: usize,
-        order: &mut Order,
         timing: &'a Timing<'a>,
+        aim: Aim,
+        facts: RequestFacts,
     ) -> Self {
-        let tally = current.tally(order.service);
+        let Aim {
+            service,
+            key,
+            offer,
+        } = aim;
+        let tally = current.tally(service);
         Self {
             shard,
             current,
             listener: &current.plan().listeners[listener],
-            index: order.service,
-            service: current.plan().service(order.service),
+            index: service,
+            service: current.plan().service(service),
+            running: current.running(service),
             tally,
             counters: &tally.counters,
             timing,
-            facts: order.facts,
-            key: order.key,
-            offer: order.offer.take(),
+            facts,
+            key,
+            offer,
             endpoint: Cell::new(0),
         }
     }
@@ -351,8 +393,12 @@ impl<'a> Exchange<'a> {
     /// Records what the try that is over has reached, for its endpoint and for the service.
     fn record_try(&self) {
         let endpoint = self.endpoint.get();
-        self.timing
-            .end_try(|phase, nanoseconds| self.tally.record_both(endpoint, phase, nanoseconds));
+        self.timing.end_try(|phase, nanoseconds| {
+            self.tally.record_both(endpoint, phase, nanoseconds);
+            if phase == Phase::UpstreamWait {
+                self.endpoint_waited(nanoseconds);
+            }
+        });
     }
 
     /// Records the whole of the exchange, whose answer has reached the client: the endpoint's, if
@@ -372,8 +418,80 @@ impl<'a> Exchange<'a> {
         &self.current.plan().services[self.index.0 as usize]
     }
 
-    /// The service's picker on this shard.
-    pub(super) fn picker(&self) -> RefMut<'a, Box<dyn Picker>> {
-        self.current.pickers[self.index.0 as usize].borrow_mut()
+    /// What this shard keeps of the service over all plans.
+    fn kept(&self) -> &'a Kept {
+        &self.running.kept
+    }
+
+    /// The endpoint of the running try, over all plans.
+    fn member(&self) -> &'a Member {
+        &self.running.members[self.endpoint.get()]
+    }
+
+    fn second(&self) -> u64 {
+        u64::from(self.shard.clock.tick() / SECOND)
+    }
+
+    /// True when one more retry is within the service's budget; it is counted then, and refused
+    /// otherwise.
+    pub(super) fn is_within_budget(&self) -> bool {
+        let RetryRules {
+            budget,
+            shard_retries_min,
+            ..
+        } = self.service.retry;
+        let mut spent = self.kept().budget.borrow_mut();
+        let is_within = spent.retry(self.second(), budget, shard_retries_min);
+        self.counters.retries_refused.add(u64::from(!is_within));
+        is_within
+    }
+
+    /// True exactly when an answer with `status` is no good answer, and tried again.
+    pub(super) fn is_retried(&self, status: u16) -> bool {
+        let statuses = &self.service.retry.statuses;
+        !statuses.is_empty() && statuses.contains(&status)
+    }
+
+    /// Notes that the running try failed, and that the endpoint is to blame.
+    pub(super) fn endpoint_failed(&self) {
+        let Self {
+            shard,
+            service,
+            counters,
+            ..
+        } = *self;
+        counters.endpoints[self.endpoint.get()].faults.add(1);
+        let member = self.member();
+        member.load.penalize(shard.clock.turn().began());
+        let told = |ejection: &Ejection, change| shard.tell(service, counters, ejection, change);
+        let ejections = &self.kept().ejections;
+        ejections.fault(shard.clock.tick(), &member.ejection, told);
+    }
+
+    /// Notes that the endpoint of the running try has answered with `status`.
+    fn endpoint_answered(&self, status: u16) {
+        if self.is_retried(status) {
+            self.endpoint_failed();
+        } else {
+            self.member().ejection.good();
+        }
+    }
+
+    /// Notes that the endpoint of the running try took `nanoseconds` to begin its answer.
+    fn endpoint_waited(&self, nanoseconds: u64) {
+        let (shard, member) = (self.shard, self.member());
+        if self.service.policy.timed {
+            member.load.observe(nanoseconds, shard.clock.turn().began());
+        }
+        if 0.0 < self.service.eject.latency_factor {
+            let ejections = &self.kept().ejections;
+            ejections.waited(shard.clock.tick(), &member.ejection, nanoseconds);
+        }
+    }
+
+    /// Counts an exchange for which endpoints are used that are not in.
+    pub(super) fn fails_open(&self) {
+        self.counters.failed_open.add(1);
+        self.shard.failed_open.borrow_mut().note(&self.service.name);
     }
 }

@@ -32,6 +32,7 @@ use super::deadline::Late;
 use super::io::{Incoming, Outgoing, ReadHalf, Stream, WriteHalf, both};
 use super::queue::Seat;
 use super::serve::Exchange;
+use super::service::Visit;
 use super::upstream::Link;
 use crate::fd::{self, Cut};
 use crate::plan::{Service, Ticks};
@@ -44,6 +45,8 @@ pub(super) struct Tunnel {
     stream: Stream,
     /// With it the connection counts against `connections_max`. Dropped after it.
     _seat: Seat,
+    /// With it the tunnel counts as an exchange at the endpoint.
+    _visit: Visit,
     /// What the client sent behind its request.
     from_client: Buffer,
     /// What the endpoint sent behind its 101.
@@ -81,10 +84,16 @@ impl Tunnel {
         behind: Buffer,
         admission: Option<Admission>,
     ) -> Self {
-        let Link { stream, seat, .. } = link;
+        let Link {
+            stream,
+            seat,
+            visit,
+            ..
+        } = link;
         Self {
             stream,
             _seat: seat,
+            _visit: visit,
             from_client: Buffer::default(),
             from_endpoint: behind,
             service: Arc::clone(exchange.shared_service()),

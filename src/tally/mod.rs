@@ -22,8 +22,8 @@ pub mod report;
 pub mod totals;
 
 pub use counters::{
-    Counter, EndpointCounters, PlanCounters, STATUS_CLASSES, ServiceCounters, ShardCounters,
-    status_class,
+    ByFault, Counter, EndpointCounters, PlanCounters, STATUS_CLASSES, ServiceCounters,
+    ShardCounters, status_class,
 };
 pub use handed::Handed;
 pub use limit::Limit;

@@ -59,8 +59,53 @@ pub const RETRIES: Metric = Metric {
     name: "ringmain_retries_total",
     kind: Kind::Counter,
     unit: Unit::Things,
-    labels: &["reason"],
+    labels: &["service", "reason"],
     help: "Tries after the first of an exchange, by reason.",
+};
+
+/// Tries that the budget did not allow.
+pub const REFUSED_RETRIES: Metric = Metric {
+    name: "ringmain_refused_retries_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service"],
+    help: "Tries after the first that were not made because the retry budget was spent.",
+};
+
+/// Whether endpoints are well.
+pub const ENDPOINT_HEALTHY: Metric = Metric {
+    name: "ringmain_endpoint_healthy",
+    kind: Kind::Gauge,
+    unit: Unit::Things,
+    labels: &["service", "endpoint"],
+    help: "1 while the endpoint is healthy, or nobody has asked it, and gets exchanges; else 0.",
+};
+
+/// Ejections.
+pub const EJECTIONS: Metric = Metric {
+    name: "ringmain_ejections_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service", "endpoint", "reason"],
+    help: "Times that a shard has ejected the endpoint, by reason.",
+};
+
+/// Shards that have an endpoint out.
+pub const EJECTED_ENDPOINT_SHARDS: Metric = Metric {
+    name: "ringmain_ejected_endpoint_shards",
+    kind: Kind::Gauge,
+    unit: Unit::Things,
+    labels: &["service", "endpoint"],
+    help: "Shards that have the endpoint ejected now.",
+};
+
+/// Exchanges for which endpoints were used that are not in.
+pub const FAILED_OPEN_EXCHANGES: Metric = Metric {
+    name: "ringmain_failed_open_exchanges_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service"],
+    help: "Exchanges for which endpoints were used that are not in, because none is.",
 };
 
 /// Exchanges that met `connections_max` of their endpoints.
@@ -163,10 +208,15 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 14] = [
+pub const ALL: [Metric; 19] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
+    REFUSED_RETRIES,
+    ENDPOINT_HEALTHY,
+    EJECTIONS,
+    EJECTED_ENDPOINT_SHARDS,
+    FAILED_OPEN_EXCHANGES,
     LIMITED_EXCHANGES,
     SHED_EXCHANGES,
     FORGOTTEN_CLIENTS,

@@ -3,9 +3,10 @@
 use std::ops::AddAssign;
 use std::time::Duration;
 
-use super::counters::{Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters};
+use super::counters::{
+    ByFault, Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters,
+};
 use super::{EjectReason, Limit, RetryReason};
-use crate::fault::Fault;
 
 /// What a service counted, merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct ServiceTotals {
     /// See [`ServiceCounters::tunnels_open`].
     pub tunnels_open: u64,
     /// See [`ServiceCounters::faults`].
-    pub faults: [u64; Fault::COUNT],
+    pub faults: ByFault<u64>,
     /// In the order of the newest plan's endpoints.
     pub endpoints: Vec<EndpointTotals>,
 }
@@ -88,7 +89,7 @@ pub struct NoServiceTotals {
     /// See [`ShardCounters::no_service_own_answers`].
     pub own_answers: u64,
     /// See [`ShardCounters::no_service_faults`].
-    pub faults: [u64; Fault::COUNT],
+    pub faults: ByFault<u64>,
 }
 
 impl ServiceTotals {
@@ -117,7 +118,7 @@ impl ServiceTotals {
         self.tunnels_open += counters.tunnels_open.get();
         add_each(&mut self.shed, values(&counters.shed));
         add_each(&mut self.forwarded, values(&counters.forwarded));
-        add_each(&mut self.faults, values(&counters.faults));
+        add_each(&mut *self.faults, values(&*counters.faults));
         add_each(&mut self.retries, values(&counters.retries));
     }
 }
@@ -136,7 +137,7 @@ impl AddAssign<&Self> for ServiceTotals {
         self.tunnels_open += other.tunnels_open;
         add_each(&mut self.shed, other.shed);
         add_each(&mut self.forwarded, other.forwarded);
-        add_each(&mut self.faults, other.faults);
+        add_each(&mut *self.faults, *other.faults);
         add_each(&mut self.retries, other.retries);
     }
 }
@@ -165,7 +166,7 @@ impl From<&ShardCounters> for ShardTotals {
             no_service: NoServiceTotals {
                 exchanges: counters.no_service_exchanges.get(),
                 own_answers: counters.no_service_own_answers.get(),
-                faults: values(&counters.no_service_faults),
+                faults: values(&*counters.no_service_faults).into(),
             },
             lived: Duration::from_micros(counters.lived_microseconds.get()),
             busy: Duration::from_micros(counters.busy_microseconds.get()),
@@ -177,7 +178,7 @@ impl AddAssign<&Self> for NoServiceTotals {
     fn add_assign(&mut self, other: &Self) {
         self.exchanges += other.exchanges;
         self.own_answers += other.own_answers;
-        add_each(&mut self.faults, other.faults);
+        add_each(&mut *self.faults, *other.faults);
     }
 }
 
@@ -196,6 +197,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::fault::Fault;
 
     #[test]
     fn merging_shards_equals_one_shard_that_counted_everything() {

@@ -9,7 +9,8 @@ use super::{Excerpt, Process, QUANTILES, ServiceReport, counted};
 use crate::fault::Fault;
 use crate::tally::phase::UNITS_PER_MICROSECOND;
 use crate::tally::{
-    Limit, NoServiceTotals, Phase, Phases, STATUS_CLASSES, ServiceTotals, ShardTotals,
+    EjectReason, Limit, NoServiceTotals, Phase, Phases, RetryReason, STATUS_CLASSES, ServiceTotals,
+    ShardTotals,
 };
 
 /// The excerpt as one line, which ends with a newline.
@@ -48,10 +49,13 @@ fn service_value(excerpt: &Excerpt<'_>, service: &ServiceReport<'_>) -> Value {
     let endpoints = endpoints.map(|(endpoint, totals)| {
         json!({
             "endpoint": endpoint.name,
+            "standing": endpoint.standing,
             "exchanges": totals.exchanges,
             "forwarded": forwarded_value(&totals.forwarded),
             "faults": totals.faults,
             "connects": totals.connects,
+            "ejected_by_shards": totals.ejected,
+            "ejections": ejections_value(&totals.ejections),
             "phases": phases_value(excerpt, endpoint.phases),
         })
     });
@@ -70,10 +74,13 @@ fn totals_value(totals: &ServiceTotals) -> Value {
         "forwarded": forwarded_value(&totals.forwarded),
         "own_answers": totals.own_answers,
         "retries": totals.retries.iter().sum::<u64>(),
+        "retries_by_reason": retries_value(&totals.retries),
+        "retries_refused": totals.retries_refused,
         "replays": totals.replays,
         "limited": totals.limited,
         "shed": shed_value(&totals.shed),
         "forgotten": totals.clients_forgotten,
+        "failed_open": totals.failed_open,
         "tunnels": totals.tunnels,
         "tunnels_open": totals.tunnels_open,
         "faults": faults_value(&totals.faults),
@@ -112,12 +119,21 @@ fn forwarded_value(forwarded: &[u64; STATUS_CLASSES]) -> Value {
 }
 
 fn shed_value(shed: &[u64; Limit::COUNT]) -> Value {
-    let limits = Limit::ALL.map(Limit::label).into_iter().zip(shed);
-    Value::Object(
-        limits
-            .map(|(limit, count)| (limit.to_owned(), json!(count)))
-            .collect(),
-    )
+    let limits = Limit::ALL.into_iter().zip(shed);
+    let limits = limits.map(|(limit, count)| (limit.label().to_owned(), json!(count)));
+    Value::Object(limits.collect())
+}
+
+fn retries_value(retries: &[u64; RetryReason::COUNT]) -> Value {
+    let reasons = RetryReason::ALL.into_iter().zip(retries);
+    let reasons = reasons.map(|(reason, count)| (reason.label().to_owned(), json!(count)));
+    Value::Object(reasons.collect())
+}
+
+fn ejections_value(ejections: &[u64; EjectReason::COUNT]) -> Value {
+    let reasons = EjectReason::ALL.into_iter().zip(ejections);
+    let reasons = reasons.map(|(reason, count)| (reason.label().to_owned(), json!(count)));
+    Value::Object(reasons.collect())
 }
 
 fn faults_value(faults: &[u64; Fault::COUNT]) -> Value {
@@ -184,8 +200,13 @@ mod tests {
             clients_forgotten: 2,
             tunnels: 5,
             tunnels_open: 3,
+            retries: [1, 2, 0, 4],
+            retries_refused: 8,
+            failed_open: 6,
             endpoints: vec![EndpointTotals {
                 exchanges: 3,
+                ejections: [2, 1],
+                ejected: 1,
                 ..EndpointTotals::default()
             }],
             ..ServiceTotals::default()
@@ -207,6 +228,7 @@ mod tests {
                 phases: &phases,
                 endpoints: vec![EndpointReport {
                     name: "127.0.0.1:9090",
+                    standing: "healthy",
                     phases: &nothing,
                 }],
             }],
@@ -228,13 +250,20 @@ mod tests {
                 "client_rate": client_rate, "client_concurrent": 0, "rate": rate, "concurrent": 0,
             })
         };
+        let retries = |[connect, terminated, status, attempt_timeout]: [u64; 4]| {
+            json!({
+                "connect": connect, "terminated": terminated, "status": status,
+                "attempt_timeout": attempt_timeout,
+            })
+        };
         let none = json!({});
         let mut expected = json!({
             "ringmain": "0.1.0", "pid": 4711, "up_seconds": 1.5, "generation": 1,
             "driver": "epoll", "window": "all", "late_shards": [0],
             "services": [{
                 "service": "a", "exchanges": 4, "forwarded": forwarded(2, 1), "own_answers": 1,
-                "retries": 0, "replays": 0, "limited": 0, "shed": shed(3, 1), "forgotten": 2,
+                "retries": 7, "retries_by_reason": retries([1, 2, 0, 4]), "retries_refused": 8,
+                "replays": 0, "limited": 0, "shed": shed(3, 1), "forgotten": 2, "failed_open": 6,
                 "tunnels": 5, "tunnels_open": 3,
                 "faults": {"connection_refused": 1},
                 "phases": {"total": {
@@ -242,8 +271,10 @@ mod tests {
                     "p99": 9100.7, "p99.9": 9100.7, "p99.99": 9100.7, "max": 9100.7,
                 }},
                 "endpoints": [{
-                    "endpoint": "127.0.0.1:9090", "exchanges": 3, "forwarded": forwarded(0, 0),
-                    "faults": 0, "connects": 0, "phases": none,
+                    "endpoint": "127.0.0.1:9090", "standing": "healthy", "exchanges": 3,
+                    "forwarded": forwarded(0, 0), "faults": 0, "connects": 0,
+                    "ejected_by_shards": 1, "ejections": {"consecutive_faults": 2, "latency": 1},
+                    "phases": none,
                 }],
             }],
         });
@@ -254,7 +285,8 @@ mod tests {
             json!({
                 "gone_services": {
                     "exchanges": 0, "forwarded": forwarded(0, 0), "own_answers": 0, "retries": 0,
-                    "replays": 0, "limited": 0, "shed": shed(0, 0), "forgotten": 0,
+                    "retries_by_reason": retries([0; 4]), "retries_refused": 0, "replays": 0,
+                    "limited": 0, "shed": shed(0, 0), "forgotten": 0, "failed_open": 0,
                     "tunnels": 0, "tunnels_open": 0,
                     "faults": none, "phases": none,
                 },

@@ -76,6 +76,8 @@ pub struct ServiceReport<'a> {
 pub struct EndpointReport<'a> {
     /// Its address.
     pub name: &'a str,
+    /// What control knows of it, in a word: `healthy`.
+    pub standing: &'a str,
     /// What was recorded of it.
     pub phases: &'a Phases,
 }

@@ -11,7 +11,8 @@ use hdrhistogram::Histogram;
 use super::{EndpointReport, Excerpt, Process, QUANTILES, Report, Selection, counted};
 use crate::tally::phase::UNITS_PER_MICROSECOND;
 use crate::tally::{
-    EndpointTotals, Limit, NoServiceTotals, Phase, Phases, ServiceTotals, ShardTotals,
+    EjectReason, EndpointTotals, Limit, NoServiceTotals, Phase, Phases, RetryReason, ServiceTotals,
+    ShardTotals,
 };
 
 /// Where the column of counts ends when no number is too wide for that.
@@ -38,7 +39,7 @@ impl fmt::Display for Excerpt<'_> {
                 tables.write_service(f, service.phases)?;
             }
             for (endpoint, totals) in service.endpoints.iter().zip(&service.totals.endpoints) {
-                write_endpoint(f, endpoint.name, totals)?;
+                write_endpoint(f, endpoint, totals, report.shards.len())?;
                 tables.write_endpoint(f, endpoint)?;
             }
         }
@@ -54,6 +55,11 @@ impl fmt::Display for Excerpt<'_> {
             no_service += &shard.no_service;
         }
         write_no_service(f, &no_service)?;
+        let waiting = report.shards.iter().map(|shard| shard.exchanges_waiting);
+        let waiting: u64 = waiting.sum();
+        if 0 < waiting {
+            writeln!(f, "waiting   {} exchanges", Grouped(waiting))?;
+        }
         write_shards(f, &report.shards)
     }
 }
@@ -83,13 +89,26 @@ fn write_late(f: &mut fmt::Formatter<'_>, late: &[usize]) -> fmt::Result {
     )
 }
 
-fn write_endpoint(f: &mut fmt::Formatter<'_>, name: &str, totals: &EndpointTotals) -> fmt::Result {
-    write!(
-        f,
-        "  endpoint {name}   {} exchanges",
-        Grouped(totals.exchanges)
-    )?;
-    writeln!(f, "   faults {}", Grouped(totals.faults))
+/// The line of an endpoint; of its ejections where there were any.
+fn write_endpoint(
+    f: &mut fmt::Formatter<'_>,
+    endpoint: &EndpointReport<'_>,
+    totals: &EndpointTotals,
+    shards: usize,
+) -> fmt::Result {
+    let EndpointReport { name, standing, .. } = endpoint;
+    write!(f, "  endpoint {name}")?;
+    write!(f, "   {} exchanges", Grouped(totals.exchanges))?;
+    write!(f, "   {standing}   faults {}", Grouped(totals.faults))?;
+    if 0 < totals.ejected {
+        write!(f, "   ejected by {} of {shards} shards", totals.ejected)?;
+    }
+    let reasons = EjectReason::ALL.map(EjectReason::label);
+    let ejections = nonzero(reasons.into_iter().zip(totals.ejections));
+    if !ejections.is_empty() {
+        write!(f, "   ejections {}", ejections.join(" "))?;
+    }
+    writeln!(f)
 }
 
 /// What the tables of phases have in common.
@@ -194,17 +213,14 @@ fn recorded<'p>(
     shown.filter_map(|phase| Some((phase, phases.histogram(phase)?)))
 }
 
-/// The line of a service, and below it those of its tunnels, of what its limits shed and of its
-/// faults, where there are any.
+/// The line of a service, and below it those of its tunnels, of its retries, of what came in the
+/// way of its exchanges, of what its limits shed and of its faults, where there are any.
 fn write_exchanges(f: &mut fmt::Formatter<'_>, what: &str, totals: &ServiceTotals) -> fmt::Result {
     let forwarded = Grouped(totals.forwarded.iter().sum());
     write!(f, "{what}   {} exchanges", Grouped(totals.exchanges))?;
     write!(f, "   forwarded {forwarded}")?;
     let classes = (1..).zip(totals.forwarded);
-    let classes = classes.filter(|(_, count)| *count > 0);
-    let classes: Vec<_> = classes
-        .map(|(class, count)| format!("{class}xx {}", Grouped(count)))
-        .collect();
+    let classes = nonzero(classes.map(|(class, count)| (format!("{class}xx"), count)));
     if !classes.is_empty() {
         write!(f, " ({})", classes.join(" "))?;
     }
@@ -213,30 +229,54 @@ fn write_exchanges(f: &mut fmt::Formatter<'_>, what: &str, totals: &ServiceTotal
         let (begun, open) = (Grouped(totals.tunnels), Grouped(totals.tunnels_open));
         writeln!(f, "  tunnels {begun}   open {open}")?;
     }
-    let shed = Limit::ALL.into_iter().zip(totals.shed);
-    let shed = shed.filter(|(_, count)| 0 < *count);
-    write_counts(f, "shed", shed.map(|(limit, count)| (limit.label(), count)))?;
-    let faults = counted(&totals.faults);
-    write_counts(
-        f,
-        "faults",
-        faults.map(|(fault, count)| (fault.label(), count)),
-    )
-}
-
-/// A line of counts with their labels; nothing where there are none.
-fn write_counts(
-    f: &mut fmt::Formatter<'_>,
-    what: &str,
-    counts: impl Iterator<Item = (&'static str, u64)>,
-) -> fmt::Result {
-    let counts: Vec<_> = counts
-        .map(|(label, count)| format!("{label} {}", Grouped(count)))
-        .collect();
-    if counts.is_empty() {
+    write_retries(f, totals)?;
+    let met = [
+        ("limited", totals.limited),
+        ("failed open", totals.failed_open),
+    ];
+    let met = nonzero(met.into_iter());
+    if !met.is_empty() {
+        writeln!(f, "  {}", met.join("   "))?;
+    }
+    let shed = nonzero(Limit::ALL.map(Limit::label).into_iter().zip(totals.shed));
+    if !shed.is_empty() {
+        writeln!(f, "  shed  {}", shed.join("   "))?;
+    }
+    let faults = nonzero(counted(&totals.faults).map(|(fault, count)| (fault.label(), count)));
+    if faults.is_empty() {
         return Ok(());
     }
-    writeln!(f, "  {what}  {}", counts.join("   "))
+    writeln!(f, "  faults  {}", faults.join("   "))
+}
+
+/// Nothing when there were none, and none was refused.
+fn write_retries(f: &mut fmt::Formatter<'_>, totals: &ServiceTotals) -> fmt::Result {
+    let all: u64 = totals.retries.iter().sum();
+    if all + totals.retries_refused + totals.replays == 0 {
+        return Ok(());
+    }
+    write!(f, "  retries {}", Grouped(all))?;
+    let reasons = RetryReason::ALL.map(RetryReason::label);
+    let reasons = nonzero(reasons.into_iter().zip(totals.retries));
+    if !reasons.is_empty() {
+        write!(f, " ({})", reasons.join(" "))?;
+    }
+    let others = [
+        ("refused", totals.retries_refused),
+        ("replays", totals.replays),
+    ];
+    for other in nonzero(others.into_iter()) {
+        write!(f, "   {other}")?;
+    }
+    writeln!(f)
+}
+
+/// What was counted, each with its number: `2xx 12,345`.
+fn nonzero(counts: impl Iterator<Item = (impl fmt::Display, u64)>) -> Vec<String> {
+    counts
+        .filter(|(_, count)| 0 < *count)
+        .map(|(what, count)| format!("{what} {}", Grouped(count)))
+        .collect()
 }
 
 fn write_no_service(f: &mut fmt::Formatter<'_>, totals: &NoServiceTotals) -> fmt::Result {

@@ -58,6 +58,7 @@ fn report<'a>(services: &[(&'a str, &'a Phases)], nothing: &'a Phases) -> Report
         phases,
         endpoints: vec![EndpointReport {
             name: "[::1]:9090",
+            standing: "unknown",
             phases,
         }],
     });

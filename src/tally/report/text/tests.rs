@@ -10,6 +10,7 @@ static NOTHING: Phases = Phases::of_service();
 fn quiet_endpoint(name: &str) -> EndpointReport<'_> {
     EndpointReport {
         name,
+        standing: "unknown",
         phases: &NOTHING,
     }
 }
@@ -77,7 +78,7 @@ fn shard(clients_open: u64, exchanges: u64, not_found: u64) -> ShardTotals {
         no_service: NoServiceTotals {
             exchanges: not_found,
             own_answers: not_found,
-            faults,
+            faults: faults.into(),
         },
         lived: Duration::from_secs(100),
         busy: Duration::from_secs(31),
@@ -105,11 +106,58 @@ fn the_text_is_that_of_the_contract() {
             "  tunnels 1,234   open 5",
             "  shed  client_rate 1,003   rate 1",
             "  faults  connection_refused 3   http_response_timeout 75",
-            "  endpoint 127.0.0.1:9090   6,172,840 exchanges   faults 3",
-            "  endpoint 127.0.0.1:9091   6,172,838 exchanges   faults 0",
+            "  endpoint 127.0.0.1:9090   6,172,840 exchanges   unknown   faults 3",
+            "  endpoint 127.0.0.1:9091   6,172,838 exchanges   unknown   faults 0",
             "service quiet   0 exchanges   forwarded 0   own answers 0",
-            "  endpoint [::1]:9092   0 exchanges   faults 0",
+            "  endpoint [::1]:9092   0 exchanges   unknown   faults 0",
             "no service        12 exchanges   own answers 12 (404 destination_not_found 12)",
+            "shard  connections    exchanges   share   busy",
+            "0              512    6,170,000   50.0%    31%",
+            "1                7    6,175,690   50.0%    31%",
+        ],
+    );
+}
+
+#[test]
+fn what_came_in_the_way_has_its_words() {
+    let mut report = report();
+    let service = &mut report.services[0];
+    service.totals.retries = [10, 0, 1_200, 2];
+    service.totals.retries_refused = 3;
+    service.totals.replays = 4;
+    service.totals.limited = 7;
+    service.totals.failed_open = 5;
+    service.totals.endpoints[0].ejections = [3, 1];
+    service.totals.endpoints[0].ejected = 1;
+    service.totals.endpoints[1].ejections = [0, 1_000];
+    service.endpoints[0].standing = "healthy";
+    service.endpoints[1].standing = "draining";
+    report.services[1].totals.retries_refused = 1;
+    report.services[1].totals.failed_open = 1;
+    report.shards[0].exchanges_waiting = 999;
+    report.shards[1].exchanges_waiting = 2;
+    check(
+        &report,
+        &[
+            "ringmain 0.1.0  pid 4711  up 3h12m  generation 3  io_uring (defer)  2 shards  \
+             since start",
+            "service my-service   12,345,678 exchanges   forwarded 12,345,600 \
+             (2xx 12,345,000 4xx 550 5xx 50)   own answers 78",
+            "  tunnels 1,234   open 5",
+            "  retries 1,212 (connect 10 status 1,200 attempt_timeout 2)   refused 3   replays 4",
+            "  limited 7   failed open 5",
+            "  shed  client_rate 1,003   rate 1",
+            "  faults  connection_refused 3   http_response_timeout 75",
+            "  endpoint 127.0.0.1:9090   6,172,840 exchanges   healthy   faults 3   \
+             ejected by 1 of 2 shards   ejections consecutive_faults 3 latency 1",
+            "  endpoint 127.0.0.1:9091   6,172,838 exchanges   draining   faults 0   \
+             ejections latency 1,000",
+            "service quiet   0 exchanges   forwarded 0   own answers 0",
+            "  retries 0   refused 1",
+            "  failed open 1",
+            "  endpoint [::1]:9092   0 exchanges   unknown   faults 0",
+            "no service        12 exchanges   own answers 12 (404 destination_not_found 12)",
+            "waiting   1,001 exchanges",
             "shard  connections    exchanges   share   busy",
             "0              512    6,170,000   50.0%    31%",
             "1                7    6,175,690   50.0%    31%",
@@ -253,10 +301,10 @@ fn phases_stand_below_their_service_and_endpoint() {
              4.1us      4.1us",
             "  total                 1,000      9.1ms      9.1ms      9.1ms      9.1ms      \
              9.1ms      9.1ms",
-            "  endpoint 127.0.0.1:9090   6,172,840 exchanges   faults 3",
+            "  endpoint 127.0.0.1:9090   6,172,840 exchanges   unknown   faults 3",
             "    total                   1      9.1ms      9.1ms      9.1ms      9.1ms      \
              9.1ms      9.1ms",
-            "  endpoint 127.0.0.1:9091   6,172,838 exchanges   faults 0",
+            "  endpoint 127.0.0.1:9091   6,172,838 exchanges   unknown   faults 0",
             "gone services   1 exchanges   forwarded 0   own answers 0",
             "  phase                 count        p50        p90        p99      p99.9     \
              p99.99        max",
