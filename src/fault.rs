@@ -204,8 +204,8 @@ impl Fault {
     const fn row(self) -> Row {
         use Side::{Client, Ringmain, Upstream};
         const REQUEST: &str = "http_request_error";
-        const DENIED: &str = "http_request_denied";
         const LATE: &str = "http_response_timeout";
+        const DENIED: &str = "http_request_denied";
         match self {
             Self::RequestInvalid => own(Client, false, 400, REQUEST),
             Self::RequestTimeout => row(Client, false, 408, "http_request_timeout", REQUEST),

@@ -7,7 +7,7 @@
 //! has failed the exchange but may be repeated; and where there is none either, those that are
 //! ejected are used, which is counted: an answer that may fail is better than none.
 
-use super::serve::Exchange;
+use super::exchange::Exchange;
 use super::service::{Member, RunningService};
 use super::tries::Tries;
 use crate::balance::{Candidates, Load};

@@ -11,9 +11,9 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent};
 
 use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
 use super::deadline::Late;
+use super::exchange::Exchange;
 use super::io::{Incoming, Outgoing};
 use super::relay::Delivered;
-use super::serve::Exchange;
 use super::tries::Tries;
 use crate::fault::Fault;
 use crate::http::exchange::{Progress, relays_interim, unchunk};

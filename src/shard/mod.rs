@@ -3,31 +3,31 @@
 //!
 //! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts,
 //! `client` lives between two requests, `serve` is one exchange top to bottom, `order` understands
-//! its head, `admit` lets it in, `upstream` finds a connection to an endpoint, `relay` is one try on it, `upload` and
-//! `deliver` its two ways, `answer` is ringmain's own, `linger` a close that loses nothing,
-//! `tunnel` what follows a 101.
-//! Below them the shard's own parts: `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`,
-//! `clock`, `timing`, `tallies`, `eject`; at the edge `io` and `driver`, the only modules that know
-//! the runtime.
+//! its head, `admit` lets it in, `exchange` is what every step of it may look at, `upstream` finds
+//! a connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways,
+//! `tries` knows whether there is another, `answer` is ringmain's own, `linger` a close that loses
+//! nothing, `tunnel` what follows a 101. Below them the shard's own parts: `choose` and `service`, `eject`,
+//! `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`, `clock`, `timing`, `tallies`; at
+//! the edge `io` and `driver`, the only modules that know the runtime.
 
 mod admit;
 mod answer;
 mod client;
 mod deliver;
+mod exchange;
 mod linger;
 mod listen;
 mod order;
 mod relay;
 mod run;
 mod serve;
+mod tries;
 mod tunnel;
 mod upload;
 mod upstream;
 
-mod choose;
-mod tries;
-
 mod buffer;
+mod choose;
 mod clock;
 mod deadline;
 mod descriptors;
@@ -206,10 +206,6 @@ impl Current {
         &self.tallies[service.0 as usize]
     }
 
-    fn limiter(&self, service: ServiceIndex) -> Option<&Rc<admit::Limiter>> {
-        self.limiters[service.0 as usize].as_ref()
-    }
-
     fn running(&self, service: ServiceIndex) -> &Rc<RunningService> {
         &self.running[service.0 as usize]
     }
@@ -229,6 +225,10 @@ impl Current {
             _ => services.iter().position(is_it),
         };
         place.map(|place| &self.running[place].kept)
+    }
+
+    fn limiter(&self, service: ServiceIndex) -> Option<&Rc<admit::Limiter>> {
+        self.limiters[service.0 as usize].as_ref()
     }
 
     fn is_draining(&self) -> bool {

@@ -1,8 +1,8 @@
 //! From the head of a request to what is sent on: parse, check, route, rewrite, all between two
 //! waits.
 //!
-//! Everything that needs the borrowed head happens here. What comes of it is an [`Aim`] and an
-//! [`Order`], or a [`Refusal`] for ringmain's own answer; none borrows from the head.
+//! Everything that needs the borrowed head happens here. What comes of it is an [`Order`], or a
+//! [`Refusal`] for ringmain's own answer; neither borrows from the head.
 
 use super::admit::{Admission, Shed};
 use super::buffer::{Buffer, SMALL, Share};
@@ -17,26 +17,25 @@ use crate::http::hop::{RequestHop, write_request};
 use crate::http::reply::Reply;
 use crate::plan::{Listener, ServiceIndex};
 
-/// Where a request that was understood goes. Apart from what is sent there, for the exchange takes
-/// it over and nothing of it is held twice.
+/// What an exchange has to know of a request that was understood.
 #[derive(Debug)]
-pub(super) struct Aim {
+pub(super) struct Routed {
     /// Where it goes.
     pub(super) service: ServiceIndex,
     /// The hash of what the policy of the service tells requests apart by; 0 where it does not.
     pub(super) key: u64,
-    /// The protocols that the request offers to go on in, if any.
+    /// What decides how its answer is framed and whether it may be sent once more.
+    pub(super) facts: RequestFacts,
+    /// The protocols that it offers to go on in, if any.
     pub(super) offer: Option<Box<[u8]>>,
 }
 
-/// What is sent of a request that was understood.
+/// What is sent to an endpoint.
 #[derive(Debug)]
 pub(super) struct Order {
     /// As long as it is held, the exchange counts against the limits of the service; `None` where
     /// that has none, and when a tunnel has taken it over.
     pub(super) admission: Option<Admission>,
-    /// What the exchange has to know of it.
-    pub(super) facts: RequestFacts,
     /// The rewritten head and what was already here of the body; what comes later of it too, as
     /// long as all of it is kept. When the answer was a 101, what came behind that.
     pub(super) outbox: Buffer,
@@ -77,13 +76,14 @@ pub(super) fn order(
     client: &Client,
     inbox: &mut Buffer,
     length: usize,
-) -> Result<(Aim, Order), Refusal> {
+) -> Result<(Routed, Order), Refusal> {
     let listener = &current.plan().listeners[client.listener];
     let (head, rest) = inbox.filled().split_at(length);
     let mut space = FieldSpace::new();
     let request = Request::parse(head, &head_limits(listener), &mut space)
         .map_err(|error| Refusal::of_head(error.request_fault(), head))?;
     let facts = request.facts();
+    let offer = request.offer();
     let service = route(shard, current, listener, &request);
     let refuse_framing = |error: FramingError| {
         let fault = error.request_fault();
@@ -136,11 +136,7 @@ pub(super) fn order(
         request_id: balance::draw_id(&mut shard.generator.borrow_mut()),
         edits: &current.plan().service(service).request_edits,
     };
-    let aim = Aim {
-        service,
-        key: key(current, client, service, &request),
-        offer: request.offer(),
-    };
+    let key = key(current, client, service, &request);
     write_request(outbox.tail(), &request, &hop);
     outbox.tail().extend_from_slice(&rest[..here.send]);
     if let Some(trailers) = body.take_trailers() {
@@ -153,7 +149,6 @@ pub(super) fn order(
     let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());
     let order = Order {
         admission,
-        facts,
         outbox,
         body,
         body_bytes: here.taken,
@@ -161,7 +156,13 @@ pub(super) fn order(
         kept_max,
         told: false,
     };
-    Ok((aim, order))
+    let routed = Routed {
+        service,
+        key,
+        facts,
+        offer,
+    };
+    Ok((routed, order))
 }
 
 /// What the limits of its service say of a request.
@@ -232,8 +233,8 @@ impl Order {
     }
 
     /// True exactly when the client has sent nothing of its body and waits to be told to.
-    pub(super) fn is_withheld(&self) -> bool {
-        self.facts.expects_continue && self.body_bytes == 0 && !self.told
+    pub(super) fn is_withheld(&self, facts: &RequestFacts) -> bool {
+        facts.expects_continue && self.body_bytes == 0 && !self.told
     }
 
     /// Keeps `bytes` of the body that have come behind what is in `outbox`. False where nothing is

@@ -11,10 +11,10 @@ use super::buffer::{Buffer, SMALL, Share};
 use super::client::Client;
 use super::deadline::Late;
 use super::deliver::{Down, upstream_fault};
+use super::exchange::Exchange;
 use super::io::{CallOff, ReadHalf, Stream, WriteHalf, beside, both, sleep};
 use super::linger::LINGER;
 use super::order::Order;
-use super::serve::Exchange;
 use super::tries::Tries;
 use super::upload::Up;
 use super::upstream::Link;
@@ -97,7 +97,7 @@ pub(super) async fn both_ways(
     (inbox, order): (&mut Buffer, &mut Order),
     tries: &Tries,
 ) -> Result<Delivered, Broken> {
-    let progress = Progress::new(&exchange.facts, false, order.is_withheld());
+    let progress = Progress::new(&exchange.facts, false, order.is_withheld(&exchange.facts));
     if order.told {
         progress.continue_said();
     }

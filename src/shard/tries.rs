@@ -16,8 +16,8 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::deadline::{Late, Watch};
+use super::exchange::Exchange;
 use super::queue::TRIES_MAX;
-use super::serve::Exchange;
 use super::upstream::Link;
 use crate::fault::{Fault, Side};
 use crate::http::exchange::{Broken, Reach};

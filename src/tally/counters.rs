@@ -9,11 +9,10 @@
 //! restart: when the shard's thread has ended and before the next one begins, control writes
 //! (`zero_gauges` and the count of restarts).
 
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{EjectReason, Handed, Limit, RetryReason};
+use super::{ByFault, EjectReason, Handed, Limit, RetryReason};
 use crate::fault::Fault;
 
 /// How many classes of statuses there are: 1xx to 5xx.
@@ -51,36 +50,8 @@ impl Counter {
     }
 }
 
-/// One value for each cause, in the order of [`Fault::ALL`]. A type of its own, for arrays of more
-/// than 32 have no default.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ByFault<T>([T; Fault::COUNT]);
-
-impl<T: Default> Default for ByFault<T> {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| T::default()))
-    }
-}
-
-impl<T> From<[T; Fault::COUNT]> for ByFault<T> {
-    fn from(values: [T; Fault::COUNT]) -> Self {
-        Self(values)
-    }
-}
-
-impl<T> Deref for ByFault<T> {
-    type Target = [T; Fault::COUNT];
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl<T> DerefMut for ByFault<T> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
+/// One counter for each cause, in the order of [`Fault::ALL`].
+pub type FaultCounters = ByFault<Counter>;
 
 /// One counter for each limit, in the order of [`Limit::ALL`].
 pub type ShedCounters = [Counter; Limit::COUNT];
@@ -123,7 +94,7 @@ pub struct ShardCounters {
     /// Answers of ringmain's own to those.
     pub no_service_own_answers: Counter,
     /// Faults of those, by cause.
-    pub no_service_faults: ByFault<Counter>,
+    pub no_service_faults: FaultCounters,
     /// Answers of ringmain's own, those of services included.
     pub own_answers: Counter,
     /// Bytes read from clients.
@@ -212,7 +183,7 @@ pub struct ServiceCounters {
     /// Gauge: tunnels open now.
     pub tunnels_open: Counter,
     /// Faults by cause.
-    pub faults: ByFault<Counter>,
+    pub faults: FaultCounters,
     /// Where the shard lays down what it has recorded of the service.
     pub handed: Handed,
     /// In the order of the plan's endpoints.

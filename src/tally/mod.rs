@@ -11,6 +11,7 @@
 //! [`Handed`] of their [`ServiceCounters`] or [`EndpointCounters`]; control adds them up in
 //! [`Phases`].
 
+pub mod by_fault;
 pub mod counters;
 pub mod handed;
 pub mod limit;
@@ -21,9 +22,10 @@ pub mod recorder;
 pub mod report;
 pub mod totals;
 
+pub use by_fault::ByFault;
 pub use counters::{
-    ByFault, Counter, EndpointCounters, PlanCounters, STATUS_CLASSES, ServiceCounters,
-    ShardCounters, status_class,
+    Counter, EndpointCounters, PlanCounters, STATUS_CLASSES, ServiceCounters, ShardCounters,
+    status_class,
 };
 pub use handed::Handed;
 pub use limit::Limit;

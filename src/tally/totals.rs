@@ -3,10 +3,8 @@
 use std::ops::AddAssign;
 use std::time::Duration;
 
-use super::counters::{
-    ByFault, Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters,
-};
-use super::{EjectReason, Limit, RetryReason};
+use super::counters::{Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters};
+use super::{ByFault, EjectReason, Limit, RetryReason};
 
 /// What a service counted, merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,7 +116,7 @@ impl ServiceTotals {
         self.tunnels_open += counters.tunnels_open.get();
         add_each(&mut self.shed, values(&counters.shed));
         add_each(&mut self.forwarded, values(&counters.forwarded));
-        add_each(&mut *self.faults, values(&*counters.faults));
+        add_each(&mut self.faults, values(&counters.faults));
         add_each(&mut self.retries, values(&counters.retries));
     }
 }
@@ -137,7 +135,7 @@ impl AddAssign<&Self> for ServiceTotals {
         self.tunnels_open += other.tunnels_open;
         add_each(&mut self.shed, other.shed);
         add_each(&mut self.forwarded, other.forwarded);
-        add_each(&mut *self.faults, *other.faults);
+        add_each(&mut self.faults, *other.faults);
         add_each(&mut self.retries, other.retries);
     }
 }
@@ -166,7 +164,7 @@ impl From<&ShardCounters> for ShardTotals {
             no_service: NoServiceTotals {
                 exchanges: counters.no_service_exchanges.get(),
                 own_answers: counters.no_service_own_answers.get(),
-                faults: values(&*counters.no_service_faults).into(),
+                faults: counters.no_service_faults.totals(),
             },
             lived: Duration::from_micros(counters.lived_microseconds.get()),
             busy: Duration::from_micros(counters.busy_microseconds.get()),
@@ -178,7 +176,7 @@ impl AddAssign<&Self> for NoServiceTotals {
     fn add_assign(&mut self, other: &Self) {
         self.exchanges += other.exchanges;
         self.own_answers += other.own_answers;
-        add_each(&mut *self.faults, *other.faults);
+        add_each(&mut self.faults, *other.faults);
     }
 }
 

@@ -14,12 +14,12 @@
 //!
 //! 1. one with nothing running and a full bucket: to forget it changes nothing;
 //! 2. one with nothing running whose bucket is full soonest: it may ask once more too early;
-//! 3. none, where all have something running: then the newcomer is let in and not noted, so that its
-//!    limits do not hold for this exchange. To refuse it would let whoever fills a set shut others
-//!    out; the service's own limits hold for it.
+//! 3. none, where all have something running: then the newcomer is let in and not noted, so that
+//!    its limits do not hold for this exchange. To refuse it would let whoever fills a set shut
+//!    others out; the service's own limits hold for it.
 //!
-//! The last two are counted ([`Noted::forgotten`]). Which addresses share a set is drawn at random for
-//! each table, by a hash whose key nobody outside knows (SipHash, keyed by the system's entropy;
+//! The last two are counted ([`Noted::forgotten`]). Which addresses share a set is drawn at random
+//! for each table, by a hash whose key nobody outside knows (SipHash, with the system's entropy;
 //! the shard's generator would not do, for request ids tell its state). So nobody can choose
 //! addresses to fill the set of somebody else with: it takes about as many as there are entries.
 
@@ -70,8 +70,8 @@ pub(super) struct Clients<S = RandomState> {
     hasher: S,
 }
 
-/// Where an entry stands, as long as something of it is running: one more than its number, so that
-/// no place takes no more room than a place.
+/// Where an entry stands, as long as something of it is running: one more than its number, for with
+/// 0 left over an `Option` of it is as small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(NonZeroU32);
 

@@ -78,9 +78,9 @@ fn totals_value(totals: &ServiceTotals) -> Value {
         "retries_refused": totals.retries_refused,
         "replays": totals.replays,
         "limited": totals.limited,
+        "failed_open": totals.failed_open,
         "shed": shed_value(&totals.shed),
         "forgotten": totals.clients_forgotten,
-        "failed_open": totals.failed_open,
         "tunnels": totals.tunnels,
         "tunnels_open": totals.tunnels_open,
         "faults": faults_value(&totals.faults),
@@ -118,12 +118,6 @@ fn forwarded_value(forwarded: &[u64; STATUS_CLASSES]) -> Value {
     Value::Object(classes.collect())
 }
 
-fn shed_value(shed: &[u64; Limit::COUNT]) -> Value {
-    let limits = Limit::ALL.into_iter().zip(shed);
-    let limits = limits.map(|(limit, count)| (limit.label().to_owned(), json!(count)));
-    Value::Object(limits.collect())
-}
-
 fn retries_value(retries: &[u64; RetryReason::COUNT]) -> Value {
     let reasons = RetryReason::ALL.into_iter().zip(retries);
     let reasons = reasons.map(|(reason, count)| (reason.label().to_owned(), json!(count)));
@@ -134,6 +128,12 @@ fn ejections_value(ejections: &[u64; EjectReason::COUNT]) -> Value {
     let reasons = EjectReason::ALL.into_iter().zip(ejections);
     let reasons = reasons.map(|(reason, count)| (reason.label().to_owned(), json!(count)));
     Value::Object(reasons.collect())
+}
+
+fn shed_value(shed: &[u64; Limit::COUNT]) -> Value {
+    let limits = Limit::ALL.into_iter().zip(shed);
+    let limits = limits.map(|(limit, count)| (limit.label().to_owned(), json!(count)));
+    Value::Object(limits.collect())
 }
 
 fn faults_value(faults: &[u64; Fault::COUNT]) -> Value {
@@ -245,15 +245,15 @@ mod tests {
         };
         let forwarded =
             |two: u64, five: u64| json!({"1xx": 0, "2xx": two, "3xx": 0, "4xx": 0, "5xx": five});
-        let shed = |client_rate: u64, rate: u64| {
-            json!({
-                "client_rate": client_rate, "client_concurrent": 0, "rate": rate, "concurrent": 0,
-            })
-        };
         let retries = |[connect, terminated, status, attempt_timeout]: [u64; 4]| {
             json!({
                 "connect": connect, "terminated": terminated, "status": status,
                 "attempt_timeout": attempt_timeout,
+            })
+        };
+        let shed = |client_rate: u64, rate: u64| {
+            json!({
+                "client_rate": client_rate, "client_concurrent": 0, "rate": rate, "concurrent": 0,
             })
         };
         let none = json!({});
@@ -263,8 +263,8 @@ mod tests {
             "services": [{
                 "service": "a", "exchanges": 4, "forwarded": forwarded(2, 1), "own_answers": 1,
                 "retries": 7, "retries_by_reason": retries([1, 2, 0, 4]), "retries_refused": 8,
-                "replays": 0, "limited": 0, "shed": shed(3, 1), "forgotten": 2, "failed_open": 6,
-                "tunnels": 5, "tunnels_open": 3,
+                "replays": 0, "limited": 0, "failed_open": 6, "shed": shed(3, 1),
+                "forgotten": 2, "tunnels": 5, "tunnels_open": 3,
                 "faults": {"connection_refused": 1},
                 "phases": {"total": {
                     "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
@@ -286,7 +286,7 @@ mod tests {
                 "gone_services": {
                     "exchanges": 0, "forwarded": forwarded(0, 0), "own_answers": 0, "retries": 0,
                     "retries_by_reason": retries([0; 4]), "retries_refused": 0, "replays": 0,
-                    "limited": 0, "shed": shed(0, 0), "forgotten": 0, "failed_open": 0,
+                    "limited": 0, "failed_open": 0, "shed": shed(0, 0), "forgotten": 0,
                     "tunnels": 0, "tunnels_open": 0,
                     "faults": none, "phases": none,
                 },

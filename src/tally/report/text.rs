@@ -238,15 +238,23 @@ fn write_exchanges(f: &mut fmt::Formatter<'_>, what: &str, totals: &ServiceTotal
     if !met.is_empty() {
         writeln!(f, "  {}", met.join("   "))?;
     }
-    let shed = nonzero(Limit::ALL.map(Limit::label).into_iter().zip(totals.shed));
-    if !shed.is_empty() {
-        writeln!(f, "  shed  {}", shed.join("   "))?;
-    }
-    let faults = nonzero(counted(&totals.faults).map(|(fault, count)| (fault.label(), count)));
-    if faults.is_empty() {
+    let shed = Limit::ALL.into_iter().zip(totals.shed);
+    write_counts(f, "shed", shed.map(|(limit, count)| (limit.label(), count)))?;
+    let faults = counted(&totals.faults).map(|(fault, count)| (fault.label(), count));
+    write_counts(f, "faults", faults)
+}
+
+/// A line of counts with their labels; nothing where all are 0.
+fn write_counts(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    counts: impl Iterator<Item = (&'static str, u64)>,
+) -> fmt::Result {
+    let counts = nonzero(counts);
+    if counts.is_empty() {
         return Ok(());
     }
-    writeln!(f, "  faults  {}", faults.join("   "))
+    writeln!(f, "  {what}  {}", counts.join("   "))
 }
 
 /// Nothing when there were none, and none was refused.

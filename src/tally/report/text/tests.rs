@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::fault::Fault;
-use crate::tally::Recorder;
 use crate::tally::report::{SelectionError, ServiceReport};
+use crate::tally::{ByFault, Recorder};
 
 static NOTHING: Phases = Phases::of_service();
 
@@ -70,7 +70,7 @@ fn report() -> Report<'static> {
 }
 
 fn shard(clients_open: u64, exchanges: u64, not_found: u64) -> ShardTotals {
-    let mut faults = [0; Fault::COUNT];
+    let mut faults = ByFault::<u64>::default();
     faults[Fault::DestinationNotFound.index()] = not_found;
     ShardTotals {
         clients_open,
@@ -78,7 +78,7 @@ fn shard(clients_open: u64, exchanges: u64, not_found: u64) -> ShardTotals {
         no_service: NoServiceTotals {
             exchanges: not_found,
             own_answers: not_found,
-            faults: faults.into(),
+            faults,
         },
         lived: Duration::from_secs(100),
         busy: Duration::from_secs(31),
