@@ -6,10 +6,12 @@
 
 use std::hint::black_box;
 
+use rand::SeedableRng;
+use ringmain::balance::Xorshift;
 use ringmain::http::framing::{Body, BodyLimits};
 use ringmain::http::head::{FieldSpace, HeadLimits, HeadScan, Request};
 use ringmain::http::hop::{FieldEdits, RequestHop, write_request};
-use ringmain::plan::route::{DomainMatch, PathMatch};
+use ringmain::plan::route::{Destination, DomainMatch, PathMatch};
 use ringmain::plan::{Route, Routes, ServiceIndex};
 
 /// What a browser sends: 12 fields, one of which does not go on.
@@ -43,6 +45,7 @@ fn main() {
     let times: u64 = times.and_then(|times| times.parse().ok()).unwrap_or(1);
     let routes = routes();
     let edits = FieldEdits::default();
+    let mut generator = Xorshift::seed_from_u64(7);
     // On the heap, as the buffers are that a head is read into, and so aligned alike in each build.
     let head = HEAD.as_bytes().to_vec();
     let mut out = Vec::with_capacity(4 * 1024);
@@ -54,7 +57,7 @@ fn main() {
             edits: &edits,
         };
         out.clear();
-        let service = order(black_box(&head), &routes, &hop, &mut out);
+        let service = order(black_box(&head), (&routes, &mut generator), &hop, &mut out);
         assert_eq!(black_box(service), Some(ServiceIndex(7)));
     }
     assert!(times == 0 || out.ends_with(b"\r\nVia: 1.1 ringmain-1f3a\r\n\r\n"));
@@ -64,7 +67,7 @@ fn main() {
 #[inline(never)]
 fn order(
     bytes: &[u8],
-    routes: &Routes,
+    (routes, generator): (&Routes, &mut Xorshift),
     hop: &RequestHop<'_>,
     out: &mut Vec<u8>,
 ) -> Option<ServiceIndex> {
@@ -73,7 +76,7 @@ fn order(
     let mut space = FieldSpace::new();
     let request = Request::parse(head, &HEAD_LIMITS, &mut space).ok()?;
     black_box(request.facts());
-    let service = routes.find(request.host, request.path, request.method)?;
+    let service = routes.find(request.host, &request, generator)?;
     let mut body = Body::new(request.body, BODY_LIMITS).ok()?;
     let here = body.pass(rest).ok()?;
     if request.passed_through(hop.via) {
@@ -91,7 +94,9 @@ fn routes() -> Routes {
         domain: DomainMatch::Exact("www.example.com".into()),
         path,
         methods: Box::default(),
-        service: ServiceIndex(service),
+        fields: Box::default(),
+        query: Box::default(),
+        destination: Destination::Service(ServiceIndex(service)),
     };
     let routes = vec![
         route(PathMatch::Exact("/register".into()), 0),

@@ -764,8 +764,7 @@ impl World {
     fn answer(&mut self, order: &Order, fault: Fault, close: bool) {
         let reply = Reply {
             close,
-            head_method: order.facts.head_method,
-            minor: order.facts.minor,
+            ..Reply::to(&order.facts)
         };
         let mut out = Vec::new();
         write_reply(&mut out, fault, &reply, DATE);

@@ -57,6 +57,13 @@ pub enum Fault {
     DestinationNotFound,
     /// The request came back to us: our own name stands in its Via.
     LoopDetected,
+    /// The client's address has sent more requests than `client_rate` lets it; answered with 429.
+    ClientRateExceeded,
+    /// The client's address has as many exchanges as `client_concurrent` lets it; answered with
+    /// 429.
+    ClientConcurrencyExceeded,
+    /// The service has got more requests than its `rate` lets in; answered with 429.
+    ServiceRateExceeded,
     /// No endpoint may be picked; answered with 503.
     DestinationUnavailable,
     /// A limit of ours was reached; answered with 503.
@@ -74,6 +81,10 @@ pub enum Fault {
     ConnectionTerminated,
     /// The response head did not arrive within `response`.
     ResponseTimeout,
+    /// The try took longer than `attempt`, and there was no further one.
+    AttemptTimeout,
+    /// The exchange took longer than `total`.
+    ExchangeTimeout,
     /// The response's head or framing broke a rule of RFC 9112.
     ResponseInvalid,
     /// The response's transfer coding is not one that can be framed.
@@ -108,7 +119,7 @@ impl Fault {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every cause, in the order of its index.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 33] = [
         Self::RequestInvalid,
         Self::RequestTimeout,
         Self::RequestIncomplete,
@@ -120,6 +131,9 @@ impl Fault {
         Self::VersionUnsupported,
         Self::DestinationNotFound,
         Self::LoopDetected,
+        Self::ClientRateExceeded,
+        Self::ClientConcurrencyExceeded,
+        Self::ServiceRateExceeded,
         Self::DestinationUnavailable,
         Self::ConnectionLimitReached,
         Self::ConnectionRefused,
@@ -128,6 +142,8 @@ impl Fault {
         Self::ConnectionWriteTimeout,
         Self::ConnectionTerminated,
         Self::ResponseTimeout,
+        Self::AttemptTimeout,
+        Self::ExchangeTimeout,
         Self::ResponseInvalid,
         Self::ResponseTransferCoding,
         Self::ResponseHeadTooLarge,
@@ -188,6 +204,8 @@ impl Fault {
     const fn row(self) -> Row {
         use Side::{Client, Ringmain, Upstream};
         const REQUEST: &str = "http_request_error";
+        const LATE: &str = "http_response_timeout";
+        const DENIED: &str = "http_request_denied";
         match self {
             Self::RequestInvalid => own(Client, false, 400, REQUEST),
             Self::RequestTimeout => row(Client, false, 408, "http_request_timeout", REQUEST),
@@ -212,6 +230,11 @@ impl Fault {
             Self::VersionUnsupported => row(Client, false, 505, "http_request_version", REQUEST),
             Self::DestinationNotFound => own(Client, false, 404, "destination_not_found"),
             Self::LoopDetected => own(Client, false, 502, "proxy_loop_detected"),
+            Self::ClientRateExceeded => row(Client, false, 429, "client_rate_exceeded", DENIED),
+            Self::ClientConcurrencyExceeded => {
+                row(Client, false, 429, "client_concurrency_exceeded", DENIED)
+            }
+            Self::ServiceRateExceeded => row(Ringmain, false, 429, "service_rate_exceeded", DENIED),
             Self::DestinationUnavailable => own(Upstream, false, 503, "destination_unavailable"),
             Self::ConnectionLimitReached => own(Ringmain, false, 503, "connection_limit_reached"),
             Self::ConnectionRefused => own(Upstream, true, 502, "connection_refused"),
@@ -219,7 +242,9 @@ impl Fault {
             Self::DestinationUnroutable => own(Upstream, true, 502, "destination_ip_unroutable"),
             Self::ConnectionWriteTimeout => own(Upstream, false, 504, "connection_write_timeout"),
             Self::ConnectionTerminated => own(Upstream, true, 502, "connection_terminated"),
-            Self::ResponseTimeout => own(Upstream, false, 504, "http_response_timeout"),
+            Self::ResponseTimeout => own(Upstream, false, 504, LATE),
+            Self::AttemptTimeout => row(Upstream, true, 504, "attempt_timeout", LATE),
+            Self::ExchangeTimeout => row(Ringmain, false, 504, "exchange_timeout", LATE),
             Self::ResponseInvalid => own(Upstream, false, 502, "http_protocol_error"),
             Self::ResponseTransferCoding => {
                 own(Upstream, false, 502, "http_response_transfer_coding")

@@ -192,6 +192,21 @@ pub fn connect_at(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
+/// A socket, close-on-exec and not blocking, whose connection to `address` has begun: writing to it
+/// fails with `WouldBlock` until the connection is there, and with the connection's error where
+/// there will be none. Two system calls.
+///
+/// # Errors
+/// What socket(2) or connect(2) say at once.
+pub fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
+}
+
 /// The address that a socket is bound to.
 ///
 /// # Errors
@@ -331,6 +346,13 @@ pub fn prepare_upstream(fd: RawFd) -> io::Result<()> {
     let socket = SockRef::from(&socket);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))
+}
+
+/// Ends every process of the group of `leader`, a child that nobody has waited for.
+pub fn kill_group(leader: u32) {
+    // SAFETY: killpg(2) touches no memory of ours. Until the caller has waited for it, the child's
+    // number, and so its group's, is nobody else's.
+    let _ = unsafe { libc::killpg(leader as libc::pid_t, libc::SIGKILL) };
 }
 
 /// Lets the calling thread run where others do not want to: the least weight that the scheduler

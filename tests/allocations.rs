@@ -85,6 +85,13 @@ fn an_exchange_allocates_nothing_in_the_steady_state() {
         // Of each round most have to wait for a connection.
         let limit = "[service.pool]\nconnections_max = 3\nqueue = \"10s\"\n";
         check(driver, 3, limit);
+        // Limits that nobody reaches, and a route that looks at all that one may look at.
+        let limits = "[service.limits]\nclient_rate = 10000000\nclient_concurrent = 10000000\n\
+                      rate = 100000000\nconcurrent = 10000000\n\
+                      [[route]]\nfields = { Host = \"a\", X-No = \"1\" }\nquery = { q = \"1\" }\n\
+                      weights = { a = 1 }\n\
+                      [[route]]\nweights = { a = 1 }\n";
+        check(driver, CLIENTS, limits);
     }
 }
 

@@ -49,31 +49,37 @@ pub static POLICIES: [Policy; 6] = [
     Policy {
         label: "random",
         keyed: false,
+        timed: false,
         make: |members| Box::new(Random::new(members)),
     },
     Policy {
         label: "round_robin",
         keyed: false,
+        timed: false,
         make: |members| Box::new(RoundRobin::new(members)),
     },
     Policy {
         label: "least_connections",
         keyed: false,
+        timed: false,
         make: |members| Box::new(LeastConnections::new(members)),
     },
     Policy {
         label: "p2c",
         keyed: false,
+        timed: false,
         make: |members| Box::new(PowerOfTwo::new(members)),
     },
     Policy {
         label: "ewma",
         keyed: false,
+        timed: true,
         make: |members| Box::new(Ewma::new(members)),
     },
     Policy {
         label: "hash",
         keyed: true,
+        timed: false,
         make: |members| Box::new(Maglev::new(members)),
     },
 ];
@@ -84,6 +90,8 @@ pub struct Policy {
     pub label: &'static str,
     /// True exactly when its pickers ask for [`Candidates::key`].
     pub keyed: bool,
+    /// True exactly when its pickers ask for [`Load::wait`].
+    pub timed: bool,
     /// Makes a picker among these members, whose places are `0..members.len()`. Control calls it,
     /// so it may take milliseconds and allocate.
     pub make: fn(&[Member]) -> Box<dyn Picker>,
@@ -157,6 +165,12 @@ pub fn generator() -> Xorshift {
 #[inline]
 pub fn draw_id(generator: &mut Xorshift) -> u128 {
     generator.random()
+}
+
+/// A number below `bound`, which is 1 or more, each as likely as the others.
+#[inline]
+pub fn draw_below(bound: u32, generator: &mut Xorshift) -> u32 {
+    generator.random_range(0..bound)
 }
 
 /// What all instances of ringmain, of any version and on any machine, make of these bytes: XXH3

@@ -20,7 +20,8 @@ use super::Failure;
     ringmain run --config config.toml --report-at-end > report.txt\n  \
     ringmain run --listen 127.0.0.1:8080 --backend http://127.0.0.1:9090 --policy round_robin\n\n\
     Environment:\n  RINGMAIN_CONFIG      the file, where --config is absent\n  \
-    LOG_LEVEL, RUST_LOG  as --log-level\n  LOG_FORMAT           as --log-format"
+    LOG_LEVEL, RUST_LOG  as --log-level\n  LOG_FORMAT           as --log-format\n  \
+    PROBE_INTERVAL       as interval of every [service.probe], such as 2s"
 )]
 pub(super) struct Args {
     /// The configuration [default: $RINGMAIN_CONFIG, ./config.toml, /etc/ringmain/config.toml].
@@ -92,8 +93,8 @@ fn load(args: &Args) -> Result<Config, Failure> {
         .with_environment(|name| args.log.over(name, environment))
         .map_err(|errors| {
             Failure::of_configuration(&errors).because(
-                "--log-level and --log-format stand for these variables",
-                "ringmain run --log-level info --log-format text",
+                "a variable of the environment, or the option that stands for it",
+                "ringmain run --help    (it lists them)",
             )
         })
 }

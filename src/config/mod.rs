@@ -193,8 +193,9 @@ impl Config {
         parse("command line", &text)
     }
 
-    /// This configuration, with LOG_LEVEL (or RUST_LOG) and LOG_FORMAT in place of what the file
-    /// says. `environment` looks a variable up; empty ones count as absent.
+    /// This configuration, with LOG_LEVEL (or RUST_LOG), LOG_FORMAT and PROBE_INTERVAL (which is of
+    /// every service that is probed) in place of what the file says. `environment` looks a variable
+    /// up; empty ones count as absent.
     ///
     /// # Errors
     /// When a variable holds what its key does not take.
@@ -221,6 +222,14 @@ impl Config {
                 return Err(variable(name, &format, message));
             };
             self.log.format = *found;
+        }
+        if let Some((name, written)) = find(&["PROBE_INTERVAL"]) {
+            let interval = service::probe_interval(&written)
+                .map_err(|message| variable(name, &written, message))?;
+            let probes = self.services.iter_mut();
+            for probe in probes.filter_map(|service| service.probe.as_mut()) {
+                probe.interval = interval;
+            }
         }
         Ok(self)
     }
@@ -265,9 +274,13 @@ impl Config {
             let key = format!("listener.limits.connections_max of {:?}", listener.name);
             (key, listener.limits.connections_max)
         });
-        let services = self.services.iter().map(|service| {
-            let key = format!("service.pool.connections_max of {:?}", service.name);
-            (key, service.pool.connections_max)
+        let services = self.services.iter().flat_map(|service| {
+            let limits = [
+                ("pool.connections_max", service.pool.connections_max),
+                ("limits.rate", service.limits.rate),
+                ("limits.concurrent", service.limits.concurrent),
+            ];
+            limits.map(|(key, limit)| (format!("service.{key} of {:?}", service.name), limit))
         });
         let limits = std::iter::once(process).chain(listeners).chain(services);
         let small = limits.filter(|(_, limit)| (1..shards).contains(limit));
@@ -295,7 +308,7 @@ impl Config {
     fn unreachable(&self) -> impl Iterator<Item = String> {
         let listeners = self.listeners.iter().map(|listener| &listener.service);
         let named: HashSet<&String> = listeners
-            .chain(self.routes.iter().map(|route| &route.service))
+            .chain(self.routes.iter().flat_map(Route::services))
             .collect();
         let services = self.services.iter();
         let lost = services

@@ -15,8 +15,10 @@ use super::file::Table;
 use super::findings::Kind;
 use super::value::{Read, duration, integer_in, mismatch, placed, scalar, text};
 use super::{DAY, HOUR, MINUTE, words};
+use crate::plan::service::ATTEMPTS_MAX;
 use crate::plan::{HashKey, POLICIES, Policy, TICK};
 
+pub(super) use health::interval as probe_interval;
 pub use health::{Eject, Probe, ProbeKind};
 pub use limits::Limits;
 
@@ -264,7 +266,7 @@ fn pool(table: &mut Table<'_, '_>) -> Pool {
 
 fn retry(table: &mut Table<'_, '_>) -> Retry {
     Retry {
-        attempts_max: table.integer("attempts_max", "2", 0..=10),
+        attempts_max: table.integer("attempts_max", "2", 0..=u32::from(ATTEMPTS_MAX)),
         statuses: table.list("statuses", "[]", integer_in(400..=599)),
         attempt: table.value("attempt", "\"0s\"", off_or(TICK..=DAY)),
         backoff: table.duration("backoff", "0s", Duration::ZERO..=MINUTE),

@@ -580,12 +580,119 @@ fn fields_of_the_framing_are_left_to_ringmain() {
 }
 
 #[test]
+fn a_route_leads_to_one_service_or_to_several_by_weight() {
+    for fine in [
+        "service = \"s\"",
+        "service = \"s\"\nweights = { }",
+        "weights = { s = 1 }",
+        "weights = { t = 0, s = 1000 }\n[[service]]\nname = \"t\"\nbackends = [\"127.0.0.1:1\"]",
+    ] {
+        accepted(&format!("{AROUND}[[route]]\n{fine}\n"));
+    }
+    let cases = [
+        (
+            "weights = { s = 0 }",
+            11,
+            "no service has a weight; at least one needs 1 or more",
+        ),
+        (
+            "weights = { s = 1, t = 1001 }",
+            24,
+            "1001 is above the most, 1000; allowed: 0 to 1000",
+        ),
+        (
+            "weights = { s = 1, ss = 1 }",
+            11,
+            "no service \"ss\"; the nearest is \"s\"",
+        ),
+        ("weights = { s = 1, \"s\" = 1 }", 20, "duplicate key"),
+        (
+            "weights = { s = 1 }\nservice = \"s\"",
+            11,
+            "stands beside service; a route leads to the one or to the others",
+        ),
+    ];
+    for (route, column, message) in cases {
+        let key = if message == "duplicate key" {
+            ""
+        } else {
+            "route.weights"
+        };
+        check_after(&format!("[[route]]\n{route}"), &[(2, column, key, message)]);
+    }
+}
+
+#[test]
+fn a_route_looks_at_fields_and_parameters_that_can_be_sent() {
+    accepted(&format!(
+        "{AROUND}[[route]]\nservice = \"s\"\nfields = {{ X-Canary = \"1, \u{e9}\", X-Empty = \"\" }}\n\
+         query = {{ \"a%5B%5D\" = \"\", try = \"a%20b+c/?=\" }}\n"
+    ));
+    const QUERY: &str = "cannot stand in a query; allowed: A-Z a-z 0-9 and - . _ ~ ! $ ' ( ) * + , \
+                         ; = : @ / ?, others as they are sent, in percent, as in \"%20\"";
+    let query = |text: &str| format!("{text:?} {QUERY}");
+    let cases = [
+        (
+            "fields = { \"Content-Length\" = \"1\" }",
+            12,
+            "\"Content-Length\" frames the message or belongs to one connection; ringmain alone \
+             writes it"
+                .to_owned(),
+        ),
+        (
+            "fields = { A = \"1\", a = \"2\" }",
+            21,
+            "\"a\" is here twice".to_owned(),
+        ),
+        (
+            "fields = { A = \" 1\" }",
+            16,
+            "\" 1\" begins or ends with blanks; a field's value does not".to_owned(),
+        ),
+        ("query = { a = \"b c\" }", 15, query("b c")),
+        ("query = { a = \"b&c\" }", 15, query("b&c")),
+        ("query = { \"a b\" = \"\" }", 11, query("a b")),
+        (
+            "query = { \"\" = \"\" }",
+            11,
+            "\"\" is not a parameter's name".to_owned(),
+        ),
+        (
+            "query = { \"a=\" = \"\" }",
+            11,
+            "\"a=\" is not a parameter's name: it has a \"=\"".to_owned(),
+        ),
+    ];
+    for (assignment, column, message) in cases {
+        let key = assignment.split(" = ").next().expect("an assignment");
+        let key = format!("route.{key}");
+        let text = format!("[[route]]\nservice = \"s\"\n{assignment}");
+        check_after(&text, &[(3, column, &key, &message)]);
+    }
+}
+
+#[test]
+fn a_burst_belongs_to_a_rate() {
+    let section = "[service.limits]";
+    accepted(&format!(
+        "{AROUND}{section}\nclient_rate = 1\nclient_burst = 9\n"
+    ));
+    check_after(
+        &format!("{section}\nclient_burst = 9"),
+        &[(
+            2,
+            16,
+            "service.limits.client_burst",
+            "means nothing without client_rate",
+        )],
+    );
+}
+
+#[test]
 fn a_feature_that_is_not_built_yet_takes_its_default_and_off_values_only() {
     let cases = [
         ("[log.access]\nto = \"off\"", None),
         ("[log.access]\nto = \"stdout\"", Some("\"off\"")),
-        ("[[route]]\nservice = \"s\"\nweights = { }", None),
-        ("[[route]]\nweights = { s = 1 }", Some("{ }")),
         ("[service.fanout]", Some("no such table")),
         ("[service.slo]", Some("no such table")),
     ];
@@ -676,6 +783,113 @@ fn the_environment_overrides_the_log_and_names_the_file() {
 }
 
 #[test]
+fn the_environment_overrides_the_interval_of_every_probe() {
+    let text = format!(
+        "{AROUND}[service.probe]\ninterval = \"1m\"\n\
+         [[service]]\nname = \"t\"\nbackends = [\"127.0.0.1:1\"]\n\
+         [[service]]\nname = \"u\"\nbackends = [\"127.0.0.1:1\"]\nprobe.kind = \"tcp\"\n"
+    );
+    let with = |value: &str| {
+        let value = value.to_owned();
+        let environment = move |name: &str| (name == "PROBE_INTERVAL").then(|| value.clone());
+        accepted(&text).with_environment(environment)
+    };
+    let intervals = |value| -> Vec<Option<Duration>> {
+        let config = with(value).expect("it is known");
+        let probes = config.services.iter().map(|service| service.probe.as_ref());
+        probes
+            .map(|probe| probe.map(|probe| probe.interval))
+            .collect()
+    };
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(intervals(""), [seconds(60), None, seconds(5)]);
+    assert_eq!(intervals("2s"), [seconds(2), None, seconds(2)]);
+    for (value, expected) in [
+        (
+            "99ms",
+            "99ms is below the least, 100ms; allowed: 100ms to 1d",
+        ),
+        ("25h", "1d1h is above the most, 1d; allowed: 100ms to 1d"),
+        (
+            "5",
+            "\"5\" has no unit; allowed: ms, s, m, h, d, as in \"250ms\" or \"1m30s\"",
+        ),
+    ] {
+        let errors = with(value).expect_err(value);
+        let messages: Vec<_> = errors.iter().map(|error| error.message.as_str()).collect();
+        assert_eq!(messages, [expected]);
+        assert!(errors.to_string().contains("PROBE_INTERVAL"), "{errors}");
+    }
+}
+
+#[test]
+fn a_key_of_another_kind_of_probe_is_an_error() {
+    let of_http = "has no effect; it is for kind = \"http\"";
+    for (keys, column, key, message) in [
+        (
+            "kind = \"exec\"",
+            // Where the key could stand.
+            9,
+            "command",
+            "is missing: the program that kind = \"exec\" runs, and its arguments",
+        ),
+        (
+            "kind = \"exec\", command = [\"\"]",
+            36,
+            "command",
+            "\"\" is no program",
+        ),
+        (
+            "command = [\"/bin/true\"]",
+            21,
+            "command",
+            "has no effect; it is for kind = \"exec\"",
+        ),
+        ("kind = \"tcp\", path = \"/\"", 32, "path", of_http),
+        (
+            "kind = \"tcp\", ready_path = \"/\"",
+            38,
+            "ready_path",
+            of_http,
+        ),
+        ("kind = \"tcp\", statuses = [204]", 36, "statuses", of_http),
+        ("kind = \"tcp\", host = \"a\"", 32, "host", of_http),
+        (
+            "statuses = []",
+            22,
+            "statuses",
+            "has no status that an answer may have",
+        ),
+        (
+            "statuses = [200, 199]",
+            28,
+            "statuses",
+            "199 is below the least, 200; allowed: 200 to 599",
+        ),
+        (
+            "interval = \"99ms\"",
+            22,
+            "interval",
+            "99ms is below the least, 100ms; allowed: 100ms to 1d",
+        ),
+    ] {
+        let key = format!("service.probe.{key}");
+        check_after(
+            &format!("probe = {{ {keys} }}"),
+            &[(1, column, &key, message)],
+        );
+    }
+    // What has its default is not told from what is absent.
+    for keys in [
+        "kind = \"tcp\", path = \"/live\", command = []",
+        "kind = \"exec\", command = [\"/bin/true\", \"\"]",
+        "interval = \"100ms\", timeout = \"1h\"",
+    ] {
+        accepted(&format!("{AROUND}probe = {{ {keys} }}"));
+    }
+}
+
+#[test]
 fn a_file_that_is_not_there_says_what_to_type() {
     let errors = load(Path::new("/nonexistent/config.toml")).expect_err("it is not there");
     insta::assert_snapshot!(errors, @r"
@@ -690,7 +904,8 @@ fn limits_below_the_number_of_shards_are_warned_of() {
         "[runtime]\nconnections_max = 3\n{AROUND}domains = [\"a\"]\n[[listener]]\nname = \"b\"\n\
          address = \"127.0.0.1:1\"\nlimits = {{ connections_max = 2 }}\n[[service]]\n\
          name = \"t\"\ndomains = [\"t\"]\nbackends = [\"127.0.0.1:2\"]\n\
-         pool = {{ connections_max = 1 }}\n"
+         pool = {{ connections_max = 1 }}\n\
+         limits = {{ client_rate = 1, client_concurrent = 1, rate = 2, concurrent = 3 }}\n"
     );
     let config = accepted(&text);
     assert_eq!(config.warnings(1), [""; 0]);
@@ -701,6 +916,10 @@ fn limits_below_the_number_of_shards_are_warned_of() {
          allows 1, so 4 in all",
         "service.pool.connections_max of \"t\": 1 is below the number of shards, 4; each shard \
          allows 1, so 4 in all",
+        "service.limits.rate of \"t\": 2 is below the number of shards, 4; each shard allows 1, so 4 \
+         in all",
+        "service.limits.concurrent of \"t\": 3 is below the number of shards, 4; each shard allows \
+         1, so 4 in all",
     ];
     assert_eq!(config.warnings(4), expected);
     assert_eq!(config.warnings(2), [expected[2].replace('4', "2")]);
@@ -708,6 +927,8 @@ fn limits_below_the_number_of_shards_are_warned_of() {
 
 #[test]
 fn a_service_that_no_request_can_come_to_is_warned_of() {
+    let weighted = format!("{AROUND}[[route]]\nweights = {{ s = 1 }}\n");
+    assert_eq!(accepted(&weighted).warnings(1), [""; 0]);
     let lost = "service \"s\" has no domains, and no route or listener names it";
     assert_eq!(accepted(AROUND).warnings(1), [lost]);
     let routed = format!("{AROUND}[[route]]\nservice = \"s\"\n");

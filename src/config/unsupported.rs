@@ -30,9 +30,6 @@ const ROWS: &[Row] = &[
     Row::Key("service.send_proxy_protocol", &[]),
     Row::Table("service.fanout"),
     Row::Table("service.slo"),
-    Row::Key("route.fields", &[]),
-    Row::Key("route.query", &[]),
-    Row::Key("route.weights", &[]),
 ];
 
 /// The values beside its default that the key at `path` takes; `None` where it takes all of its

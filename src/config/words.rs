@@ -271,6 +271,33 @@ pub(super) fn parameter(text: &str) -> Result<String, String> {
     ))
 }
 
+/// The name of a query parameter that a route looks at, as it is sent.
+pub(super) fn query_name(text: &str) -> Result<String, String> {
+    if text.contains('=') {
+        return Err(format!(
+            "{text:?} is not a parameter's name: it has a \"=\""
+        ));
+    }
+    match query_value(text)?.as_str() {
+        "" => Err("\"\" is not a parameter's name".into()),
+        name => Ok(name.into()),
+    }
+}
+
+/// The value of a query parameter, as it is sent: nothing decodes `%20` or `+` before it is
+/// compared.
+pub(super) fn query_value(text: &str) -> Result<String, String> {
+    // RFC 3986 section 3.4: what a query is made of, without what ends a parameter.
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$'()*+,;=:@/?%".contains(&byte);
+    if text.bytes().all(known) {
+        return Ok(text.into());
+    }
+    Err(format!(
+        "{text:?} cannot stand in a query; allowed: A-Z a-z 0-9 and - . _ ~ ! $ ' ( ) * + , ; = : \
+         @ / ?, others as they are sent, in percent, as in \"%20\""
+    ))
+}
+
 /// Our name in Via (RFC 9110 section 7.6.3: a pseudonym is a token), or nothing.
 pub(super) fn via(text: &str) -> Result<String, String> {
     if text.is_empty() || (token(text) && text.len() <= 64) {

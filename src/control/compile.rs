@@ -10,14 +10,16 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use crate::balance::{Member, hash_key};
 use crate::config::{self, Config};
 use crate::http::head::HeadLimits;
 use crate::http::hop::FieldEdits;
 use crate::plan::listener::{ListenerLimits, ListenerTimeouts};
-use crate::plan::route::{DomainMatch, PathMatch};
+use crate::plan::route::{Destination, DomainMatch, PathMatch, Weights};
 use crate::plan::{
-    EjectRules, Endpoint, Life, Listener, Plan, PoolLimits, RetryRules, Route, Routes, Service,
-    ServiceIndex, ServiceLimits, ServiceTimeouts, Standing, Ticks, Tier, endpoint::RAMP_WHOLE,
+    EjectRules, Endpoint, Life, Listener, Plan, PoolLimits, Rate, RetryRules, Route, Routes,
+    Service, ServiceIndex, ServiceLimits, ServiceTimeouts, Standing, Ticks, Tier,
+    endpoint::RAMP_WHOLE,
 };
 
 /// Descriptors that the process keeps for itself: rings, logs, the admin API, files.
@@ -89,7 +91,12 @@ pub fn compile(config: &Config, live: &Live, last: Option<&Plan>) -> Plan {
         // Of a plan that only health has changed, in the same order.
         match had.next() {
             Some(had) if **had == service => Arc::clone(had),
-            _ => Arc::new(service),
+            _ => {
+                for tier in &service.tiers {
+                    tier.picker(service.policy);
+                }
+                Arc::new(service)
+            }
         }
     };
     let services: Box<[Arc<Service>]> = config.services().iter().map(&mut compiled).collect();
@@ -122,7 +129,16 @@ pub(super) fn routing(config: &Config) -> (Vec<Route>, Vec<(String, ServiceIndex
             .iter()
             .map(|method| method.as_str().into())
             .collect(),
-        service: indices[written.service.as_str()],
+        fields: texts(&written.fields),
+        query: texts(&written.query),
+        destination: match indices.get(written.service.as_str()) {
+            Some(service) => Destination::Service(*service),
+            None => {
+                let weights = written.weights.iter();
+                let weights = weights.map(|(name, weight)| (indices[name.as_str()], *weight));
+                Destination::Weighted(Weights::new(weights))
+            }
+        },
     });
     let domains = config.services().iter().flat_map(|service| {
         let index = indices[service.name.as_str()];
@@ -132,6 +148,13 @@ pub(super) fn routing(config: &Config) -> (Vec<Route>, Vec<(String, ServiceIndex
             .map(move |domain| (domain.clone(), index))
     });
     (routes.collect(), domains.collect())
+}
+
+fn texts(pairs: &[(String, String)]) -> Box<[(Box<str>, Box<str>)]> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+        .collect()
 }
 
 /// A service's name to its place.
@@ -284,8 +307,10 @@ fn endpoint(
         backup,
         drain,
     } = *backend;
-    let awaited = service.probe.as_ref();
-    let awaited = awaited.is_some_and(|probe| probe.wait_first || !probe.ready_path.is_empty());
+    let awaited = service
+        .probe
+        .as_ref()
+        .is_some_and(config::Probe::is_awaited);
     Endpoint {
         address,
         name: address.to_string().into(),
@@ -310,13 +335,14 @@ fn tiers(endpoints: &[Endpoint], fail_open: bool) -> (Box<[Tier]>, bool) {
     let of = |is_member: &dyn Fn(&Endpoint) -> bool| {
         let members = (0..).zip(endpoints);
         let members = members.filter(|(_, endpoint)| is_member(endpoint));
-        let (members, weights): (Vec<_>, Vec<_>) = members
-            .map(|(place, endpoint)| (place, endpoint.weight * endpoint.ramp))
-            .unzip();
-        (!members.is_empty()).then(|| Tier {
-            members: members.into(),
-            weights: without_common_divisor(weights),
-        })
+        let member = |(place, endpoint): (u32, &Endpoint)| {
+            let id = hash_key(endpoint.name.as_bytes());
+            let weight = endpoint.weight * endpoint.ramp;
+            (place, Member { id, weight })
+        };
+        let (places, mut members): (Vec<_>, Vec<_>) = members.map(member).unzip();
+        drop_common_divisor(&mut members);
+        (!places.is_empty()).then(|| Tier::new(places.into(), members.into()))
     };
     let is_in = |endpoint: &Endpoint| endpoint.standing.is_in();
     let ordinary = of(&|endpoint| is_in(endpoint) && !endpoint.backup);
@@ -331,15 +357,15 @@ fn tiers(endpoints: &[Endpoint], fail_open: bool) -> (Box<[Tier]>, bool) {
 }
 
 /// The same proportions in the least numbers, which make the shortest cycle of a round robin.
-fn without_common_divisor(mut weights: Vec<u32>) -> Box<[u32]> {
+fn drop_common_divisor(members: &mut [Member]) {
     fn common(a: u32, b: u32) -> u32 {
         if b == 0 { a } else { common(b, a % b) }
     }
-    let divisor = weights.iter().copied().fold(0, common);
-    for weight in &mut weights {
-        *weight /= divisor.max(1);
+    let weights = members.iter().map(|member| member.weight);
+    let divisor = weights.fold(0, common).max(1);
+    for member in members {
+        member.weight /= divisor;
     }
-    weights.into()
 }
 
 fn timeouts(written: config::ServiceTimeouts) -> ServiceTimeouts {
@@ -380,7 +406,7 @@ fn retry(written: &config::Retry, shards: u32) -> RetryRules {
     statuses.sort_unstable();
     statuses.dedup();
     RetryRules {
-        attempts_max: written.attempts_max,
+        attempts_max: written.attempts_max as u8,
         statuses: statuses.into(),
         attempt: Ticks::from_duration(written.attempt),
         backoff: written.backoff,
@@ -400,18 +426,15 @@ fn eject(written: config::Eject) -> EjectRules {
 }
 
 fn limits(written: config::Limits, shards: u32) -> ServiceLimits {
-    let split = |limit| match limit {
-        0 => 0,
-        limit => share(limit, shards),
-    };
+    let split = |limit| NonZeroU32::new(limit).map(|limit| share_of(limit, shards));
+    // One second's worth may be asked for at once.
+    let of_second = |rate| Rate::new(rate, rate);
+    let client_burst = NonZeroU32::new(written.client_burst);
     ServiceLimits {
-        client_rate: written.client_rate,
-        client_burst: match written.client_burst {
-            0 => written.client_rate,
-            burst => burst,
-        },
-        client_concurrent: written.client_concurrent,
-        shard_rate: split(written.rate),
+        client_rate: NonZeroU32::new(written.client_rate)
+            .map(|rate| client_burst.map_or(of_second(rate), |burst| Rate::new(rate, burst))),
+        client_concurrent: NonZeroU32::new(written.client_concurrent),
+        shard_rate: split(written.rate).map(of_second),
         shard_concurrent: split(written.concurrent),
     }
 }

@@ -5,6 +5,8 @@ mod collect;
 pub mod compile;
 pub mod log;
 mod printer;
+pub mod probe;
 pub mod run;
 pub mod show;
 pub mod signal;
+pub mod standing;

@@ -18,11 +18,13 @@ use super::admin::Wanted;
 use super::collect::{Collected, Collecting};
 use super::compile::{Live, compile};
 use super::printer::Printer;
+use super::probe::Probers;
 use super::signal::{Ask, Signals};
+use super::standing::{Change, Standings};
 use crate::config::Config;
 use crate::door::{Notice, Publisher, Subscriber};
 use crate::fd;
-use crate::plan::Life;
+use crate::plan::{Life, Plan};
 use crate::tally::report::{Process, Report};
 
 /// How often control looks at what the shards have said.
@@ -72,6 +74,7 @@ pub struct Control {
     publisher: Publisher,
     config: Config,
     live: Live,
+    standings: Standings,
     started: Instant,
     shards: Vec<ShardLife>,
     /// `None` exactly while the process serves.
@@ -142,9 +145,10 @@ impl Control {
             backoff: RESTART,
             ended: false,
         };
-        let shards = (0..publisher.shards()).map(shard).collect();
+        let shards: Vec<ShardLife> = (0..publisher.shards()).map(shard).collect();
         Self {
             publisher,
+            standings: Standings::new(&config, shards.len(), started),
             config,
             live,
             started,
@@ -170,6 +174,7 @@ impl Control {
     ) -> Result<End, String> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut probers = Probers::start(&self.config);
         loop {
             tokio::select! {
                 // Signals first: one that has come before the last shard ended is answered.
@@ -177,7 +182,13 @@ impl Control {
                 ask = signals.next() => self.answer(ask, supervisor),
                 Some(end) = ends.recv() => self.shard_ended(end)?,
                 Some(wanted) = wanted.recv() => self.ask(Asker::Client(wanted)),
+                verdict = probers.next(), if self.draining.is_none() => {
+                    say(&self.standings.judge(verdict, now()));
+                }
                 _ = tick.tick() => self.tick(supervisor),
+            }
+            if self.draining.is_some() {
+                probers.stop();
             }
             if self.shards.iter().all(|shard| shard.ended) {
                 return Ok(self.finish(wanted).await);
@@ -310,12 +321,15 @@ impl Control {
     fn publish(&mut self, life: Life) {
         self.live.generation += 1;
         self.live.life = life;
-        let last = self
-            .publisher
-            .current()
-            .map(|posted| Arc::clone(&posted.plan));
-        let plan = compile(&self.config, &self.live, last.as_deref());
+        self.live.endpoints = self.standings.live(now());
+        let plan = compile(&self.config, &self.live, self.plan().as_deref());
         self.publisher.publish(plan);
+    }
+
+    /// The newest one.
+    fn plan(&self) -> Option<Arc<Plan>> {
+        let posted = self.publisher.current();
+        posted.map(|posted| Arc::clone(&posted.plan))
     }
 
     fn tick(&mut self, supervisor: &mut dyn Supervisor) {
@@ -327,6 +341,9 @@ impl Control {
             self.say_ready();
         }
         self.restart_dead(supervisor);
+        if self.draining.is_none() && self.standings.is_due(now()) {
+            self.publish(Life::Serving);
+        }
         self.collect();
         if let Some(drain) = &mut self.draining
             && !drain.cut
@@ -348,8 +365,9 @@ impl Control {
         );
     }
 
-    /// Logs what the shards have to say.
+    /// Notes and logs what the shards have to say.
     fn hear(&mut self) {
+        let plan = self.plan();
         for (shard, notice) in self.publisher.notices() {
             match notice {
                 Notice::ShardReady { driver, reason } => {
@@ -365,7 +383,20 @@ impl Control {
                 Notice::ConnectionsMax { listener } => {
                     log::warn!(shard, listener:?; "connections_max is reached; clients are shed");
                 }
-                Notice::Ejected { .. } | Notice::Readmitted { .. } => {}
+                Notice::Ejected { slot, reason } => {
+                    let place = plan
+                        .as_ref()
+                        .and_then(|plan| Standings::at_slot(plan, slot));
+                    let eject = |place| self.standings.eject(place, shard, reason, now());
+                    say(&place.map_or_else(Vec::new, eject));
+                }
+                Notice::Readmitted { slot } => {
+                    let place = plan
+                        .as_ref()
+                        .and_then(|plan| Standings::at_slot(plan, slot));
+                    let readmit = |place| self.standings.readmit(place, shard, now());
+                    say(&place.map_or_else(Vec::new, readmit));
+                }
                 Notice::Panicked => {
                     log::error!(shard; "a panic was caught and its connection closed");
                 }
@@ -395,6 +426,7 @@ impl Control {
         }
         life.restart_at = Some(now() + life.backoff);
         life.backoff = (life.backoff * 2).min(RESTART_MAX);
+        say(&self.standings.shard_died(shard, now()));
         Ok(())
     }
 
@@ -410,7 +442,13 @@ impl Control {
             if let Err(error) = supervisor.restart(shard, door) {
                 log::error!(shard, error:%; "a shard cannot be started again; trying on");
                 life.restart_at = Some(now() + life.backoff);
+            } else {
+                say(&self.standings.shard_lives(shard, now()));
             }
         }
     }
+}
+
+fn say(changes: &[Change]) {
+    changes.iter().for_each(Change::log);
 }

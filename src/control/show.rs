@@ -3,16 +3,17 @@
 //! One line a fact, in the order of the file, with the units of the configuration.
 
 use std::fmt::{self, Display};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::compile::routing;
 use crate::config::Config;
 use crate::http::hop::FieldEdits;
 use crate::plan::endpoint::RAMP_WHOLE;
-use crate::plan::route::{DomainMatch, PathMatch};
+use crate::plan::route::{Destination, DomainMatch, PathMatch};
 use crate::plan::{
-    EjectRules, Endpoint, Listener, Plan, RetryRules, Route, Service, ServiceIndex, ServiceLimits,
-    TICK, Ticks,
+    EjectRules, Endpoint, HashKey, Listener, Plan, Rate, RetryRules, Route, Service, ServiceIndex,
+    ServiceLimits, TICK, Ticks,
 };
 use crate::tally::recorder;
 use crate::units::{format_duration, format_size};
@@ -128,7 +129,14 @@ fn show_listener(f: &mut fmt::Formatter<'_>, plan: &Plan, listener: &Listener) -
 
 fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
     let timeouts = service.timeouts;
-    writeln!(f, "service {} {}", service.name, service.policy.label)?;
+    write!(f, "service {} {}", service.name, service.policy.label)?;
+    match &service.hash_key {
+        _ if !service.policy.keyed => writeln!(f)?,
+        HashKey::Client => writeln!(f, " of client")?,
+        HashKey::Path => writeln!(f, " of path")?,
+        HashKey::Field(name) => writeln!(f, " of field:{name}")?,
+        HashKey::Cookie(name) => writeln!(f, " of cookie:{name}")?,
+    }
     for endpoint in &service.endpoints {
         show_endpoint(f, endpoint)?;
     }
@@ -234,21 +242,26 @@ fn show_eject(f: &mut fmt::Formatter<'_>, eject: &EjectRules) -> fmt::Result {
 }
 
 fn show_limits(f: &mut fmt::Formatter<'_>, limits: &ServiceLimits) -> fmt::Result {
-    if *limits == ServiceLimits::default() {
+    if limits.is_none() {
         return Ok(());
     }
-    let shown = |number: u32| limit(number != 0, || number.to_string());
+    let shown = |number: Option<NonZeroU32>| {
+        number.map_or_else(|| "none".to_owned(), |number| number.to_string())
+    };
+    let rate = |rate: Option<Rate>| {
+        let (per_second, burst) = (rate.map(|it| it.per_second()), rate.map(|it| it.burst()));
+        format!("rate {} burst {}", shown(per_second), shown(burst))
+    };
     writeln!(
         f,
-        "  each shard and client: rate {} burst {} concurrent {}",
-        shown(limits.client_rate),
-        shown(limits.client_burst),
+        "  each shard and client: {} concurrent {}",
+        rate(limits.client_rate),
         shown(limits.client_concurrent),
     )?;
     writeln!(
         f,
-        "  each shard: rate {} concurrent {}",
-        shown(limits.shard_rate),
+        "  each shard: {} concurrent {}",
+        rate(limits.shard_rate),
         shown(limits.shard_concurrent),
     )
 }
@@ -279,7 +292,21 @@ fn show_route(f: &mut fmt::Formatter<'_>, plan: &Plan, route: &Route) -> fmt::Re
         [] => f.write_str(" any-method")?,
         methods => write!(f, " {}", methods.join(","))?,
     }
-    writeln!(f, " -> {}", name(plan, route.service))
+    for (name, value) in &route.fields {
+        write!(f, " field {name}: {value:?}")?;
+    }
+    for (name, value) in &route.query {
+        write!(f, " query {name}={value}")?;
+    }
+    match &route.destination {
+        Destination::Service(service) => writeln!(f, " -> {}", name(plan, *service)),
+        Destination::Weighted(weights) => {
+            let services = weights.services();
+            let services = services
+                .map(|(service, weight)| format!("{} weight {weight}", name(plan, service)));
+            writeln!(f, " -> {}", services.collect::<Vec<_>>().join(", "))
+        }
+    }
 }
 
 fn name(plan: &Plan, service: ServiceIndex) -> &str {

@@ -4,12 +4,13 @@
 //! nothing here has a clock.
 
 use std::io::Write;
+use std::num::NonZeroU32;
 
 use super::exchange::RequestFacts;
 use super::hop::{ClientConnection, HttpDate, write_connection, write_status_line};
 use crate::fault::Fault;
 
-/// Whom an answer is for.
+/// Whom an answer is for, and what it tells beside its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// We close the connection behind it.
@@ -18,6 +19,8 @@ pub struct Reply {
     pub head_method: bool,
     /// The minor version of the request; 1 where it was not understood.
     pub minor: u8,
+    /// After how many seconds another try may succeed, where that is known.
+    pub retry_after: Option<NonZeroU32>,
 }
 
 impl Reply {
@@ -27,6 +30,7 @@ impl Reply {
             close: !request.keep_alive,
             head_method: request.head_method,
             minor: request.minor,
+            retry_after: None,
         }
     }
 
@@ -38,6 +42,7 @@ impl Reply {
             close: true,
             head_method: line.starts_with(b"HEAD "),
             minor: 1,
+            retry_after: None,
         }
     }
 }
@@ -58,6 +63,10 @@ pub fn write_reply(out: &mut Vec<u8>, fault: Fault, reply: &Reply, date: &HttpDa
         out,
         format_args!("Proxy-Status: ringmain; error={}\r\n", fault.word()),
     );
+    if let Some(seconds) = reply.retry_after {
+        // RFC 9110 section 10.2.3; RFC 6585 section 4 has it in a 429.
+        write(out, format_args!("Retry-After: {seconds}\r\n"));
+    }
     write_end(out, reply, date);
     // RFC 9110 section 9.3.2: HEAD has the fields and no content.
     if !reply.head_method {
@@ -93,7 +102,7 @@ fn write(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("a Vec takes every write");
 }
 
-/// The phrases of RFC 9110 section 15 and RFC 6585 section 5.
+/// The phrases of RFC 9110 section 15 and of RFC 6585 sections 4 and 5.
 const fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
@@ -102,6 +111,7 @@ const fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
@@ -147,9 +157,24 @@ mod tests {
                 close,
                 head_method,
                 minor,
+                retry_after: None,
             };
             check(Fault::DestinationNotFound, reply, &(HEAD.to_owned() + end));
         }
+    }
+
+    #[test]
+    fn an_answer_says_when_another_try_may_succeed_where_that_is_known() {
+        let reply = Reply {
+            close: false,
+            head_method: true,
+            minor: 1,
+            retry_after: NonZeroU32::new(17),
+        };
+        let expected = "HTTP/1.1 429 Too Many Requests|Content-Type: text/plain; charset=utf-8|\
+                        Content-Length: 44|Proxy-Status: ringmain; error=http_request_denied|\
+                        Retry-After: 17|Date: Sun, 06 Nov 1994 08:49:37 GMT||";
+        check(Fault::ClientRateExceeded, reply, expected);
     }
 
     #[test]
@@ -163,6 +188,7 @@ mod tests {
                 close,
                 head_method: false,
                 minor,
+                retry_after: None,
             };
             let mut out = Vec::new();
             write_options(&mut out, &reply, DATE);
@@ -184,6 +210,7 @@ mod tests {
                 close: true,
                 head_method: false,
                 minor: 1,
+                retry_after: None,
             };
             let mut out = Vec::new();
             write_reply(&mut out, fault, &reply, DATE);

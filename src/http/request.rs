@@ -149,6 +149,25 @@ impl<'a> Request<'a> {
         })
     }
 
+    /// The value of each line of the field `name`, in any case (RFC 9110 section 5.1), without the
+    /// white space around it; a line that is a list stays one.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.fields.iter();
+        let of_name = lines.filter(move |line| line.name.eq_ignore_ascii_case(name));
+        of_name.map(|line| line.value)
+    }
+
+    /// The value of the first cookie `name`, which is case-sensitive, as it was sent (RFC 6265
+    /// section 5.4: `Cookie: a=b; c=d`).
+    pub fn cookie(&self, name: &str) -> Option<&'a [u8]> {
+        let pairs = self.values("cookie");
+        let mut pairs = pairs.flat_map(|value| value.split(|byte| *byte == b';'));
+        pairs.find_map(|pair| {
+            let rest = pair.trim_ascii().strip_prefix(name.as_bytes())?;
+            rest.strip_prefix(b"=")
+        })
+    }
+
     /// True exactly when `via_name` has received this request before (RFC 9110 section 7.6.3).
     pub fn passed_through(&self, via_name: &str) -> bool {
         self.learned.seen.has(Field::Via)

@@ -7,6 +7,7 @@
 
 pub mod endpoint;
 pub mod key;
+pub mod limits;
 pub mod listener;
 pub mod route;
 pub mod service;
@@ -17,11 +18,10 @@ use std::time::Duration;
 pub use crate::balance::{POLICIES, Policy};
 pub use endpoint::{Endpoint, Standing};
 pub use key::HashKey;
+pub use limits::{Rate, ServiceLimits};
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts, Protocol};
 pub use route::{Route, Routes};
-pub use service::{
-    EjectRules, PoolLimits, RetryRules, Service, ServiceLimits, ServiceTimeouts, Tier,
-};
+pub use service::{EjectRules, PoolLimits, RetryRules, Service, ServiceTimeouts, Tier};
 
 /// How long a shard's tick is, and so the least timeout: 100 milliseconds.
 pub const TICK: Duration = Duration::from_millis(100);

@@ -1,13 +1,16 @@
-//! From host, path and method to a service.
+//! From host, path, method, fields and query to a service.
 //!
 //! `[[route]]` entries are tried in the order of the file; then the services' domains: the exact
 //! host, then the wildcards, longest first. Hosts are compared without case and port: the caller
-//! passes the host as it came, [`Routes::find`] folds it.
+//! passes the host as it came, [`Routes::find`] folds it. Where a route has several services, the
+//! generator, an argument, draws one by weight for each request.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::ServiceIndex;
+use crate::balance::{Xorshift, draw_below};
+use crate::http::head::Request;
 
 /// The routing table of a plan.
 #[derive(Debug, Default)]
@@ -29,8 +32,32 @@ pub struct Route {
     /// Methods, in their exact spelling (RFC 9110 section 9.1: they are case-sensitive); empty is
     /// any.
     pub methods: Box<[Box<str>]>,
+    /// Names of fields, in any case, each with the value that one of its lines must be, to the
+    /// byte: a line that is a list is one value (RFC 9110 section 5.3: which commas separate is
+    /// for each field to say).
+    pub fields: Box<[(Box<str>, Box<str>)]>,
+    /// Names of query parameters, each with the value that its first occurrence must have; both as
+    /// they are sent, without decoding.
+    pub query: Box<[(Box<str>, Box<str>)]>,
     /// Where matching requests go.
-    pub service: ServiceIndex,
+    pub destination: Destination,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// To one service.
+    Service(ServiceIndex),
+    /// To one of several.
+    Weighted(Weights),
+}
+
+/// Services with their shares of the requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// Each service with the sum of its weight and of those before it: the sums rise.
+    sums: Box<[(u32, ServiceIndex)]>,
+    total: u32,
 }
 
 /// A pattern for hosts, in lower case.
@@ -90,17 +117,22 @@ impl Routes {
         }
     }
 
-    /// The service for a request, `host` as the client wrote it (case, port and brackets included),
-    /// `path` without the query.
-    pub fn find(&self, host: &[u8], path: &[u8], method: &[u8]) -> Option<ServiceIndex> {
+    /// The service for `request`, whose host is `host`, as the client wrote it (case, port and
+    /// brackets included).
+    pub fn find(
+        &self,
+        host: &[u8],
+        request: &Request<'_>,
+        generator: &mut Xorshift,
+    ) -> Option<ServiceIndex> {
         let mut folded = [0; HOST_BYTES_MAX];
         let host = fold(host, &mut folded)?;
         let routed = self
             .routes
             .iter()
-            .find(|route| route.matches(host, path, method));
+            .find(|route| route.matches(host, request));
         if let Some(route) = routed {
-            return Some(route.service);
+            return Some(route.destination.draw(generator));
         }
         if let Some(service) = self.domains.get(host) {
             return Some(*service);
@@ -114,7 +146,8 @@ impl Routes {
 }
 
 impl Route {
-    fn matches(&self, host: &[u8], path: &[u8], method: &[u8]) -> bool {
+    fn matches(&self, host: &[u8], request: &Request<'_>) -> bool {
+        let (path, method) = (request.path, request.method);
         let domain = match &self.domain {
             DomainMatch::Any => true,
             DomainMatch::Exact(domain) => domain.as_bytes() == host,
@@ -130,7 +163,58 @@ impl Route {
         };
         let method =
             self.methods.is_empty() || self.methods.iter().any(|name| name.as_bytes() == method);
-        domain && path && method
+        domain && path && method && self.has_fields(request) && self.has_query(request)
+    }
+
+    fn has_fields(&self, request: &Request<'_>) -> bool {
+        let mut fields = self.fields.iter();
+        fields.all(|(name, value)| request.values(name).any(|line| line == value.as_bytes()))
+    }
+
+    fn has_query(&self, request: &Request<'_>) -> bool {
+        let mut query = self.query.iter();
+        query.all(|(name, value)| request.parameter(name.as_bytes()) == Some(value.as_bytes()))
+    }
+}
+
+impl Destination {
+    #[inline]
+    fn draw(&self, generator: &mut Xorshift) -> ServiceIndex {
+        match self {
+            Self::Service(service) => *service,
+            Self::Weighted(weights) => weights.draw(generator),
+        }
+    }
+}
+
+impl Weights {
+    /// Of services and their weights; those without any get nothing.
+    ///
+    /// # Panics
+    /// When no service has a weight, or their sum is over `u32::MAX`.
+    pub fn new(weights: impl IntoIterator<Item = (ServiceIndex, u32)>) -> Self {
+        let mut total = 0_u32;
+        let with_weight = weights.into_iter().filter(|(_, weight)| 0 < *weight);
+        let sums = with_weight.map(|(service, weight)| {
+            total = total.checked_add(weight).expect("weights are small");
+            (total, service)
+        });
+        let sums: Box<[_]> = sums.collect();
+        assert!(0 < total, "a service has a weight");
+        Self { sums, total }
+    }
+
+    /// Each service with its weight, which is 1 or more.
+    pub fn services(&self) -> impl Iterator<Item = (ServiceIndex, u32)> {
+        let before = std::iter::once(0).chain(self.sums.iter().map(|(sum, _)| *sum));
+        let sums = self.sums.iter().zip(before);
+        sums.map(|((sum, service), before)| (*service, sum - before))
+    }
+
+    fn draw(&self, generator: &mut Xorshift) -> ServiceIndex {
+        let drawn = draw_below(self.total, generator);
+        let place = self.sums.partition_point(|(sum, _)| *sum <= drawn);
+        self.sums[place].1
     }
 }
 
@@ -209,16 +293,37 @@ fn without_port(host: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
+    use crate::http::head::{FieldSpace, HeadLimits};
 
     fn table() -> Routes {
         let route = |domain, path, methods: &[&str], service| Route {
             domain,
             path,
             methods: methods.iter().map(|method| (*method).into()).collect(),
-            service: ServiceIndex(service),
+            fields: [].into(),
+            query: [].into(),
+            destination: Destination::Service(ServiceIndex(service)),
+        };
+        let pairs = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect()
+        };
+        let canary = Route {
+            fields: pairs(&[("X-Canary", "1"), ("x-group", "")]),
+            ..route(DomainMatch::Any, PathMatch::Any, &[], 13)
+        };
+        let tried = Route {
+            query: pairs(&[("try", "a%20b"), ("flag", "")]),
+            ..route(DomainMatch::Any, PathMatch::Any, &[], 14)
         };
         let routes = vec![
+            canary,
+            tried,
             route(
                 DomainMatch::Exact("app.example.com".into()),
                 PathMatch::Exact("/register".into()),
@@ -251,10 +356,80 @@ mod tests {
         )
     }
 
+    fn find(routes: &Routes, host: &str, head: &str) -> Option<u32> {
+        let limits = HeadLimits {
+            bytes_max: 4096,
+            fields_max: 10,
+        };
+        let mut space = FieldSpace::new();
+        let request = Request::parse(head.as_bytes(), &limits, &mut space).unwrap();
+        let mut generator = Xorshift::seed_from_u64(7);
+        let found = routes.find(host.as_bytes(), &request, &mut generator);
+        found.map(|ServiceIndex(service)| service)
+    }
+
     #[track_caller]
     fn check(host: &str, path: &str, method: &str, expected: Option<u32>) {
-        let found = table().find(host.as_bytes(), path.as_bytes(), method.as_bytes());
-        assert_eq!(found, expected.map(ServiceIndex), "{method} {host}{path}");
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let found = find(&table(), host, &head);
+        assert_eq!(found, expected, "{method} {host}{path}");
+    }
+
+    #[track_caller]
+    fn check_head(target: &str, fields: &str, expected: Option<u32>) {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(find(&table(), "nobody.org", &head), expected, "{head:?}");
+    }
+
+    #[test]
+    fn a_route_by_fields_wants_all_of_them_and_of_each_one_line() {
+        for (fields, expected) in [
+            ("X-Canary: 1\r\nX-Group:\r\n", Some(13)),
+            ("x-group: \r\nx-CANARY: \t1 \r\n", Some(13)),
+            ("X-Canary: 0\r\nX-Canary: 1\r\nX-Group: \r\n", Some(13)),
+            ("X-Canary: 1\r\n", None),
+            ("X-Canary: 0, 1\r\nX-Group:\r\n", None),
+            ("X-Canary: 11\r\nX-Group:\r\n", None),
+            ("X-Canary: 1\r\nX-Group: x\r\n", None),
+            ("X_Canary: 1\r\nX-Group:\r\n", None),
+        ] {
+            check_head("/", fields, expected);
+        }
+    }
+
+    #[test]
+    fn a_route_by_query_wants_all_of_its_parameters_as_they_are_sent() {
+        for (target, expected) in [
+            ("/?try=a%20b&flag", Some(14)),
+            ("/?flag=&x=1&try=a%20b", Some(14)),
+            ("/?try=a%20b", None),
+            ("/?try=a+b&flag", None),
+            ("/?try=a%2520b&flag", None),
+            ("/?TRY=a%20b&flag", None),
+            ("/?try=x&try=a%20b&flag", None),
+            ("/?try=a%20b&flag=1", None),
+            ("/?xtry=a%20b&flag", None),
+            ("/", None),
+        ] {
+            check_head(target, "", expected);
+        }
+    }
+
+    #[test]
+    fn a_draw_holds_the_weights() {
+        let weights =
+            [(0, 0), (1, 9), (2, 1), (3, 0)].map(|(it, weight)| (ServiceIndex(it), weight));
+        let weights = Weights::new(weights);
+        let listed: Vec<_> = weights.services().collect();
+        assert_eq!(listed, [(ServiceIndex(1), 9), (ServiceIndex(2), 1)]);
+        let mut generator = Xorshift::seed_from_u64(7);
+        let mut counts = [0; 4];
+        for _ in 0..10_000 {
+            counts[weights.draw(&mut generator).0 as usize] += 1;
+        }
+        // Ten standard deviations of the 1,000 that are expected are 300.
+        assert_eq!((counts[0], counts[3]), (0, 0));
+        assert!((700..1_300).contains(&counts[2]), "{counts:?}");
     }
 
     #[test]

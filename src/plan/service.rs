@@ -1,14 +1,16 @@
 //! A named group of endpoints with one policy.
 
 use std::num::NonZeroU32;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::{Endpoint, HashKey, Policy, Ticks};
+use super::{Endpoint, HashKey, Policy, ServiceLimits, Ticks};
+use crate::balance::{Member, Picker};
 use crate::http::head::HeadLimits;
 use crate::http::hop::FieldEdits;
 
 /// A service.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Service {
     /// The operator's name for it.
     pub name: Box<str>,
@@ -44,20 +46,50 @@ pub struct Service {
 }
 
 /// Endpoints that are picked from together.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Tier {
     /// Their places in the service, ascending; at least one. A picker knows them by their places
     /// here.
-    pub members: Box<[u32]>,
-    /// Their weights, without a common divisor.
-    pub weights: Box<[u32]>,
+    pub places: Box<[u32]>,
+    /// The same as a picker is made of them; the weights have no common divisor.
+    pub members: Box<[Member]>,
+    /// Made by control before the plan is posted.
+    picker: OnceLock<Box<dyn Picker>>,
 }
+
+impl Tier {
+    /// Of endpoints at `places`, ascending, with the members that they are in the same order.
+    pub fn new(places: Box<[u32]>, members: Box<[Member]>) -> Self {
+        assert!(!places.is_empty() && places.len() == members.len());
+        Self {
+            places,
+            members,
+            picker: OnceLock::new(),
+        }
+    }
+
+    /// Its picker under `policy`, the service's. The first call makes it, which may take
+    /// milliseconds.
+    pub fn picker(&self, policy: &Policy) -> &dyn Picker {
+        &**self.picker.get_or_init(|| (policy.make)(&self.members))
+    }
+}
+
+impl PartialEq for Tier {
+    /// What picks alike.
+    fn eq(&self, other: &Self) -> bool {
+        self.places == other.places && self.members == other.members
+    }
+}
+
+/// The most further tries that a configuration may ask for.
+pub const ATTEMPTS_MAX: u8 = 10;
 
 /// When a request is tried again: `[service.retry]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryRules {
-    /// Further tries after the first.
-    pub attempts_max: u32,
+    /// Further tries after the first, at most [`ATTEMPTS_MAX`].
+    pub attempts_max: u8,
     /// Statuses of answers that are tried again, ascending; each 400 or more.
     pub statuses: Box<[u16]>,
     /// One try, from its begin to its response head; no ticks: no timeout.
@@ -83,21 +115,6 @@ pub struct EjectRules {
     pub ratio_max: f64,
     /// How many times the service's median wait an endpoint's p99 may be; 0.0 is any.
     pub latency_factor: f64,
-}
-
-/// How much is let in: `[service.limits]`. 0 is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServiceLimits {
-    /// Requests per second and client address, on each shard.
-    pub client_rate: u32,
-    /// Requests that a quiet client may make at once; 1 or more where there is a rate.
-    pub client_burst: u32,
-    /// Exchanges of one client address at a time, on each shard.
-    pub client_concurrent: u32,
-    /// Requests per second of each shard.
-    pub shard_rate: u32,
-    /// Exchanges at a time of each shard.
-    pub shard_concurrent: u32,
 }
 
 /// Bounds on how long endpoints take.
@@ -160,10 +177,13 @@ impl Service {
             name: name.into(),
             policy: &super::POLICIES[0],
             hash_key: HashKey::Client,
-            tiers: [Tier {
-                members: (0..addresses.len() as u32).collect(),
-                weights: addresses.iter().map(|_| 1).collect(),
-            }]
+            tiers: [Tier::new(
+                (0..addresses.len() as u32).collect(),
+                (0..)
+                    .map(|id| Member { id, weight: 1 })
+                    .take(addresses.len())
+                    .collect(),
+            )]
             .into(),
             endpoints,
             fails_open: false,

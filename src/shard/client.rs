@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use super::admit::ClientKey;
 use super::buffer::{Buffer, Share};
 use super::deadline::Late;
 use super::io::Stream;
@@ -28,6 +29,8 @@ pub(super) struct Client {
     pub(super) listener: usize,
     /// Its address as text, for `X-Forwarded-For`.
     pub(super) address: AddressText,
+    /// Its address, as far as limits tell clients apart.
+    pub(super) key: ClientKey,
     /// When the first byte of the running request, or of the next one, was there, in nanoseconds of
     /// the shard's clock.
     pub(super) begun: u64,
@@ -61,12 +64,13 @@ impl Client {
         listener: usize,
         address: SocketAddr,
     ) -> Self {
-        let address = AddressText::new(address.ip());
+        let (key, address) = (ClientKey::of(address.ip()), AddressText::new(address.ip()));
         let presence = Presence::enter(shard, listener);
         Self {
             stream,
             listener,
             address,
+            key,
             begun: 0,
             greeted: false,
             held: None,

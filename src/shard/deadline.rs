@@ -40,6 +40,10 @@ pub(crate) enum Late {
     Response,
     /// The endpoint, with the next part of the response.
     ResponseBody,
+    /// The endpoint, with the try as far as the response head.
+    Attempt,
+    /// Either side, with the whole of the exchange.
+    Exchange,
     /// Both sides of a tunnel, with sending anything; or one of them, with taking anything.
     Tunnel,
     /// The client is gone: it reset the connection while an answer was awaited for it.
@@ -95,6 +99,8 @@ struct Entry {
     /// The tick at which the connection is cut, or `NONE`.
     deadline: u32,
     late: Late,
+    /// The tick that no deadline is later than, or `NONE`, and what is late then.
+    bound: (u32, Late),
     expired: Option<Late>,
     /// The entry of the connection to cut when this one is found gone; `QUEUE` where there is none
     /// yet, `NONE` where nobody asks.
@@ -268,6 +274,7 @@ impl Inner {
             fd,
             deadline: NONE,
             late: Late::Head,
+            bound: (NONE, Late::Head),
             expired: None,
             behind: NONE,
             guarded: 0,
@@ -302,9 +309,25 @@ impl Inner {
             self.now.saturating_add(ticks.0 + 1)
         };
         let entry = &mut self.entries[index as usize];
-        entry.deadline = deadline;
-        entry.late = late;
-        if deadline < entry.parked {
+        (entry.deadline, entry.late) = if entry.bound.0 < deadline {
+            entry.bound
+        } else {
+            (deadline, late)
+        };
+        if entry.deadline < entry.parked {
+            self.unpark(index);
+            self.park(index);
+        }
+    }
+
+    fn bound(&mut self, index: u32, bound: (u32, Late)) {
+        let entry = &mut self.entries[index as usize];
+        let was_armed = entry.is_armed();
+        entry.bound = bound;
+        if !was_armed || bound.0 < entry.deadline {
+            (entry.deadline, entry.late) = bound;
+        }
+        if entry.deadline < entry.parked {
             self.unpark(index);
             self.park(index);
         }
@@ -369,9 +392,15 @@ impl Inner {
 }
 
 impl Entry {
+    /// True exactly while it has a deadline of its own, before its bound.
+    fn is_armed(&self) -> bool {
+        self.deadline < self.bound.0
+    }
+
     /// Its time is over.
     fn expire(&mut self) {
         self.deadline = NONE;
+        self.bound.0 = NONE;
         self.expired = Some(self.late);
         fd::cut(self.fd, self.late.cut());
     }
@@ -396,9 +425,20 @@ impl Watch {
         self.arm(Ticks(0), Late::Head);
     }
 
-    /// True exactly while there is a deadline.
+    /// True exactly while there is a deadline, apart from a bound.
     pub(crate) fn is_armed(&self) -> bool {
-        self.wheel.inner.borrow().entries[self.entry as usize].deadline != NONE
+        self.wheel.inner.borrow().entries[self.entry as usize].is_armed()
+    }
+
+    /// From now on no deadline of this connection is later than tick `at`, and without one that is
+    /// its deadline, for being late with `late`. It takes the place of an earlier bound.
+    pub(crate) fn bound(&self, at: u32, late: Late) {
+        self.wheel.inner.borrow_mut().bound(self.entry, (at, late));
+    }
+
+    /// Takes the bound away, and the deadline where it is that.
+    pub(crate) fn unbound(&self) {
+        self.bound(NONE, Late::Head);
     }
 
     /// From now on this connection is looked at: when it is gone, the one that `behind` watches is
@@ -494,6 +534,54 @@ mod tests {
         assert_eq!(watch.expired(), None);
         wheel.advance(5101);
         assert_eq!(watch.expired(), Some(Late::Linger));
+    }
+
+    #[test]
+    fn a_bound_holds_whatever_deadlines_come_and_go() {
+        let (client, _peer) = pair();
+        // Moves before tick 10, the bound at tick 20 being there, and when it expires for what.
+        type Moves = fn(&Watch);
+        let cases: [(Moves, u32, Late); 5] = [
+            (|_| {}, 20, Late::Exchange),
+            (
+                |watch| watch.arm(Ticks(500), Late::Response),
+                20,
+                Late::Exchange,
+            ),
+            (
+                |watch| watch.arm(Ticks(5), Late::Response),
+                16,
+                Late::Response,
+            ),
+            (
+                |watch| {
+                    watch.arm(Ticks(5), Late::Response);
+                    watch.disarm();
+                },
+                20,
+                Late::Exchange,
+            ),
+            (|watch| watch.bound(15, Late::Attempt), 15, Late::Attempt),
+        ];
+        for (place, (moves, due, late)) in cases.into_iter().enumerate() {
+            let wheel = Wheel::new();
+            let watch = wheel.watch(client.as_raw_fd());
+            watch.bound(20, Late::Exchange);
+            wheel.advance(10);
+            assert!(!watch.is_armed());
+            moves(&watch);
+            wheel.advance(due - 1);
+            assert_eq!(watch.expired(), None, "{place}");
+            wheel.advance(due);
+            assert_eq!(watch.expired(), Some(late), "{place}");
+        }
+        let wheel = Wheel::new();
+        let watch = wheel.watch(client.as_raw_fd());
+        watch.bound(20, Late::Exchange);
+        watch.arm(Ticks(30), Late::Response);
+        watch.unbound();
+        wheel.advance(100);
+        assert_eq!(watch.expired(), None, "its deadline was the bound");
     }
 
     #[test]

@@ -11,9 +11,10 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent};
 
 use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
 use super::deadline::Late;
+use super::exchange::Exchange;
 use super::io::{Incoming, Outgoing};
 use super::relay::Delivered;
-use super::serve::Exchange;
+use super::tries::Tries;
 use crate::fault::Fault;
 use crate::http::exchange::{Progress, relays_interim, unchunk};
 use crate::http::framing::{Body, BodyLength, BodyLimits};
@@ -43,6 +44,7 @@ pub(super) struct Down<'a, 'e, R, W> {
     from: Incoming<'a, R>,
     to: Outgoing<'a, W>,
     progress: &'a Progress,
+    tries: &'a Tries,
     /// What came from the endpoint.
     inbox: Buffer,
     /// What `inbox` takes of the memory for slow peers.
@@ -57,9 +59,9 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
     /// A way from the endpoint to the client.
     pub(super) fn new(
         exchange: &'a Exchange<'e>,
-        from: Incoming<'a, R>,
-        to: Outgoing<'a, W>,
+        (from, to): (Incoming<'a, R>, Outgoing<'a, W>),
         progress: &'a Progress,
+        tries: &'a Tries,
     ) -> Self {
         let shard = exchange.shard;
         let crowded = shard.slots.is_crowded();
@@ -69,6 +71,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             from,
             to,
             progress,
+            tries,
             inbox,
             share: exchange.shard.stock.share(),
             outbox: Buffer::default(),
@@ -91,6 +94,10 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
             answer = self.receive_answer().await?;
         }
         self.from.watch().disarm();
+        if self.is_retried(answer.status) {
+            return Ok(self.dropped(answer));
+        }
+        self.tries.head_came(self.from.watch(), self.to.watch());
         self.progress.answer_begins();
         let first = self.take(&mut answer)?;
         self.progress.answer_goes_out(answer.length, answer.unchunk);
@@ -101,6 +108,32 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         counters.count_forwarded(endpoint.get(), answer.status);
         self.relay(&mut answer, first).await?;
         Ok(answer.delivered(self.inbox.is_empty()))
+    }
+
+    /// True when an answer with `status` is to be dropped for another try: the whole request was
+    /// sent and is kept, nothing of an answer has gone out, and the budget allows it.
+    fn is_retried(&self, status: u16) -> bool {
+        let Self {
+            exchange,
+            progress,
+            tries,
+            ..
+        } = self;
+        let is_safe = progress.is_sent() && progress.is_kept() && !progress.is_begun();
+        is_safe && tries.would_retry(exchange, status) && exchange.is_within_budget()
+    }
+
+    /// What an answer leaves that is dropped; its connection is of use when all of it is here.
+    fn dropped(&mut self, mut answer: Answer) -> Delivered {
+        let taken = self.take(&mut answer);
+        let is_whole = taken.is_ok_and(|here| {
+            self.inbox.consume(here.send + here.skip);
+            answer.body.is_done()
+        });
+        Delivered {
+            is_dropped: true,
+            ..answer.delivered(is_whole && self.inbox.is_empty())
+        }
     }
 
     /// Waits for a whole response head and rewrites it into the outbox.
@@ -313,6 +346,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
         self.exchange.shard.stock.put(buffer);
         match self.to.watch().expired() {
             Some(Late::ClientSend) => Err(Fault::ClientSendTimeout),
+            Some(Late::Exchange) => Err(Fault::ExchangeTimeout),
             _ => Err(Fault::ClientGone),
         }
     }
@@ -390,6 +424,8 @@ impl Answer {
     fn delivered(&self, clean: bool) -> Delivered {
         let until_close = self.length == BodyLength::UntilClose;
         Delivered {
+            status: self.status,
+            is_dropped: false,
             // Bytes behind the answer are none that anybody asked for.
             reusable: self.keep_alive && !until_close && clean,
             after: self.connection,
@@ -402,6 +438,8 @@ impl Answer {
 pub(super) fn upstream_fault(cut_for: Option<Late>, begun: bool) -> Fault {
     match cut_for {
         Some(Late::Response) => Fault::ResponseTimeout,
+        Some(Late::Attempt) => Fault::AttemptTimeout,
+        Some(Late::Exchange) => Fault::ExchangeTimeout,
         Some(Late::ResponseBody) => Fault::ConnectionReadTimeout,
         Some(Late::UpstreamSend) => Fault::ConnectionWriteTimeout,
         Some(Late::Gone) => Fault::ClientGone,

@@ -134,6 +134,7 @@ fn shed(shard: &Shard, listener: usize, tcp: &TcpStream) {
             close: true,
             head_method: false,
             minor: 1,
+            retry_after: None,
         },
         &shard.clock.date(),
     );

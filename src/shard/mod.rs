@@ -3,34 +3,38 @@
 //!
 //! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts,
 //! `client` lives between two requests, `serve` is one exchange top to bottom, `order` understands
-//! its head, `upstream` finds a connection to an endpoint, `relay` is one try on it, `upload` and
-//! `deliver` its two ways, `answer` is ringmain's own, `linger` a close that loses nothing,
-//! `tunnel` what follows a 101.
-//! Below them the shard's own parts: `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`,
-//! `clock`, `timing`, `tallies`, `eject`; at the edge `io` and `driver`, the only modules that know
-//! the runtime.
+//! its head, `admit` lets it in, `exchange` is what every step of it may look at, `upstream` finds a
+//! connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways, `tries`
+//! knows whether there is another, `answer` is ringmain's own, `linger` a close that loses nothing,
+//! `tunnel` what follows a 101. Below them the shard's own parts: `choose` and `service`, `eject`,
+//! `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`, `clock`, `timing`, `tallies`; at
+//! the edge `io` and `driver`, the only modules that know the runtime.
 
+mod admit;
 mod answer;
 mod client;
 mod deliver;
+mod exchange;
 mod linger;
 mod listen;
 mod order;
 mod relay;
 mod run;
 mod serve;
+mod tries;
 mod tunnel;
 mod upload;
 mod upstream;
 
 mod buffer;
+mod choose;
 mod clock;
 mod deadline;
 mod descriptors;
-#[cfg_attr(not(test), expect(dead_code, reason = "exchanges come to it next"))]
 mod eject;
 mod pool;
 mod queue;
+mod service;
 mod slots;
 mod tallies;
 mod timing;
@@ -47,9 +51,10 @@ use std::time::Duration;
 pub use driver::{DriverChoice, DriverInfo, DriverKind};
 pub use run::{Setup, ShardError, run};
 
-use crate::balance::{Member, Picker, Xorshift, hash_key};
+use self::service::{Kept, Members, RunningService};
+use crate::balance::Xorshift;
 use crate::door::{Notice, Posted, Subscriber};
-use crate::plan::{Endpoint, Life, Listener, Plan, Service, ServiceIndex, Ticks};
+use crate::plan::{Life, Listener, Plan, Service, ServiceIndex, Ticks};
 use crate::tally::ShardCounters;
 
 /// How long a client may be quiet during a drain before it is closed: two seconds.
@@ -58,6 +63,8 @@ const QUIET: Ticks = Ticks(20);
 const PAUSE: Duration = Duration::from_millis(1);
 /// Operations in a row that may be ready at once.
 const TURNS_MAX: u32 = 64;
+/// Ticks in a second.
+const SECOND: u32 = 10;
 
 /// What the tasks of one shard share; none of it leaves the thread.
 #[derive(Debug)]
@@ -74,6 +81,9 @@ struct Shard {
     door: RefCell<Subscriber>,
     counters: Arc<ShardCounters>,
     tallies: tallies::Tallies,
+    members: Members,
+    /// Exchanges that wait before their next try.
+    naps: Rc<queue::Queue>,
     /// Client connections that are open.
     clients: Cell<u32>,
     /// The descriptors of the sockets that are accepted from.
@@ -86,6 +96,8 @@ struct Shard {
     nonblocking: bool,
     /// Requests of no service since the last warning about them.
     not_found: RefCell<NotFound>,
+    /// Exchanges that used ejected endpoints since the last warning about them.
+    failed_open: RefCell<FailedOpen>,
 }
 
 /// What the next warning about requests of no service says.
@@ -95,6 +107,22 @@ struct NotFound {
     /// The last one's host and path, escaped and cut; the strings keep their room.
     host: String,
     path: String,
+}
+
+/// What the next warning about endpoints says that are used though they are not in.
+#[derive(Debug, Default)]
+struct FailedOpen {
+    count: u64,
+    /// The last one's service; the string keeps its room.
+    service: String,
+}
+
+impl FailedOpen {
+    fn note(&mut self, service: &str) {
+        self.count += 1;
+        self.service.clear();
+        self.service.push_str(service);
+    }
 }
 
 impl NotFound {
@@ -114,32 +142,37 @@ impl NotFound {
 #[derive(Debug)]
 struct Current {
     posted: Arc<Posted>,
-    /// By service; a picker's state is the shard's own.
-    pickers: Box<[RefCell<Box<dyn Picker>>]>,
+    /// By service.
+    running: Box<[Rc<RunningService>]>,
     /// By service.
     tallies: Box<[Rc<tallies::ServiceTally>]>,
+    /// By service; `None` where it has no limits.
+    limiters: Box<[Option<Rc<admit::Limiter>>]>,
     /// By listener: client connections open on it. A client holds its listener's, across plans.
     clients: Box<[Rc<Cell<u32>>]>,
 }
 
 impl Current {
-    /// Prepares `posted` for this shard; listeners that `last` had keep their clients' count, and
-    /// services and endpoints their recorders.
+    /// Prepares `posted` for this shard; listeners that `last` had keep their clients' count,
+    /// services what they have let in, and services and endpoints their recorders and what was seen
+    /// of them.
     fn new(
         posted: Arc<Posted>,
         shard: usize,
         last: Option<&Self>,
-        tallies: &tallies::Tallies,
+        (tallies, members): (&tallies::Tallies, &Members),
         generator: &mut Xorshift,
     ) -> Self {
-        let picker = |service: &Arc<Service>| {
-            let member = |endpoint: &Endpoint| Member {
-                id: hash_key(endpoint.name.as_bytes()),
-                weight: endpoint.weight,
-            };
-            let members: Vec<_> = service.endpoints.iter().map(member).collect();
-            RefCell::new((service.policy.make)(&members).of_shard(generator))
+        let running = |(index, service): (usize, &Arc<Service>)| {
+            if let Some(running) = last.and_then(|last| last.same(index, service)) {
+                return Rc::clone(running);
+            }
+            let kept = last.and_then(|last| last.kept(index, &service.name));
+            let kept = kept.cloned().unwrap_or_default();
+            Rc::new(RunningService::new(service, members, kept, generator))
         };
+        let services = posted.plan.services.iter();
+        let running = services.enumerate().map(running).collect();
         let clients = |listener: &Arc<Listener>| {
             let place = |last: &&Self| {
                 last.plan()
@@ -152,13 +185,15 @@ impl Current {
             kept.unwrap_or_default()
         };
         let clients = posted.plan.listeners.iter().map(clients).collect();
-        let pickers = posted.plan.services.iter().map(picker).collect();
+        let limiters = last.map(|last| (last.plan(), &*last.limiters));
+        let limiters = admit::open(&posted.plan, limiters);
         let last = last.map_or(&[][..], |last| &last.tallies);
         let tallies = tallies.open(&posted.counters[shard], last);
         Self {
             posted,
-            pickers,
+            running,
             tallies,
+            limiters,
             clients,
         }
     }
@@ -169,6 +204,31 @@ impl Current {
 
     fn tally(&self, service: ServiceIndex) -> &tallies::ServiceTally {
         &self.tallies[service.0 as usize]
+    }
+
+    fn running(&self, service: ServiceIndex) -> &Rc<RunningService> {
+        &self.running[service.0 as usize]
+    }
+
+    /// The service at `index`, where it is the very same as `service` of a later plan.
+    fn same(&self, index: usize, service: &Arc<Service>) -> Option<&Rc<RunningService>> {
+        let own = self.plan().services.get(index)?;
+        Arc::ptr_eq(own, service).then(|| &self.running[index])
+    }
+
+    /// What is kept of the service called `name`, which as a rule is at `index`.
+    fn kept(&self, index: usize, name: &str) -> Option<&Rc<Kept>> {
+        let services = &self.plan().services;
+        let is_it = |service: &Arc<Service>| &*service.name == name;
+        let place = match services.get(index) {
+            Some(service) if is_it(service) => Some(index),
+            _ => services.iter().position(is_it),
+        };
+        place.map(|place| &self.running[place].kept)
+    }
+
+    fn limiter(&self, service: ServiceIndex) -> Option<&Rc<admit::Limiter>> {
+        self.limiters[service.0 as usize].as_ref()
     }
 
     fn is_draining(&self) -> bool {

@@ -4,6 +4,7 @@
 //! Everything that needs the borrowed head happens here. What comes of it is an [`Order`], or a
 //! [`Refusal`] for ringmain's own answer; neither borrows from the head.
 
+use super::admit::{Admission, Shed};
 use super::buffer::{Buffer, SMALL, Share};
 use super::client::Client;
 use super::{Current, Shard};
@@ -16,15 +17,25 @@ use crate::http::hop::{RequestHop, write_request};
 use crate::http::reply::Reply;
 use crate::plan::{Listener, ServiceIndex};
 
-/// A request that was understood: where it goes, and what is sent there.
+/// What an exchange has to know of a request that was understood.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct Routed {
     /// Where it goes.
     pub(super) service: ServiceIndex,
-    /// What the exchange has to know of it.
+    /// The hash of what the policy of the service tells requests apart by; 0 where it does not.
+    pub(super) key: u64,
+    /// What decides how its answer is framed and whether it may be sent once more.
     pub(super) facts: RequestFacts,
-    /// As the exchange's, which takes it.
+    /// The protocols that it offers to go on in, if any.
     pub(super) offer: Option<Box<[u8]>>,
+}
+
+/// What is sent to an endpoint.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// As long as it is held, the exchange counts against the limits of the service; `None` where
+    /// that has none, and when a tunnel has taken it over.
+    pub(super) admission: Option<Admission>,
     /// The rewritten head and what was already here of the body; what comes later of it too, as
     /// long as all of it is kept. When the answer was a 101, what came behind that.
     pub(super) outbox: Buffer,
@@ -65,7 +76,7 @@ pub(super) fn order(
     client: &Client,
     inbox: &mut Buffer,
     length: usize,
-) -> Result<Order, Refusal> {
+) -> Result<(Routed, Order), Refusal> {
     let listener = &current.plan().listeners[client.listener];
     let (head, rest) = inbox.filled().split_at(length);
     let mut space = FieldSpace::new();
@@ -73,7 +84,7 @@ pub(super) fn order(
         .map_err(|error| Refusal::of_head(error.request_fault(), head))?;
     let facts = request.facts();
     let offer = request.offer();
-    let service = route(current, listener, &request);
+    let service = route(shard, current, listener, &request);
     let refuse_framing = |error: FramingError| {
         let fault = error.request_fault();
         Refusal {
@@ -89,55 +100,99 @@ pub(super) fn order(
     }
     let here = body.pass(rest).map_err(refuse_framing)?;
 
-    let ordered = match service {
+    let mut reply = Reply::to(&facts);
+    let admitted = match service {
         // RFC 9110 section 7.6.2. A TRACE would be reflected, which we do not.
         _ if request.max_forwards == Some(0) => {
             Err((request.method == b"TRACE").then_some(Fault::RequestUnsupported))
         }
         _ if request.passed_through(&current.plan().via) => Err(Some(Fault::LoopDetected)),
         None => Err(Some(not_found(shard, &request))),
-        Some(service) => {
-            let mut outbox = shard.stock.sized(length + REWRITE_BYTES + here.taken);
-            let hop = RequestHop {
-                client: client.address.as_str(),
-                via: &current.plan().via,
-                request_id: balance::draw_id(&mut shard.generator.borrow_mut()),
-                edits: &current.plan().service(service).request_edits,
-            };
-            write_request(outbox.tail(), &request, &hop);
-            outbox.tail().extend_from_slice(&rest[..here.send]);
-            if let Some(trailers) = body.take_trailers() {
-                trailers.write(outbox.tail(), hop.edits, None);
+        Some(service) => match admit(shard, current, client, service) {
+            Ok(admission) => Ok((service, admission)),
+            Err(shed) => {
+                reply.retry_after = shed.retry_after;
+                Err(Some(shed.limit.fault()))
             }
-            Ok((service, outbox))
+        },
+    };
+    let (service, admission) = match admitted {
+        Ok(admitted) => admitted,
+        Err(fault) => {
+            inbox.consume(length + here.taken);
+            let whole = body.is_done();
+            return Err(Refusal {
+                fault,
+                service,
+                reply,
+                whole,
+            });
         }
     };
-    inbox.consume(length + here.taken);
-    match ordered {
-        Ok((service, outbox)) => {
-            let kept_max = current.plan().service(service).retry.replayed_bytes_max;
-            let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
-            let mut share = shard.stock.share();
-            let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());
-            Ok(Order {
-                service,
-                facts,
-                offer,
-                outbox,
-                body,
-                body_bytes: here.taken,
-                kept: (replayable && has_room).then_some(share),
-                kept_max,
-                told: false,
-            })
-        }
-        Err(fault) => Err(Refusal {
-            fault,
-            service,
-            reply: Reply::to(&facts),
-            whole: body.is_done(),
-        }),
+    let mut outbox = shard.stock.sized(length + REWRITE_BYTES + here.taken);
+    let hop = RequestHop {
+        client: client.address.as_str(),
+        via: &current.plan().via,
+        request_id: balance::draw_id(&mut shard.generator.borrow_mut()),
+        edits: &current.plan().service(service).request_edits,
+    };
+    let key = key(current, client, service, &request);
+    write_request(outbox.tail(), &request, &hop);
+    outbox.tail().extend_from_slice(&rest[..here.send]);
+    if let Some(trailers) = body.take_trailers() {
+        trailers.write(outbox.tail(), hop.edits, None);
     }
+    inbox.consume(length + here.taken);
+    let kept_max = current.plan().service(service).retry.replayed_bytes_max;
+    let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
+    let mut share = shard.stock.share();
+    let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());
+    let order = Order {
+        admission,
+        outbox,
+        body,
+        body_bytes: here.taken,
+        kept: (replayable && has_room).then_some(share),
+        kept_max,
+        told: false,
+    };
+    let routed = Routed {
+        service,
+        key,
+        facts,
+        offer,
+    };
+    Ok((routed, order))
+}
+
+/// What the limits of its service say of a request.
+fn admit(
+    shard: &Shard,
+    current: &Current,
+    client: &Client,
+    service: ServiceIndex,
+) -> Result<Option<Admission>, Shed> {
+    let Some(limiter) = current.limiter(service) else {
+        return Ok(None);
+    };
+    let limits = &current.plan().service(service).limits;
+    let counters = &current.tally(service).counters;
+    let now = shard.clock.turn().began();
+    let admitted = limiter.admit(limits, client.key, now, counters);
+    admitted.map(Some).inspect_err(|shed| {
+        let (client, limit) = (client.address.as_str(), shed.limit.label());
+        log::debug!(client, limit; "shed");
+    })
+}
+
+/// What the policy of its service hashes of a request, where it does.
+fn key(current: &Current, client: &Client, service: ServiceIndex, request: &Request<'_>) -> u64 {
+    let service = current.plan().service(service);
+    if !service.policy.keyed {
+        return 0;
+    }
+    let client = client.address.as_str();
+    balance::hash_key(service.hash_key.bytes(request, client))
 }
 
 fn not_found(shard: &Shard, request: &Request<'_>) -> Fault {
@@ -149,13 +204,19 @@ fn not_found(shard: &Shard, request: &Request<'_>) -> Fault {
 
 /// The service that a request is for. Where the listener's parameter is present it stands for the
 /// Host, and nothing else does.
-fn route(current: &Current, listener: &Listener, request: &Request<'_>) -> Option<ServiceIndex> {
+fn route(
+    shard: &Shard,
+    current: &Current,
+    listener: &Listener,
+    request: &Request<'_>,
+) -> Option<ServiceIndex> {
+    let generator = &mut shard.generator.borrow_mut();
     let routes = &current.plan().routes;
     let parameter = listener.service_parameter.as_deref();
     match parameter.and_then(|name| request.parameter(name.as_bytes())) {
-        Some(domain) => routes.find(domain, request.path, request.method),
+        Some(domain) => routes.find(domain, request, generator),
         None => routes
-            .find(request.host, request.path, request.method)
+            .find(request.host, request, generator)
             .or(listener.service),
     }
 }
@@ -172,8 +233,8 @@ impl Order {
     }
 
     /// True exactly when the client has sent nothing of its body and waits to be told to.
-    pub(super) fn is_withheld(&self) -> bool {
-        self.facts.expects_continue && self.body_bytes == 0 && !self.told
+    pub(super) fn is_withheld(&self, facts: &RequestFacts) -> bool {
+        facts.expects_continue && self.body_bytes == 0 && !self.told
     }
 
     /// Keeps `bytes` of the body that have come behind what is in `outbox`. False where nothing is

@@ -132,6 +132,12 @@ impl Pool {
         Seat::take(&self.slots.borrow()[endpoint.slot as usize].place)
     }
 
+    /// Gives the seats at `endpoint` that are free to those who wait for one.
+    pub(crate) fn offer(&self, endpoint: &Endpoint) {
+        let place = Rc::clone(&self.slots.borrow()[endpoint.slot as usize].place);
+        place.offer();
+    }
+
     /// The turn of an exchange that may have to wait; none is 0.
     pub(crate) fn draw_ticket(&self) -> u64 {
         self.tickets.set(self.tickets.get() + 1);

@@ -19,9 +19,10 @@ use std::task::{Context, Poll, Waker};
 
 use super::io::Stream;
 use crate::fault::Fault;
+use crate::plan::service::ATTEMPTS_MAX;
 
 /// The most tries that any configuration allows, the first included.
-pub(crate) const TRIES_MAX: usize = 16;
+pub(crate) const TRIES_MAX: usize = ATTEMPTS_MAX as usize + 1;
 /// Exchanges that a queue keeps room for when nobody waits any more.
 const KEPT_MAX: usize = 256;
 
@@ -113,6 +114,12 @@ impl Place {
     /// From now on they wait in `queue`.
     pub(crate) fn set_queue(&self, queue: &Rc<Queue>) {
         *self.queue.borrow_mut() = Rc::clone(queue);
+    }
+
+    /// Gives the seats that are free to those who wait: the endpoint can be used again.
+    pub(crate) fn offer(self: &Rc<Self>) {
+        let queue = self.queue();
+        while queue.offer(self) {}
     }
 
     /// True exactly when fewer than `limit` seats are taken.
@@ -233,16 +240,16 @@ impl Queue {
         }
     }
 
-    /// Gives a seat at `place` to the first who may use one.
-    fn offer(&self, place: &Rc<Place>) {
+    /// Gives a seat at `place` to the first who may use one; false when nobody does.
+    fn offer(&self, place: &Rc<Place>) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         let mut waiting = waiting.iter_mut();
         let first = waiting
             .find(|waiting| waiting.may_use(place.slot) && place.has_seat(waiting.wish.limit));
-        if let Some(first) = first {
-            let seat = Seat::take(place);
-            first.end(Ok(Given { kept: None, seat }));
-        }
+        let Some(first) = first else { return false };
+        let seat = Seat::take(place);
+        first.end(Ok(Given { kept: None, seat }));
+        true
     }
 
     /// Where the exchange with `ticket` stands; `None` when it has left.

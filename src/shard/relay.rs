@@ -11,12 +11,13 @@ use super::buffer::{Buffer, SMALL, Share};
 use super::client::Client;
 use super::deadline::Late;
 use super::deliver::{Down, upstream_fault};
+use super::exchange::Exchange;
 use super::io::{CallOff, ReadHalf, Stream, WriteHalf, beside, both, sleep};
 use super::linger::LINGER;
 use super::order::Order;
-use super::serve::Exchange;
+use super::tries::Tries;
 use super::upload::Up;
-use super::upstream::{Link, Tries};
+use super::upstream::Link;
 use crate::fault::Fault;
 use crate::fd::{self, Cut};
 use crate::http::exchange::{Broken, Progress, Reach};
@@ -26,6 +27,10 @@ use crate::plan::TICK;
 /// An exchange that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Delivered {
+    /// The status of the answer.
+    pub(super) status: u16,
+    /// True exactly when nothing of it went to the client, and the request is to be sent once more.
+    pub(super) is_dropped: bool,
     /// The upstream connection can carry another exchange.
     pub(super) reusable: bool,
     /// What becomes of the client's connection; where it is a tunnel, so is the upstream one.
@@ -38,6 +43,7 @@ pub(super) async fn one_way(
     link: &mut Link<'_>,
     client: &mut Client,
     order: &mut Order,
+    tries: &Tries,
 ) -> Result<Delivered, Broken> {
     let Exchange { shard, timing, .. } = exchange;
     let timeouts = &exchange.service.timeouts;
@@ -65,12 +71,11 @@ pub(super) async fn one_way(
     if order.told {
         progress.continue_said();
     }
-    let mut down = Down::new(
-        exchange,
-        link.stream.incoming(),
-        client.stream.outgoing(),
-        &progress,
-    );
+    if !order.is_kept() {
+        progress.request_not_kept();
+    }
+    let halves = (link.stream.incoming(), client.stream.outgoing());
+    let mut down = Down::new(exchange, halves, &progress, tries);
     let delivered = down.deliver().await;
     let delivered = delivered.map_err(|fault| progress.broken(fault))?;
     if delivered.after == ClientConnection::Tunnel {
@@ -92,7 +97,7 @@ pub(super) async fn both_ways(
     (inbox, order): (&mut Buffer, &mut Order),
     tries: &Tries,
 ) -> Result<Delivered, Broken> {
-    let progress = Progress::new(&exchange.facts, false, order.is_withheld());
+    let progress = Progress::new(&exchange.facts, false, order.is_withheld(&exchange.facts));
     if order.told {
         progress.continue_said();
     }
@@ -135,6 +140,7 @@ pub(super) async fn both_ways(
         } else {
             ClientConnection::Close
         },
+        ..delivered
     })
 }
 
@@ -178,9 +184,10 @@ impl<'e> Ways<'_, 'e> {
     async fn down(&self, (from, to): (&mut ReadHalf, &mut WriteHalf)) -> Result<Delivered, Fault> {
         let from = self.endpoint.incoming_half(from);
         let to = self.client.outgoing_half(to);
-        let mut down = Down::new(self.exchange, from, to, self.progress);
+        let mut down = Down::new(self.exchange, (from, to), self.progress, self.replay.0);
         let delivered = down.deliver().await;
         match &delivered {
+            Ok(delivered) if delivered.is_dropped => {}
             Ok(delivered) => self.delivered(delivered),
             Err(fault) => {
                 let broken = self.progress.broken(*fault);

@@ -15,9 +15,10 @@ use super::descriptors::GivenUp;
 use super::driver::{AnyRuntime, DriverChoice, DriverKind};
 use super::io::{Bell, Caught, Listening, Pause, sleep, spawn};
 use super::pool::Pool;
+use super::service::Members;
 use super::slots::Slots;
 use super::tallies::Tallies;
-use super::{Current, NotFound, PAUSE, QUIET, Shard, listen};
+use super::{Current, FailedOpen, NotFound, PAUSE, QUIET, SECOND, Shard, listen};
 use crate::balance;
 use crate::door::{Notice, Posted, Subscriber};
 use crate::fd::{self, Cut};
@@ -48,8 +49,6 @@ pub enum ShardError {
     NoPlan,
 }
 
-/// Once in so many ticks what is slow to change is looked at: idle connections, warnings.
-const SECOND: u32 = 10;
 /// How many ticks clients have to take the answer that tells them of the end.
 const TOLD: u32 = 2;
 /// How many ticks the connections that were cut at the end of the drain have to notice it.
@@ -100,7 +99,9 @@ impl Shard {
         let mut generator = balance::generator();
         let counters = Arc::clone(door.counters());
         let tallies = Tallies::default();
-        let current = Current::new(posted, door.shard(), None, &tallies, &mut generator);
+        let members = Members::default();
+        let had = (&tallies, &members);
+        let current = Current::new(posted, door.shard(), None, had, &mut generator);
         let pool = Pool::default();
         pool.adopt(current.plan());
         Self {
@@ -115,12 +116,15 @@ impl Shard {
             door: RefCell::new(door),
             counters,
             tallies,
+            members,
+            naps: Rc::default(),
             clients: Cell::new(0),
             listeners: RefCell::default(),
             changed: Bell::default(),
             shedding: Cell::new(false),
             nonblocking,
             not_found: RefCell::default(),
+            failed_open: RefCell::default(),
         }
     }
 
@@ -136,6 +140,7 @@ impl Shard {
             let shard = Rc::clone(&self);
             self.start(async move { listen::listen(shard, listener, listening).await });
         }
+        self.adopt_services(&self.current(), None);
         self.adopted();
         while Caught(Box::pin(self.tick())).await.is_err() {
             self.panicked();
@@ -186,18 +191,24 @@ impl Shard {
             if 0 < self.counters.exchanges_waiting.get() {
                 self.pool.end_waits(now, &gone);
             }
+            if !self.naps.is_empty() {
+                self.naps.end_late(now, &gone);
+            }
             self.look_at_door();
             self.hand_over();
             self.count_time(&mut counted);
             if SECOND <= now - swept {
                 swept = now;
                 self.counters.upstreams_idle.sub(self.pool.sweep(now));
+                self.pass_ejections();
                 self.warn_of_not_found();
+                self.warn_of_failed_open();
                 self.warn_of_given_up(&mut given_up);
             }
             let life = self.current.borrow().plan().life;
             if life == Life::Ended {
                 self.pool.end_all_waits();
+                self.naps.end_all();
                 let since = *ended_at.get_or_insert(now);
                 if since == now {
                     self.wheel.cut_behind();
@@ -224,13 +235,15 @@ impl Shard {
         };
         let shard = self.door.borrow().shard();
         let last = self.current();
+        let had = (&self.tallies, &self.members);
         let generator = &mut self.generator.borrow_mut();
-        let current = Current::new(posted, shard, Some(&last), &self.tallies, generator);
+        let current = Current::new(posted, shard, Some(&last), had, generator);
         if current.is_draining() {
             self.wheel.hasten(Late::KeepAlive, QUIET);
             self.wheel.hasten(Late::Head, QUIET);
         }
         self.pool.adopt(current.plan());
+        self.adopt_services(&current, Some(&last));
         *self.current.borrow_mut() = Rc::new(current);
         self.adopted();
         self.changed.ring();
@@ -263,6 +276,16 @@ impl Shard {
     fn adopted(&self) {
         let generation = self.current.borrow().plan().generation;
         self.door.borrow_mut().adopt(generation);
+    }
+
+    /// One line a second at most, however many exchanges there are.
+    fn warn_of_failed_open(&self) {
+        let mut failed_open = self.failed_open.borrow_mut();
+        let count = std::mem::take(&mut failed_open.count);
+        if 0 < count {
+            let FailedOpen { service, .. } = &*failed_open;
+            log::warn!(count, service; "endpoints are used that are not in: none is");
+        }
     }
 
     /// One line a second at most, however many unknown hosts are asked for.

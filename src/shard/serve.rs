@@ -7,48 +7,28 @@
 //! In the steady state (a kept-alive client, a pooled connection, no body) an exchange is four
 //! socket operations and allocates nothing.
 
-use std::cell::{Cell, RefMut};
 use std::mem;
-use std::sync::Arc;
 
 use super::answer::Answer;
 use super::buffer::{Buffer, SMALL, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
+use super::exchange::Exchange;
 use super::order::{Order, Refusal, head_limits, order};
 use super::relay::{self, Delivered};
 use super::tallies::ServiceTally;
 use super::timing::Timing;
+use super::tries::Tries;
 use super::tunnel::Tunnel;
-use super::upstream::{self, Link, Tries};
+use super::upstream::{self, Link};
 use super::{Current, Shard};
-use crate::balance::Picker;
 use crate::fault::Fault;
 use crate::fd;
-use crate::http::exchange::{Broken, Reach, RequestFacts};
+use crate::http::exchange::{Broken, Reach};
 use crate::http::head::HeadScan;
 use crate::http::hop::ClientConnection;
 use crate::http::reply::Reply;
-use crate::plan::{Listener, Service, ServiceIndex};
-use crate::tally::{Phase, ServiceCounters};
-
-/// What every step of an exchange may look at.
-#[derive(Debug)]
-pub(super) struct Exchange<'a> {
-    pub(super) shard: &'a Shard,
-    pub(super) current: &'a Current,
-    pub(super) listener: &'a Listener,
-    index: ServiceIndex,
-    pub(super) service: &'a Service,
-    pub(super) tally: &'a ServiceTally,
-    pub(super) counters: &'a ServiceCounters,
-    pub(super) timing: &'a Timing<'a>,
-    pub(super) facts: RequestFacts,
-    /// The protocols that the request offers to go on in, if any.
-    pub(super) offer: Option<Box<[u8]>>,
-    /// The endpoint of the running try, by its place in the service.
-    pub(super) endpoint: Cell<usize>,
-}
+use crate::tally::ServiceCounters;
 
 /// Serves one request; what is left in `inbox` belongs to the next one.
 pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buffer) -> After {
@@ -62,8 +42,8 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
             return refuse(&current, shard, client, refusal, &timing).await;
         }
     };
-    let mut order = match order(shard, &current, client, inbox, head) {
-        Ok(order) => order,
+    let (routed, mut order) = match order(shard, &current, client, inbox, head) {
+        Ok(ordered) => ordered,
         Err(refusal) => return refuse(&current, shard, client, refusal, &timing).await,
     };
     if inbox.is_empty() {
@@ -73,8 +53,10 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
     if !order.is_at_hand() {
         timing.request_goes_on();
     }
-    let exchange = Exchange::new(shard, &current, client.listener, &mut order, &timing);
+    let exchange = Exchange::new(shard, &current, client.listener, routed, &timing);
     let forwarded = forward(&exchange, client, inbox, &mut order).await;
+    // What may follow is an answer of ringmain's own: no more work of the service.
+    drop(order.admission.take());
     shard.stock.put(mem::take(&mut order.outbox));
     match forwarded {
         Ok(after) => after,
@@ -161,27 +143,53 @@ async fn forward(
     exchange.counters.exchanges.add(1);
     exchange.shard.counters.exchanges.add(1);
     let _panic = CountsPanic(exchange.counters);
-    let mut tries = Tries::new(exchange.service.retry.attempts_max);
+    exchange
+        .kept()
+        .budget
+        .borrow_mut()
+        .request(exchange.second());
+    let mut tries = Tries::new(exchange);
+    if exchange.service.fails_open {
+        tries.fails_open(exchange);
+    }
     loop {
         let mut link = upstream::reach(exchange, client, &mut tries).await?;
         order.outbox.rewind();
+        tries.bound(link.stream.reading());
         // A client's reset while nothing is read from it or written to it would not be noticed.
         client.stream.reading().guard(link.stream.reading());
         let delivered = if order.is_at_hand() {
-            relay::one_way(exchange, &mut link, client, order).await
+            relay::one_way(exchange, &mut link, client, order, &tries).await
         } else {
             // Rare, and its state is large: in a box of its own it is not part of every exchange.
             let request = (&mut *inbox, &mut *order);
-            Box::pin(relay::both_ways(
-                exchange, &mut link, client, request, &tries,
-            ))
-            .await
+            let both_ways = relay::both_ways(exchange, &mut link, client, request, &tries);
+            Box::pin(both_ways).await
         };
         client.stream.reading().unguard();
         exchange.record_try();
         match delivered {
+            Ok(Delivered {
+                is_dropped: true,
+                reusable,
+                ..
+            }) => {
+                exchange.endpoint_failed();
+                if reusable {
+                    tries.unbound(link.stream.reading());
+                    upstream::put_back(exchange, link);
+                }
+                let backoff = tries.retry(exchange);
+                if !backoff.is_zero() {
+                    // In a box of its own it is not part of every exchange.
+                    Box::pin(upstream::rest(exchange, client, backoff)).await?;
+                }
+            }
             Ok(delivered) => {
+                exchange.endpoint_answered(delivered.status);
                 exchange.record_end(true);
+                tries.unbound(link.stream.reading());
+                tries.unbound(client.stream.writing());
                 return Ok(part(exchange, link, order, delivered));
             }
             Err(broken) if tries.may_replay(exchange, &broken, &link, order.is_kept()) => {}
@@ -194,7 +202,8 @@ async fn forward(
 fn part(exchange: &Exchange<'_>, link: Link<'_>, order: &mut Order, delivered: Delivered) -> After {
     if delivered.after == ClientConnection::Tunnel {
         let behind = mem::take(&mut order.outbox);
-        return After::Tunnel(Box::new(Tunnel::new(exchange, link, behind)));
+        let tunnel = Tunnel::new(exchange, link, behind, order.admission.take());
+        return After::Tunnel(Box::new(tunnel));
     }
     if delivered.reusable {
         upstream::put_back(exchange, link);
@@ -242,7 +251,7 @@ async fn settle(
             } = *exchange;
             let answer = Answer {
                 fault: Some(fault),
-                reply: Reply::to(&order.facts),
+                reply: Reply::to(&exchange.facts),
                 whole: order.body.is_done(),
                 tally: Some(tally),
             };
@@ -308,66 +317,5 @@ impl Drop for CountsPanic<'_> {
         if std::thread::panicking() {
             self.0.count_fault(Fault::Internal);
         }
-    }
-}
-
-impl<'a> Exchange<'a> {
-    fn new(
-        shard: &'a Shard,
-        current: &'a Current,
-        listener: usize,
-        order: &mut Order,
-        timing: &'a Timing<'a>,
-    ) -> Self {
-        let tally = current.tally(order.service);
-        Self {
-            shard,
-            current,
-            listener: &current.plan().listeners[listener],
-            index: order.service,
-            service: current.plan().service(order.service),
-            tally,
-            counters: &tally.counters,
-            timing,
-            facts: order.facts,
-            offer: order.offer.take(),
-            endpoint: Cell::new(0),
-        }
-    }
-
-    /// Counts a fault, and the answer of ringmain's own that tells of it.
-    pub(super) fn count_own_answer(&self, fault: Fault) {
-        self.counters.count_fault(fault);
-        self.counters.own_answers.add(1);
-        self.shard.counters.own_answers.add(1);
-    }
-
-    /// Records what the try that is over has reached, for its endpoint and for the service.
-    fn record_try(&self) {
-        let endpoint = self.endpoint.get();
-        self.timing
-            .end_try(|phase, nanoseconds| self.tally.record_both(endpoint, phase, nanoseconds));
-    }
-
-    /// Records the whole of the exchange, whose answer has reached the client: the endpoint's, if
-    /// it was `forwarded`, or one of ringmain's own.
-    fn record_end(&self, forwarded: bool) {
-        self.timing.end(|phase, nanoseconds| {
-            self.tally.record(phase, nanoseconds);
-            if forwarded && phase == Phase::Total {
-                self.tally
-                    .record_endpoint(self.endpoint.get(), phase, nanoseconds);
-            }
-        });
-    }
-
-    /// The service, for what outlives the exchange and its plan.
-    pub(super) fn shared_service(&self) -> &'a Arc<Service> {
-        &self.current.plan().services[self.index.0 as usize]
-    }
-
-    /// The service's picker on this shard.
-    pub(super) fn picker(&self) -> RefMut<'a, Box<dyn Picker>> {
-        self.current.pickers[self.index.0 as usize].borrow_mut()
     }
 }

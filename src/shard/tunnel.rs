@@ -25,12 +25,14 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use super::Shard;
+use super::admit::Admission;
 use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
 use super::client::Client;
 use super::deadline::Late;
+use super::exchange::Exchange;
 use super::io::{Incoming, Outgoing, ReadHalf, Stream, WriteHalf, both};
 use super::queue::Seat;
-use super::serve::Exchange;
+use super::service::Visit;
 use super::upstream::Link;
 use crate::fd::{self, Cut};
 use crate::plan::{Service, Ticks};
@@ -43,11 +45,15 @@ pub(super) struct Tunnel {
     stream: Stream,
     /// With it the connection counts against `connections_max`. Dropped after it.
     _seat: Seat,
+    /// With it the tunnel counts as an exchange at the endpoint.
+    _visit: Visit,
     /// What the client sent behind its request.
     from_client: Buffer,
     /// What the endpoint sent behind its 101.
     from_endpoint: Buffer,
     service: Arc<Service>,
+    /// With it the tunnel counts against the limits of its service.
+    _admission: Option<Admission>,
     _open: Open,
 }
 
@@ -70,15 +76,28 @@ impl Drop for Open {
 }
 
 impl Tunnel {
-    /// Over the endpoint's `link`, on which `behind` has come behind the 101 of the exchange.
-    pub(super) fn new(exchange: &Exchange<'_>, link: Link<'_>, behind: Buffer) -> Self {
-        let Link { stream, seat, .. } = link;
+    /// Over the endpoint's `link`, on which `behind` has come behind the 101 of the exchange, whose
+    /// `admission` it takes over.
+    pub(super) fn new(
+        exchange: &Exchange<'_>,
+        link: Link<'_>,
+        behind: Buffer,
+        admission: Option<Admission>,
+    ) -> Self {
+        let Link {
+            stream,
+            seat,
+            visit,
+            ..
+        } = link;
         Self {
             stream,
             _seat: seat,
+            _visit: visit,
             from_client: Buffer::default(),
             from_endpoint: behind,
             service: Arc::clone(exchange.shared_service()),
+            _admission: admission,
             _open: Open::count(&exchange.tally.counters),
         }
     }

@@ -10,10 +10,10 @@ use monoio::io::{AsyncWriteRent, CancelableAsyncReadRent};
 
 use super::buffer::{Buffer, LARGE, SMALL, Share, TINY};
 use super::deadline::Late;
+use super::exchange::Exchange;
 use super::io::{CallOff, Incoming, Outgoing, is_called_off};
 use super::linger::{LINGER, Lingering};
 use super::order::Order;
-use super::serve::Exchange;
 use crate::fault::Fault;
 use crate::fd::Cut;
 use crate::http::exchange::{Progress, Rest};

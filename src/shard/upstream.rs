@@ -1,19 +1,24 @@
-//! Reaching an endpoint: pick, take a pooled connection or make one, and what may be tried again.
+//! Reaching an endpoint: choose one, take a pooled connection or make one, wait where there is no
+//! room.
 
 use std::io;
+use std::num::NonZeroU32;
+use std::rc::Rc;
+use std::time::Duration;
 
 use super::Shard;
+use super::choose::{Choice, choose, would_choose};
 use super::client::Client;
-use super::io::Stream;
+use super::exchange::Exchange;
+use super::io::{Stream, sleep};
 use super::pool::{Taken, Weeded};
-use super::queue::{Given, Seat, TRIES_MAX, Wish};
-use super::serve::Exchange;
-use crate::balance::{Candidates, Load};
+use super::queue::{Given, Seat, TRIES_MAX, Wait, Wish};
+use super::service::Visit;
+use super::tries::Tries;
 use crate::fault::{Fault, Side};
 use crate::fd;
-use crate::http::exchange::{Broken, Reach};
-use crate::plan::Endpoint;
-use crate::tally::{Phase, RetryReason, ShardCounters};
+use crate::plan::{Endpoint, TICK};
+use crate::tally::{Phase, ShardCounters};
 
 /// A connection to an endpoint, in use by an exchange.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub(super) struct Link<'a> {
     pub(super) reused: bool,
     /// It lives as long as the connection, whoever has that: with it the connection counts.
     pub(super) seat: Seat,
+    /// The exchange on it, counted at the endpoint.
+    pub(super) visit: Visit,
     _in_use: InUse<'a>,
 }
 
@@ -32,12 +39,13 @@ pub(super) struct Link<'a> {
 struct InUse<'a>(&'a ShardCounters);
 
 impl<'a> Link<'a> {
-    fn new(shard: &'a Shard, (stream, seat): (Stream, Seat), reused: bool) -> Self {
+    fn new(shard: &'a Shard, (stream, seat): (Stream, Seat), visit: Visit, reused: bool) -> Self {
         shard.counters.upstreams_in_use.add(1);
         Self {
             stream,
             reused,
             seat,
+            visit,
             _in_use: InUse(&shard.counters),
         }
     }
@@ -47,199 +55,6 @@ impl Drop for InUse<'_> {
     fn drop(&mut self) {
         self.0.upstreams_in_use.sub(1);
     }
-}
-
-/// What an exchange has tried so far.
-#[derive(Debug)]
-pub(super) struct Tries {
-    /// Endpoints that failed this exchange, by their place in the service.
-    failed: [u32; TRIES_MAX],
-    count: usize,
-    /// Further tries that are left.
-    left: u32,
-    /// True exactly when a stale connection was replaced once; that is free, but only once.
-    replayed: bool,
-    /// Why the next pick is a further try, if it is one; counted once there is an endpoint for it.
-    retrying: Option<RetryReason>,
-    last: Fault,
-    /// Its turn where it has to wait for a connection; 0 before it asks for one, and where there is
-    /// no limit.
-    ticket: u64,
-    /// The tick up to which it may wait; `None` before it has to.
-    deadline: Option<u32>,
-}
-
-impl Tries {
-    /// Nothing was tried yet; `attempts_max` further tries may follow the first.
-    pub(super) fn new(attempts_max: u32) -> Self {
-        Self {
-            failed: [0; TRIES_MAX],
-            count: 0,
-            left: attempts_max,
-            replayed: false,
-            retrying: None,
-            last: Fault::DestinationUnavailable,
-            ticket: 0,
-            deadline: None,
-        }
-    }
-
-    /// True when the exchange may go on after `broken` on a connection that was `reused` or not, by
-    /// sending its request once more: no byte of a response had come, and the method allows it (RFC
-    /// 9110 section 9.2.2). Whether the request is at hand is another question.
-    pub(super) fn would_replay(
-        &self,
-        exchange: &Exchange<'_>,
-        broken: &Broken,
-        reused: bool,
-    ) -> bool {
-        let Broken { fault, reach } = *broken;
-        let safe = reach == Reach::Nothing && exchange.facts.idempotent;
-        let terminated = fault == Fault::ConnectionTerminated;
-        safe && (self.is_free(fault, reused) || terminated && self.has_left())
-    }
-
-    /// True exactly when `fault` was that of a stale connection, and the first such.
-    fn is_free(&self, fault: Fault, reused: bool) -> bool {
-        fault == Fault::ConnectionTerminated && reused && !self.replayed
-    }
-
-    fn has_left(&self) -> bool {
-        0 < self.left && self.count < TRIES_MAX
-    }
-
-    /// Notes that the running try is `broken`. True when the request, which is `kept`, is to be
-    /// sent once more.
-    pub(super) fn may_replay(
-        &mut self,
-        exchange: &Exchange<'_>,
-        broken: &Broken,
-        link: &Link<'_>,
-        kept: bool,
-    ) -> bool {
-        let replayable = kept && self.would_replay(exchange, broken, link.reused);
-        if replayable && self.is_free(broken.fault, link.reused) {
-            self.replayed = true;
-            exchange.counters.replays.add(1);
-            exchange.shard.counters.upstreams_stale.add(1);
-            return true;
-        }
-        if broken.fault.side() == Side::Upstream {
-            exchange.counters.endpoints[exchange.endpoint.get()]
-                .faults
-                .add(1);
-        }
-        replayable && self.spend(exchange, broken.fault)
-    }
-
-    /// Notes that the running try failed. True when another may follow.
-    fn spend(&mut self, exchange: &Exchange<'_>, fault: Fault) -> bool {
-        self.last = fault;
-        if !self.has_left() {
-            return false;
-        }
-        self.failed[self.count] = exchange.endpoint.get() as u32;
-        self.count += 1;
-        self.left -= 1;
-        self.retrying = Some(match fault {
-            fault if fault.nothing_sent() => RetryReason::Connect,
-            _ => RetryReason::Terminated,
-        });
-        true
-    }
-
-    /// An endpoint that has room and has not failed this exchange. With none left, one that only
-    /// lost the connection may have another; one that can't be connected to is no use.
-    fn pick(&self, exchange: &Exchange<'_>) -> Option<usize> {
-        let failed = &self.failed[..self.count];
-        let mut generator = exchange.shard.generator.borrow_mut();
-        let mut picker = exchange.picker();
-        let load = Load::default();
-        let among = |barred| Among {
-            exchange,
-            barred,
-            load: &load,
-        };
-        let picked = picker.pick(&among(failed), &mut generator);
-        picked.or_else(|| {
-            let repeated = self.may_repeat().then(|| among(&[]));
-            repeated.and_then(|among| picker.pick(&among, &mut generator))
-        })
-    }
-
-    /// True exactly when a connection ended under the exchange.
-    fn has_lost_one(&self) -> bool {
-        self.replayed || self.last == Fault::ConnectionTerminated
-    }
-
-    /// True exactly when an endpoint that failed may be tried again where there is no other.
-    fn may_repeat(&self) -> bool {
-        self.last == Fault::ConnectionTerminated
-    }
-
-    /// What the exchange waits for when no endpoint was picked; `None` when that is not for want of
-    /// room.
-    fn wish(&mut self, exchange: &Exchange<'_>, client: &Client) -> Option<Wish> {
-        let pool = exchange.service.pool;
-        let limit = pool.shard_connections_max?;
-        let endpoints = &exchange.service.endpoints;
-        let mut barred = [u32::MAX; TRIES_MAX];
-        if !self.may_repeat() {
-            let failed = &self.failed[..self.count];
-            if endpoints.len() <= failed.len() {
-                return None;
-            }
-            for (barred, failed) in barred.iter_mut().zip(failed) {
-                *barred = endpoints[*failed as usize].slot;
-            }
-        }
-        let now = exchange.shard.clock.tick();
-        // One more than asked for: the running tick is already partly over.
-        let latest = now.saturating_add(pool.queue.0 + 1);
-        Some(Wish {
-            ticket: self.ticket,
-            barred,
-            limit,
-            deadline: *self.deadline.get_or_insert(latest),
-            client: client.stream.reading().entry(),
-        })
-    }
-}
-
-/// The endpoints of the exchange's service that have room and are not `barred`.
-#[derive(Debug)]
-struct Among<'a> {
-    exchange: &'a Exchange<'a>,
-    /// Places in the service.
-    barred: &'a [u32],
-    load: &'a Load,
-}
-
-impl Candidates for Among<'_> {
-    fn is_in(&self, place: usize) -> bool {
-        !self.barred.contains(&(place as u32)) && has_room(self.exchange, place)
-    }
-
-    fn load(&self, _place: usize) -> &Load {
-        self.load
-    }
-
-    fn now(&self) -> u64 {
-        0
-    }
-
-    fn key(&self) -> u64 {
-        0
-    }
-}
-
-/// True when the endpoint at `endpoint` of the service can have one more exchange.
-fn has_room(exchange: &Exchange<'_>, endpoint: usize) -> bool {
-    let limit = exchange.service.pool.shard_connections_max;
-    limit.is_none_or(|limit| {
-        let endpoint = &exchange.service.endpoints[endpoint];
-        exchange.shard.pool.has_room(endpoint, limit)
-    })
 }
 
 /// A connection to an endpoint of the exchange's service.
@@ -256,88 +71,153 @@ pub(super) async fn reach<'a>(
         tries.ticket = exchange.shard.pool.draw_ticket();
     }
     loop {
-        let seat = match tries.pick(exchange) {
-            Some(picked) => {
-                let endpoint = begin_try(exchange, tries, picked);
+        let (visit, seat) = match choose(exchange, tries) {
+            Choice::Picked(picked) => {
+                let (endpoint, visit) = begin_try(exchange, tries, picked);
                 if tries.has_lost_one() {
                     weed(exchange, endpoint);
-                } else if let Some(link) = take(exchange, endpoint) {
-                    return Ok(link);
+                } else if let Some(kept) = take(exchange, endpoint) {
+                    return Ok(Link::new(exchange.shard, kept, visit, true));
                 }
-                exchange.shard.pool.seat(endpoint)
+                (visit, exchange.shard.pool.seat(endpoint))
             }
-            None => {
+            Choice::Full => {
                 let (picked, given) = wait(exchange, client, tries).await?;
-                begin_try(exchange, tries, picked);
+                let (_, visit) = begin_try(exchange, tries, picked);
                 let is_trusted = !tries.has_lost_one();
                 match accept(exchange, given, is_trusted) {
-                    Ok(link) => return Ok(link),
-                    Err(seat) => seat,
+                    Ok(kept) => return Ok(Link::new(exchange.shard, kept, visit, true)),
+                    Err(seat) => (visit, seat),
                 }
             }
+            Choice::Nobody => return Err(tries.last_fault()),
         };
-        let picked = exchange.endpoint.get();
-        let counters = &exchange.counters.endpoints[picked];
-        let endpoint = &exchange.service.endpoints[picked];
-        let fault = match connect(exchange, endpoint, seat).await {
-            Ok(link) => {
+        let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
+        let fault = match connect(exchange, endpoint, tries).await {
+            Ok(stream) => {
+                let counters = &exchange.counters.endpoints[exchange.endpoint.get()];
                 counters.connects.add(1);
-                return Ok(link);
+                return Ok(Link::new(exchange.shard, (stream, seat), visit, false));
             }
             Err(error) => connect_fault(&error),
         };
         if fault.side() != Side::Upstream {
             return Err(fault);
         }
-        counters.faults.add(1);
-        // Nothing was sent, so any method may go elsewhere.
-        if !tries.spend(exchange, fault) {
+        exchange.endpoint_failed();
+        if tries.is_over(exchange) {
+            return Err(Fault::ExchangeTimeout);
+        }
+        if !tries.may_connect_again(exchange, fault) {
             return Err(fault);
         }
     }
 }
 
 /// Counts a try on the endpoint at `picked` of the service.
-fn begin_try<'a>(exchange: &Exchange<'a>, tries: &mut Tries, picked: usize) -> &'a Endpoint {
+fn begin_try<'a>(
+    exchange: &Exchange<'a>,
+    tries: &mut Tries,
+    picked: usize,
+) -> (&'a Endpoint, Visit) {
     let endpoint = &exchange.service.endpoints[picked];
     exchange.endpoint.set(picked);
-    if let Some(reason) = tries.retrying.take() {
+    if let Some(reason) = tries.begin(exchange) {
         exchange.counters.retries[reason.index()].add(1);
     }
     exchange.counters.endpoints[picked].exchanges.add(1);
     log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
-    endpoint
+    let visit = Visit::begin(&exchange.running.members[picked]);
+    (endpoint, visit)
 }
 
-/// Waits for room at an endpoint that may still be tried; says which it is.
+/// Waits for room at an endpoint that may be used; says which it is.
 async fn wait(
     exchange: &Exchange<'_>,
     client: &Client,
     tries: &mut Tries,
 ) -> Result<(usize, Given), Fault> {
-    let wish = tries.wish(exchange, client).ok_or(tries.last)?;
-    let (shard, service) = (exchange.shard, exchange.service);
+    let service = exchange.service;
     exchange.counters.limited.add(1);
     if service.pool.queue.0 == 0 {
         return Err(Fault::ConnectionLimitReached);
     }
     loop {
-        let waiting = shard.pool.queue(&service.endpoints[0]).wait(wish);
-        let watch = client.stream.reading();
-        watch.guard_waiting();
-        shard.counters.exchanges_waiting.add(1);
-        let asked = exchange.timing.ask();
-        let ended = waiting.await;
-        exchange.timing.done(asked);
-        shard.counters.exchanges_waiting.sub(1);
-        watch.unguard();
+        exchange.shard.counters.exchanges_waiting.add(1);
+        let waiting = queue(exchange, client, tries);
+        let ended = wait_guarded(exchange, client, waiting).await;
+        exchange.shard.counters.exchanges_waiting.sub(1);
         let given = ended?;
         let is_it = |endpoint: &Endpoint| endpoint.slot == given.seat.slot();
-        if let Some(picked) = service.endpoints.iter().position(is_it) {
+        if let Some(picked) = service.endpoints.iter().position(is_it)
+            && would_choose(exchange, tries, picked)
+        {
             return Ok((picked, given));
         }
-        // An endpoint that came with a plan after the exchange's own: for the next in the queue.
+        // An endpoint that came with a plan after the exchange's own, or that is not to be used
+        // now: for the next in the queue.
     }
+}
+
+/// Goes to its place in the queue of the service.
+fn queue(exchange: &Exchange<'_>, client: &Client, tries: &mut Tries) -> Wait {
+    let Exchange { shard, service, .. } = exchange;
+    let limit = service.pool.shard_connections_max;
+    let wish = Wish {
+        ticket: tries.ticket,
+        barred: tries.barred(exchange),
+        limit: limit.expect("an endpoint without a limit is not full"),
+        deadline: tries.queue_ends(exchange),
+        client: client.stream.reading().entry(),
+    };
+    shard.pool.queue(&service.endpoints[0]).wait(wish)
+}
+
+/// Waits, while a client that is gone is noticed.
+async fn wait_guarded(
+    exchange: &Exchange<'_>,
+    client: &Client,
+    waiting: Wait,
+) -> Result<Given, Fault> {
+    let watch = client.stream.reading();
+    watch.guard_waiting();
+    let asked = exchange.timing.ask();
+    let ended = waiting.await;
+    exchange.timing.done(asked);
+    watch.unguard();
+    ended
+}
+
+/// Rests for `duration` before the next try.
+///
+/// # Errors
+/// `ClientGone`, `DrainTimeout`.
+pub(super) async fn rest(
+    exchange: &Exchange<'_>,
+    client: &Client,
+    duration: Duration,
+) -> Result<(), Fault> {
+    let shard = exchange.shard;
+    let ticks = (duration.as_nanos() / TICK.as_nanos()) as u32;
+    if 0 < ticks {
+        let wish = Wish {
+            ticket: shard.pool.draw_ticket(),
+            // Nobody has anything to give there.
+            barred: [u32::MAX; TRIES_MAX],
+            limit: NonZeroU32::MIN,
+            deadline: shard.clock.tick().saturating_add(ticks),
+            client: client.stream.reading().entry(),
+        };
+        let waiting = Rc::clone(&shard.naps).wait(wish);
+        match wait_guarded(exchange, client, waiting).await {
+            Err(Fault::ConnectionLimitReached) | Ok(_) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    let asked = exchange.timing.ask();
+    sleep(duration - TICK * ticks).await;
+    exchange.timing.done(asked);
+    Ok(())
 }
 
 /// Keeps a connection whose exchange has ended cleanly.
@@ -352,14 +232,14 @@ pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>) {
 }
 
 /// An idle connection.
-fn take<'a>(exchange: &Exchange<'a>, endpoint: &Endpoint) -> Option<Link<'a>> {
+fn take(exchange: &Exchange<'_>, endpoint: &Endpoint) -> Option<(Stream, Seat)> {
     let shard = exchange.shard;
     let Taken { kept, stale } = shard.pool.take(endpoint);
     let reused = u64::from(kept.is_some());
     shard.counters.upstreams_stale.add(stale);
     shard.counters.upstreams_idle.sub(stale + reused);
     shard.counters.upstreams_reused.add(reused);
-    kept.map(|kept| Link::new(shard, kept, true))
+    kept
 }
 
 /// Makes room for a new connection. Where one was stale, the others will be; and a look can't tell
@@ -376,7 +256,7 @@ fn weed(exchange: &Exchange<'_>, endpoint: &Endpoint) {
 ///
 /// # Errors
 /// Its seat, for a new one.
-fn accept<'a>(exchange: &Exchange<'a>, given: Given, is_trusted: bool) -> Result<Link<'a>, Seat> {
+fn accept(exchange: &Exchange<'_>, given: Given, is_trusted: bool) -> Result<(Stream, Seat), Seat> {
     let Given { kept, seat } = given;
     let Some(stream) = kept.filter(|_| is_trusted) else {
         return Err(seat);
@@ -387,16 +267,16 @@ fn accept<'a>(exchange: &Exchange<'a>, given: Given, is_trusted: bool) -> Result
         return Err(seat);
     }
     counters.upstreams_reused.add(1);
-    Ok(Link::new(exchange.shard, (stream, seat), true))
+    Ok((stream, seat))
 }
 
-async fn connect<'a>(
-    exchange: &Exchange<'a>,
+async fn connect(
+    exchange: &Exchange<'_>,
     endpoint: &Endpoint,
-    seat: Seat,
-) -> io::Result<Link<'a>> {
+    tries: &Tries,
+) -> io::Result<Stream> {
     let shard = exchange.shard;
-    let timeout = exchange.service.timeouts.connect;
+    let timeout = tries.within(exchange, exchange.service.timeouts.connect);
     let (stream, wait) = loop {
         let asked = exchange.timing.ask();
         let stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
@@ -412,7 +292,7 @@ async fn connect<'a>(
         .tally
         .record_both(picked, Phase::UpstreamConnect, took);
     shard.counters.upstreams_opened.add(1);
-    Ok(Link::new(shard, (stream, seat), false))
+    Ok(stream)
 }
 
 /// The cause behind a failed connect. Errors that speak of no refusal and no lateness speak of the

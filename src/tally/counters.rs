@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{EjectReason, Handed, RetryReason};
+use super::{ByFault, EjectReason, Handed, Limit, RetryReason};
 use crate::fault::Fault;
 
 /// How many classes of statuses there are: 1xx to 5xx.
@@ -51,7 +51,10 @@ impl Counter {
 }
 
 /// One counter for each cause, in the order of [`Fault::ALL`].
-pub type FaultCounters = [Counter; Fault::COUNT];
+pub type FaultCounters = ByFault<Counter>;
+
+/// One counter for each limit, in the order of [`Limit::ALL`].
+pub type ShedCounters = [Counter; Limit::COUNT];
 
 /// One counter for each class of statuses; [`status_class`] is the index.
 pub type StatusCounters = [Counter; STATUS_CLASSES];
@@ -168,6 +171,11 @@ pub struct ServiceCounters {
     /// Times that an exchange found all its endpoints at `connections_max`: it waited, or was
     /// refused.
     pub limited: Counter,
+    /// Exchanges refused at once because a limit of the service was reached, by limit.
+    pub shed: ShedCounters,
+    /// Times that what was known of a client's address was lost while a limit still depended on
+    /// it: the table of addresses was full.
+    pub clients_lost: Counter,
     /// Exchanges for which endpoints were used that are not in, because none is.
     pub failed_open: Counter,
     /// Tunnels begun: exchanges whose answer was a 101, which is counted as forwarded.

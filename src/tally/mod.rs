@@ -11,8 +11,10 @@
 //! [`Handed`] of their [`ServiceCounters`] or [`EndpointCounters`]; control adds them up in
 //! [`Phases`].
 
+pub mod by_fault;
 pub mod counters;
 pub mod handed;
+pub mod limit;
 pub mod names;
 pub mod phase;
 pub mod reason;
@@ -20,11 +22,13 @@ pub mod recorder;
 pub mod report;
 pub mod totals;
 
+pub use by_fault::ByFault;
 pub use counters::{
     Counter, EndpointCounters, PlanCounters, STATUS_CLASSES, ServiceCounters, ShardCounters,
     status_class,
 };
 pub use handed::Handed;
+pub use limit::Limit;
 pub use phase::Phase;
 pub use reason::{EjectReason, RetryReason};
 pub use recorder::{Phases, Recorder};

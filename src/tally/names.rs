@@ -117,6 +117,24 @@ pub const LIMITED_EXCHANGES: Metric = Metric {
     help: "Times that an exchange found all its endpoints at their connections_max.",
 };
 
+/// Exchanges that were over a limit of their service.
+pub const SHED_EXCHANGES: Metric = Metric {
+    name: "ringmain_shed_exchanges_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service", "limit"],
+    help: "Exchanges refused at once because a limit of their service was reached, by limit.",
+};
+
+/// Clients' addresses that limits lost sight of.
+pub const LOST_CLIENTS: Metric = Metric {
+    name: "ringmain_lost_clients_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service"],
+    help: "Times that a client's limits did not hold whole because there were too many addresses.",
+};
+
 /// Exchanges that wait for a connection.
 pub const WAITING_EXCHANGES: Metric = Metric {
     name: "ringmain_waiting_exchanges",
@@ -190,7 +208,7 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 17] = [
+pub const ALL: [Metric; 19] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
@@ -200,6 +218,8 @@ pub const ALL: [Metric; 17] = [
     EJECTED_ENDPOINT_SHARDS,
     FAILED_OPEN_EXCHANGES,
     LIMITED_EXCHANGES,
+    SHED_EXCHANGES,
+    LOST_CLIENTS,
     WAITING_EXCHANGES,
     TUNNELS,
     TUNNELS_OPEN,

@@ -4,8 +4,7 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use super::counters::{Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters};
-use super::{EjectReason, RetryReason};
-use crate::fault::Fault;
+use super::{ByFault, EjectReason, Limit, RetryReason};
 
 /// What a service counted, merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +23,10 @@ pub struct ServiceTotals {
     pub replays: u64,
     /// See [`ServiceCounters::limited`].
     pub limited: u64,
+    /// See [`ServiceCounters::shed`].
+    pub shed: [u64; Limit::COUNT],
+    /// See [`ServiceCounters::clients_lost`].
+    pub clients_lost: u64,
     /// See [`ServiceCounters::failed_open`].
     pub failed_open: u64,
     /// See [`ServiceCounters::tunnels`].
@@ -31,7 +34,7 @@ pub struct ServiceTotals {
     /// See [`ServiceCounters::tunnels_open`].
     pub tunnels_open: u64,
     /// See [`ServiceCounters::faults`].
-    pub faults: [u64; Fault::COUNT],
+    pub faults: ByFault<u64>,
     /// In the order of the newest plan's endpoints.
     pub endpoints: Vec<EndpointTotals>,
 }
@@ -84,7 +87,7 @@ pub struct NoServiceTotals {
     /// See [`ShardCounters::no_service_own_answers`].
     pub own_answers: u64,
     /// See [`ShardCounters::no_service_faults`].
-    pub faults: [u64; Fault::COUNT],
+    pub faults: ByFault<u64>,
 }
 
 impl ServiceTotals {
@@ -108,8 +111,10 @@ impl ServiceTotals {
         self.failed_open += counters.failed_open.get();
         self.replays += counters.replays.get();
         self.limited += counters.limited.get();
+        self.clients_lost += counters.clients_lost.get();
         self.tunnels += counters.tunnels.get();
         self.tunnels_open += counters.tunnels_open.get();
+        add_each(&mut self.shed, values(&counters.shed));
         add_each(&mut self.forwarded, values(&counters.forwarded));
         add_each(&mut self.faults, values(&counters.faults));
         add_each(&mut self.retries, values(&counters.retries));
@@ -125,10 +130,12 @@ impl AddAssign<&Self> for ServiceTotals {
         self.failed_open += other.failed_open;
         self.replays += other.replays;
         self.limited += other.limited;
+        self.clients_lost += other.clients_lost;
         self.tunnels += other.tunnels;
         self.tunnels_open += other.tunnels_open;
+        add_each(&mut self.shed, other.shed);
         add_each(&mut self.forwarded, other.forwarded);
-        add_each(&mut self.faults, other.faults);
+        add_each(&mut self.faults, *other.faults);
         add_each(&mut self.retries, other.retries);
     }
 }
@@ -157,7 +164,7 @@ impl From<&ShardCounters> for ShardTotals {
             no_service: NoServiceTotals {
                 exchanges: counters.no_service_exchanges.get(),
                 own_answers: counters.no_service_own_answers.get(),
-                faults: values(&counters.no_service_faults),
+                faults: counters.no_service_faults.totals(),
             },
             lived: Duration::from_micros(counters.lived_microseconds.get()),
             busy: Duration::from_micros(counters.busy_microseconds.get()),
@@ -169,7 +176,7 @@ impl AddAssign<&Self> for NoServiceTotals {
     fn add_assign(&mut self, other: &Self) {
         self.exchanges += other.exchanges;
         self.own_answers += other.own_answers;
-        add_each(&mut self.faults, other.faults);
+        add_each(&mut self.faults, *other.faults);
     }
 }
 
@@ -188,6 +195,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::fault::Fault;
 
     #[test]
     fn merging_shards_equals_one_shard_that_counted_everything() {
@@ -202,6 +210,8 @@ mod tests {
                 counters.failed_open.add(turn % 6);
                 counters.replays.add(turn % 5);
                 counters.limited.add(turn % 7);
+                counters.shed[turn as usize % Limit::COUNT].add(turn % 4);
+                counters.clients_lost.add(turn % 2);
                 counters.tunnels.add(turn % 3);
                 counters.tunnels_open.add(turn % 11);
                 let endpoint = turn as usize % 2;

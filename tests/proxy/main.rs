@@ -25,5 +25,7 @@ mod process;
 mod queue;
 mod replay;
 mod report;
+mod retry;
 mod routing;
+mod shed;
 mod upgrade;

@@ -7,6 +7,8 @@ on_both_drivers! {
     routes_come_before_domains
     the_service_parameter_stands_for_the_host
     a_listener_with_a_service_sends_the_rest_there
+    a_route_looks_at_fields_and_query
+    a_route_leads_to_several_services_by_weight
     a_request_for_no_service_is_answered_with_404_and_counted_apart
 }
 
@@ -93,6 +95,61 @@ fn a_listener_with_a_service_sends_the_rest_there(driver: Driver) {
     let mut client = proxy.client();
     check(&mut client, "a.test", "/", "a");
     check(&mut client, "nobody.test", "/", "b");
+}
+
+fn a_route_looks_at_fields_and_query(driver: Driver) {
+    let (a, b, c) = (
+        Served::saying("a"),
+        Served::saying("b"),
+        Served::saying("c"),
+    );
+    let proxy = Setup::new(driver)
+        .listener("service_parameter = \"s\"")
+        .service("a", &[a.address()], "")
+        .service("b", &[b.address()], "")
+        .service("c", &[c.address()], "")
+        .tables(
+            "[[route]]\nfields = { X-Canary = \"1\" }\nservice = \"b\"\n\
+             [[route]]\nquery = { version = \"2\" }\nservice = \"c\"",
+        )
+        .start();
+    let mut client = proxy.client();
+    check(&mut client, "a.test", "/?version=1", "a");
+    check(&mut client, "a.test", "/?version=2", "c");
+    // Where a parameter stands for the Host, routes look at all else as ever.
+    check(&mut client, "nobody.test", "/?s=a.test&version=2", "c");
+    check(&mut client, "nobody.test", "/?s=a.test", "a");
+    for (field, expected) in [
+        ("X-Canary: 1", "b"),
+        ("x-canary:1", "b"),
+        ("X-Canary: 2", "a"),
+    ] {
+        client.send(format!("GET / HTTP/1.1\r\nHost: a.test\r\n{field}\r\n\r\n"));
+        assert_eq!(client.answer().text(), expected, "{field}");
+    }
+}
+
+fn a_route_leads_to_several_services_by_weight(driver: Driver) {
+    const REQUESTS: usize = 400;
+    let (a, b, c) = (
+        Served::saying("a"),
+        Served::saying("b"),
+        Served::saying("c"),
+    );
+    let proxy = Setup::new(driver)
+        .service("a", &[a.address()], "")
+        .service("b", &[b.address()], "")
+        .service("c", &[c.address()], "")
+        .tables("[[route]]\nweights = { a = 3, b = 1, c = 0 }")
+        .start();
+    let mut client = proxy.client();
+    for _ in 0..REQUESTS {
+        client.get("a.test", "/");
+    }
+    assert_eq!(a.requests() + b.requests(), REQUESTS);
+    // A hundred are expected; eight standard deviations are 70.
+    assert!((30..170).contains(&b.requests()), "{}", b.requests());
+    assert_eq!(c.requests(), 0);
 }
 
 fn a_request_for_no_service_is_answered_with_404_and_counted_apart(driver: Driver) {

@@ -26,6 +26,8 @@ pub(crate) struct Row {
     pub(crate) own_answers: u64,
     pub(crate) tunnels: u64,
     pub(crate) tunnels_open: u64,
+    /// By limit.
+    pub(crate) shed: BTreeMap<String, u64>,
     /// By label.
     pub(crate) faults: BTreeMap<String, u64>,
     /// Exchanges by address.
@@ -86,6 +88,7 @@ impl Report {
                     row.tunnels = after(line, "tunnels");
                     row.tunnels_open = after(line, "open");
                 }
+                ["shed", pairs @ ..] => report.row(&service).shed = labelled(pairs),
                 ["faults", pairs @ ..] => report.row(&service).faults = labelled(pairs),
                 ["endpoint", address, ..] => {
                     let exchanges = before(line, "exchanges");

@@ -3,8 +3,10 @@
 //! This reader is simple on purpose and shares no code with ringmain: it is the second opinion.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Type};
 
 use super::DEADLINE;
 use super::socket::Socket;
@@ -35,6 +37,17 @@ impl Wire {
     /// Connects as a client.
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::new(TcpStream::connect(address).expect("a listener accepts"))
+    }
+
+    /// Connects as a client whose address is `from`.
+    pub(crate) fn connect_from(from: IpAddr, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None);
+        let socket = socket.expect("a descriptor is free");
+        let bound = socket.bind(&SocketAddr::new(from, 0).into());
+        bound.expect("it is an address of this machine");
+        let connected = socket.connect(&address.into());
+        connected.expect("a listener accepts");
+        Self::new(socket.into())
     }
 
     pub(crate) fn new(stream: TcpStream) -> Self {

@@ -1,12 +1,21 @@
 //! `[service.probe]` and `[service.eject]`: how it is found out that an endpoint is not well, by
 //! asking it and by what comes of its exchanges.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::super::file::Table;
-use super::super::value::{integer_in, text};
+use super::super::value::{self, integer_in, text};
 use super::super::{DAY, HOUR, SECOND, words};
 use crate::plan::TICK;
+
+/// What is asked for where nothing else is written.
+const PATH: &str = "/live";
+
+/// How long from one probe to the next.
+const INTERVAL: RangeInclusive<Duration> = TICK..=DAY;
 
 /// `[service.probe]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +28,7 @@ pub struct Probe {
     pub command: Vec<String>,
     /// What also has to answer before a new or recovered endpoint gets traffic; empty is nothing.
     pub ready_path: String,
-    /// The statuses of a good answer, `100..=599`.
+    /// The statuses of a good answer, `200..=599`; at least one.
     pub statuses: Vec<u32>,
     /// The Host that is asked for; empty is the service's first domain.
     pub host: String,
@@ -35,6 +44,13 @@ pub struct Probe {
     pub unhealthy_after: u32,
     /// Whether a new endpoint gets nothing before its first good probe.
     pub wait_first: bool,
+}
+
+impl Probe {
+    /// True exactly when a new endpoint gets nothing before its first good probe.
+    pub const fn is_awaited(&self) -> bool {
+        self.wait_first || !self.ready_path.is_empty()
+    }
 }
 
 /// What a probe does.
@@ -67,20 +83,59 @@ pub(super) fn probe(table: &mut Table<'_, '_>) -> Probe {
         ("tcp", ProbeKind::Tcp),
         ("exec", ProbeKind::Exec),
     ];
-    Probe {
+    let probe = Probe {
         kind: table.choice("kind", "http", &kinds),
-        path: table.text("path", "/live", words::target),
+        path: table.text("path", PATH, words::target),
         command: table.list("command", "[]", text(words::file_path)),
         ready_path: table.text("ready_path", "", words::target_or_empty),
-        statuses: table.list("statuses", "[200]", integer_in(100..=599)),
+        statuses: table.list("statuses", "[200]", integer_in(200..=599)),
         host: table.text("host", "", words::domain_or_empty),
-        interval: table.duration("interval", "5s", TICK..=DAY),
-        interval_failing: table.duration("interval_failing", "1s", TICK..=DAY),
+        interval: table.duration("interval", "5s", INTERVAL),
+        interval_failing: table.duration("interval_failing", "1s", INTERVAL),
         timeout: table.duration("timeout", "1s", TICK..=HOUR),
         healthy_after: table.integer("healthy_after", "1", 1..=1_000),
         unhealthy_after: table.integer("unhealthy_after", "1", 1..=1_000),
         wait_first: table.flag("wait_first", false),
+    };
+    check_kind(table, &probe);
+    probe
+}
+
+/// A key of another kind would be without effect.
+fn check_kind(table: &mut Table<'_, '_>, probe: &Probe) {
+    if probe.statuses.is_empty() {
+        table.wrong("statuses", "has no status that an answer may have".into());
     }
+    let is_http = probe.kind == ProbeKind::Http;
+    for (key, is_set) in [
+        ("path", probe.path != PATH),
+        ("ready_path", !probe.ready_path.is_empty()),
+        ("statuses", probe.statuses != [200]),
+        ("host", !probe.host.is_empty()),
+    ] {
+        if is_set && !is_http {
+            table.wrong(key, "has no effect; it is for kind = \"http\"".into());
+        }
+    }
+    let program = probe.command.first();
+    match (probe.kind, program) {
+        (ProbeKind::Exec, None) => {
+            let message = "is missing: the program that kind = \"exec\" runs, and its arguments";
+            table.wrong("command", message.into());
+        }
+        (ProbeKind::Exec, Some(program)) if program.is_empty() => {
+            table.wrong("command", "\"\" is no program".into());
+        }
+        (ProbeKind::Http | ProbeKind::Tcp, Some(_)) => {
+            table.wrong("command", "has no effect; it is for kind = \"exec\"".into());
+        }
+        _ => {}
+    }
+}
+
+/// The `interval` that a variable of the environment writes.
+pub(in super::super) fn interval(text: &str) -> Result<Duration, String> {
+    value::duration(&DeValue::String(text.into()), &INTERVAL)
 }
 
 pub(super) fn eject(table: &mut Table<'_, '_>) -> Eject {

@@ -113,6 +113,46 @@ fn every_supported_key_reaches_the_plan() {
 }
 
 #[test]
+fn limits_and_routes_reach_the_plan() {
+    let text = r#"
+        [[listener]]
+        name = "web"
+        address = "127.0.0.1:8080"
+
+        [[service]]
+        name = "blue"
+        policy = "hash"
+        hash_key = "cookie:id"
+        backends = ["127.0.0.1:9090"]
+        [service.limits]
+        client_rate = 100
+        client_concurrent = 3
+        rate = 10000
+        concurrent = 2
+
+        [[service]]
+        name = "green"
+        backends = ["127.0.0.1:9091"]
+        [service.limits]
+        client_rate = 5
+        client_burst = 20
+
+        [[route]]
+        fields = { X-Canary = "1", x-group = "a, b" }
+        query = { version = "2", flag = "" }
+        service = "green"
+        [[route]]
+        path = "/api/*"
+        weights = { green = 1, none = 0, blue = 9 }
+
+        [[service]]
+        name = "none"
+        backends = ["127.0.0.1:9092"]
+    "#;
+    insta::assert_snapshot!(plan_of(text, &LIVE));
+}
+
+#[test]
 fn a_limit_is_split_over_the_shards_and_none_gets_nothing() {
     for (limit, shards, expected) in [(10, 4, 2), (3, 4, 1), (1, 1, 1), (0, 4, 1), (8, 2, 4)] {
         assert_eq!(share(limit, shards), expected, "{limit} over {shards}");

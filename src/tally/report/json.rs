@@ -9,7 +9,7 @@ use super::{Excerpt, Process, QUANTILES, ServiceReport, counted};
 use crate::fault::Fault;
 use crate::tally::phase::UNITS_PER_MICROSECOND;
 use crate::tally::{
-    EjectReason, NoServiceTotals, Phase, Phases, RetryReason, STATUS_CLASSES, ServiceTotals,
+    EjectReason, Limit, NoServiceTotals, Phase, Phases, RetryReason, STATUS_CLASSES, ServiceTotals,
     ShardTotals,
 };
 
@@ -79,6 +79,8 @@ fn totals_value(totals: &ServiceTotals) -> Value {
         "replays": totals.replays,
         "limited": totals.limited,
         "failed_open": totals.failed_open,
+        "shed": shed_value(&totals.shed),
+        "clients_lost": totals.clients_lost,
         "tunnels": totals.tunnels,
         "tunnels_open": totals.tunnels_open,
         "faults": faults_value(&totals.faults),
@@ -126,6 +128,12 @@ fn ejections_value(ejections: &[u64; EjectReason::COUNT]) -> Value {
     let reasons = EjectReason::ALL.into_iter().zip(ejections);
     let reasons = reasons.map(|(reason, count)| (reason.label().to_owned(), json!(count)));
     Value::Object(reasons.collect())
+}
+
+fn shed_value(shed: &[u64; Limit::COUNT]) -> Value {
+    let limits = Limit::ALL.into_iter().zip(shed);
+    let limits = limits.map(|(limit, count)| (limit.label().to_owned(), json!(count)));
+    Value::Object(limits.collect())
 }
 
 fn faults_value(faults: &[u64; Fault::COUNT]) -> Value {
@@ -188,6 +196,8 @@ mod tests {
             exchanges: 4,
             forwarded: [0, 2, 0, 0, 1],
             own_answers: 1,
+            shed: [3, 0, 1, 0],
+            clients_lost: 2,
             tunnels: 5,
             tunnels_open: 3,
             retries: [1, 2, 0, 4],
@@ -241,6 +251,11 @@ mod tests {
                 "attempt_timeout": attempt_timeout,
             })
         };
+        let shed = |client_rate: u64, rate: u64| {
+            json!({
+                "client_rate": client_rate, "client_concurrent": 0, "rate": rate, "concurrent": 0,
+            })
+        };
         let none = json!({});
         let mut expected = json!({
             "ringmain": "0.1.0", "pid": 4711, "up_seconds": 1.5, "generation": 1,
@@ -248,7 +263,8 @@ mod tests {
             "services": [{
                 "service": "a", "exchanges": 4, "forwarded": forwarded(2, 1), "own_answers": 1,
                 "retries": 7, "retries_by_reason": retries([1, 2, 0, 4]), "retries_refused": 8,
-                "replays": 0, "limited": 0, "failed_open": 6, "tunnels": 5, "tunnels_open": 3,
+                "replays": 0, "limited": 0, "failed_open": 6, "shed": shed(3, 1),
+                "clients_lost": 2, "tunnels": 5, "tunnels_open": 3,
                 "faults": {"connection_refused": 1},
                 "phases": {"total": {
                     "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
@@ -270,7 +286,8 @@ mod tests {
                 "gone_services": {
                     "exchanges": 0, "forwarded": forwarded(0, 0), "own_answers": 0, "retries": 0,
                     "retries_by_reason": retries([0; 4]), "retries_refused": 0, "replays": 0,
-                    "limited": 0, "failed_open": 0, "tunnels": 0, "tunnels_open": 0,
+                    "limited": 0, "failed_open": 0, "shed": shed(0, 0), "clients_lost": 0,
+                    "tunnels": 0, "tunnels_open": 0,
                     "faults": none, "phases": none,
                 },
                 "no_service": {"exchanges": 0, "own_answers": 0, "faults": none},

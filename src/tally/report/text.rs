@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use super::{EndpointReport, Excerpt, Process, QUANTILES, Report, Selection, counted};
 use crate::tally::phase::UNITS_PER_MICROSECOND;
 use crate::tally::{
-    EjectReason, EndpointTotals, NoServiceTotals, Phase, Phases, RetryReason, ServiceTotals,
+    EjectReason, EndpointTotals, Limit, NoServiceTotals, Phase, Phases, RetryReason, ServiceTotals,
     ShardTotals,
 };
 
@@ -214,7 +214,7 @@ fn recorded<'p>(
 }
 
 /// The line of a service, and below it those of its tunnels, of its retries, of what came in the
-/// way of its exchanges and of its faults, where there are any.
+/// way of its exchanges, of what its limits shed and of its faults, where there are any.
 fn write_exchanges(f: &mut fmt::Formatter<'_>, what: &str, totals: &ServiceTotals) -> fmt::Result {
     let forwarded = Grouped(totals.forwarded.iter().sum());
     write!(f, "{what}   {} exchanges", Grouped(totals.exchanges))?;
@@ -238,11 +238,23 @@ fn write_exchanges(f: &mut fmt::Formatter<'_>, what: &str, totals: &ServiceTotal
     if !met.is_empty() {
         writeln!(f, "  {}", met.join("   "))?;
     }
-    let faults = nonzero(counted(&totals.faults).map(|(fault, count)| (fault.label(), count)));
-    if faults.is_empty() {
+    let shed = Limit::ALL.into_iter().zip(totals.shed);
+    write_counts(f, "shed", shed.map(|(limit, count)| (limit.label(), count)))?;
+    let faults = counted(&totals.faults).map(|(fault, count)| (fault.label(), count));
+    write_counts(f, "faults", faults)
+}
+
+/// A line of counts with their labels; nothing where all are 0.
+fn write_counts(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    counts: impl Iterator<Item = (&'static str, u64)>,
+) -> fmt::Result {
+    let counts = nonzero(counts);
+    if counts.is_empty() {
         return Ok(());
     }
-    writeln!(f, "  faults  {}", faults.join("   "))
+    writeln!(f, "  {what}  {}", counts.join("   "))
 }
 
 /// Nothing when there were none, and none was refused.

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::fault::Fault;
-use crate::tally::Recorder;
 use crate::tally::report::{SelectionError, ServiceReport};
+use crate::tally::{ByFault, Recorder};
 
 static NOTHING: Phases = Phases::of_service();
 
@@ -25,6 +25,7 @@ fn report() -> Report<'static> {
         exchanges: 12_345_678,
         forwarded: [0, 12_345_000, 0, 550, 50],
         own_answers: 78,
+        shed: [1_003, 0, 1, 0],
         tunnels: 1_234,
         tunnels_open: 5,
         endpoints: vec![endpoint(6_172_840, 3), endpoint(6_172_838, 0)],
@@ -69,7 +70,7 @@ fn report() -> Report<'static> {
 }
 
 fn shard(clients_open: u64, exchanges: u64, not_found: u64) -> ShardTotals {
-    let mut faults = [0; Fault::COUNT];
+    let mut faults = ByFault::<u64>::default();
     faults[Fault::DestinationNotFound.index()] = not_found;
     ShardTotals {
         clients_open,
@@ -103,6 +104,7 @@ fn the_text_is_that_of_the_contract() {
             "service my-service   12,345,678 exchanges   forwarded 12,345,600 \
              (2xx 12,345,000 4xx 550 5xx 50)   own answers 78",
             "  tunnels 1,234   open 5",
+            "  shed  client_rate 1,003   rate 1",
             "  faults  connection_refused 3   http_response_timeout 75",
             "  endpoint 127.0.0.1:9090   6,172,840 exchanges   unknown   faults 3",
             "  endpoint 127.0.0.1:9091   6,172,838 exchanges   unknown   faults 0",
@@ -144,6 +146,7 @@ fn what_came_in_the_way_has_its_words() {
             "  tunnels 1,234   open 5",
             "  retries 1,212 (connect 10 status 1,200 attempt_timeout 2)   refused 3   replays 4",
             "  limited 7   failed open 5",
+            "  shed  client_rate 1,003   rate 1",
             "  faults  connection_refused 3   http_response_timeout 75",
             "  endpoint 127.0.0.1:9090   6,172,840 exchanges   healthy   faults 3   \
              ejected by 1 of 2 shards   ejections consecutive_faults 3 latency 1",
@@ -288,6 +291,7 @@ fn phases_stand_below_their_service_and_endpoint() {
             "service my-service   12,345,678 exchanges   forwarded 12,345,600 \
              (2xx 12,345,000 4xx 550 5xx 50)   own answers 78",
             "  tunnels 1,234   open 5",
+            "  shed  client_rate 1,003   rate 1",
             "  faults  connection_refused 3   http_response_timeout 75",
             "  phase                 count        p50        p90        p99      p99.9     \
              p99.99        max",
@@ -354,6 +358,7 @@ fn a_selection_leaves_out_the_rest() {
         Ok(&[
             "service my-service",
             "tunnels 1,234",
+            "shed client_rate",
             "faults connection_refused",
             "phase count",
             "own 1",
@@ -367,6 +372,7 @@ fn a_selection_leaves_out_the_rest() {
         Ok(&[
             "service my-service",
             "tunnels 1,234",
+            "shed client_rate",
             "faults connection_refused",
             "endpoint 127.0.0.1:9090",
             "phase count",

@@ -1,0 +1,365 @@
+//! What control knows of each endpoint, and what of that goes into the plan.
+//!
+//! Three things come together: what probes say, what shards eject and readmit by the exchanges that
+//! they see, and how long ago an endpoint came back. Pure: no clock, no I/O; `now` is an argument.
+//!
+//! 1. An endpoint that more than half of the living shards have ejected is out for all of them,
+//!    but never more of a service's endpoints than `ratio_max` allows.
+//! 2. After it was out for all, whichever way, the weight of an endpoint grows in sixteenths over
+//!    `slow_start`. Where a few shards alone had ejected it, the others have kept it warm.
+//! 3. `is_due` is true exactly when a new plan would differ from the last that [`Standings::live`]
+//!    was asked for.
+
+mod change;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+pub use change::{Change, News};
+
+use super::compile::{EndpointLive, Health};
+use super::probe::Verdict;
+use crate::config::{self, Config};
+use crate::plan::Plan;
+use crate::plan::endpoint::RAMP_WHOLE;
+use crate::tally::EjectReason;
+
+/// An endpoint's place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Of its service.
+    pub service: usize,
+    /// Of its backend in that service.
+    pub endpoint: usize,
+}
+
+/// What is known of all endpoints.
+#[derive(Debug)]
+pub struct Standings {
+    shards: usize,
+    /// Shards that do not run now.
+    dead: BTreeSet<usize>,
+    /// In the order of the configuration.
+    services: Vec<ServiceStanding>,
+    /// True exactly when something has changed since the last `live`, ramps apart.
+    changed: bool,
+    /// When the next ramp is a step further than in the last `live`.
+    next_step: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct ServiceStanding {
+    name: String,
+    slow_start: Duration,
+    /// How many endpoints may be ejected for all.
+    ejected_max: usize,
+    /// In the order of the configuration.
+    endpoints: Vec<EndpointStanding>,
+    /// Whether an endpoint was in, by its health, when that was looked at last.
+    has_healthy: bool,
+}
+
+#[derive(Debug)]
+struct EndpointStanding {
+    address: SocketAddr,
+    /// It never gets exchanges: the operator wants it so.
+    drain: bool,
+    /// It gets none before its first good probe.
+    awaited: bool,
+    health: Health,
+    /// When `health` was first so.
+    since: Instant,
+    /// The shards that have ejected it.
+    ejected_by: BTreeSet<usize>,
+    /// Ejected for all.
+    ejected: bool,
+    /// When its weight began to grow; `None` where it is whole.
+    ramp_from: Option<Instant>,
+    recoveries: u32,
+}
+
+impl Standings {
+    /// Of endpoints that nobody has asked yet; their weights are whole.
+    pub fn new(config: &Config, shards: usize, now: Instant) -> Self {
+        let services = config.services().iter();
+        Self {
+            shards,
+            dead: BTreeSet::new(),
+            services: services
+                .map(|service| ServiceStanding::new(service, now))
+                .collect(),
+            changed: false,
+            next_step: None,
+        }
+    }
+
+    /// The endpoint that has `slot` in `plan`, which was compiled from the same configuration.
+    pub fn at_slot(plan: &Plan, slot: u32) -> Option<Place> {
+        let services = plan.services.iter().enumerate();
+        let mut endpoints = services.flat_map(|(service, found)| {
+            let endpoints = found.endpoints.iter().enumerate();
+            endpoints.map(move |(endpoint, found)| (Place { service, endpoint }, found.slot))
+        });
+        let found = endpoints.find(|(_, found)| *found == slot);
+        found.map(|(place, _)| place)
+    }
+
+    /// A probe has come to a verdict.
+    pub fn judge(&mut self, verdict: Verdict, now: Instant) -> Vec<Change> {
+        let Verdict {
+            place,
+            health,
+            reason,
+        } = verdict;
+        let service = &mut self.services[place.service];
+        let ramp_from = service.ramp_from(now);
+        let endpoint = &mut service.endpoints[place.endpoint];
+        let was_in = endpoint.may_be_used();
+        let was = std::mem::replace(&mut endpoint.health, health);
+        let lasted = now - endpoint.since;
+        if was == health {
+            // Good again before it was bad: news for shards that have ejected it, and for nobody
+            // else.
+            let ejected = !endpoint.ejected_by.is_empty();
+            endpoint.recoveries += u32::from(ejected);
+            self.changed |= ejected;
+            return Vec::new();
+        }
+        endpoint.since = now;
+        let news = match health {
+            Health::Healthy if was == Health::Unhealthy => {
+                endpoint.recoveries += 1;
+                endpoint.ramp_from = ramp_from;
+                News::Healthy {
+                    after: Some(lasted),
+                }
+            }
+            Health::Healthy if !was_in => News::Healthy { after: None },
+            Health::Healthy | Health::Unknown => News::FirstAnswer,
+            Health::Unhealthy => {
+                endpoint.ramp_from = None;
+                News::Unhealthy { reason }
+            }
+        };
+        self.changed = true;
+        let mut changes = vec![service.change(place.endpoint, news)];
+        changes.extend(service.look());
+        changes
+    }
+
+    /// `shard` has ejected an endpoint.
+    pub fn eject(
+        &mut self,
+        place: Place,
+        shard: usize,
+        reason: EjectReason,
+        now: Instant,
+    ) -> Vec<Change> {
+        let service = &mut self.services[place.service];
+        let by = &mut service.endpoints[place.endpoint].ejected_by;
+        let first = by.is_empty();
+        by.insert(shard);
+        let news = first.then_some(News::Ejected { shard, reason });
+        let mut changes = Vec::from_iter(news.map(|news| service.change(place.endpoint, news)));
+        changes.extend(self.settle(place.service, now));
+        changes
+    }
+
+    /// `shard` uses an endpoint again that it had ejected.
+    pub fn readmit(&mut self, place: Place, shard: usize, now: Instant) -> Vec<Change> {
+        let service = &mut self.services[place.service];
+        let mut changes = Vec::from_iter(service.let_in(place.endpoint, shard));
+        changes.extend(self.settle(place.service, now));
+        changes
+    }
+
+    /// `shard` has died, and what it had ejected is forgotten with it.
+    pub fn shard_died(&mut self, shard: usize, now: Instant) -> Vec<Change> {
+        self.dead.insert(shard);
+        let mut changes = Vec::new();
+        for service in &mut self.services {
+            for endpoint in 0..service.endpoints.len() {
+                changes.extend(service.let_in(endpoint, shard));
+            }
+        }
+        changes.extend(self.settle_all(now));
+        changes
+    }
+
+    /// `shard` runs again.
+    pub fn shard_lives(&mut self, shard: usize, now: Instant) -> Vec<Change> {
+        self.dead.remove(&shard);
+        self.settle_all(now)
+    }
+
+    /// True exactly when a plan of now would differ from that of the last [`Standings::live`].
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.changed || self.next_step.is_some_and(|step| step <= now)
+    }
+
+    /// What `compile` is to know now, by service and address.
+    pub fn live(&mut self, now: Instant) -> BTreeMap<String, BTreeMap<SocketAddr, EndpointLive>> {
+        self.changed = false;
+        self.next_step = None;
+        let mut services = BTreeMap::new();
+        for service in &mut self.services {
+            let mut known = BTreeMap::new();
+            for endpoint in &mut service.endpoints {
+                let (ramp, next) = endpoint.ramp(service.slow_start, now);
+                self.next_step = [self.next_step, next].into_iter().flatten().min();
+                let live = EndpointLive {
+                    health: endpoint.health,
+                    ejected: endpoint.ejected,
+                    ramp,
+                    recoveries: endpoint.recoveries,
+                };
+                // Of what is not in the map nothing is known.
+                if live != EndpointLive::default() {
+                    known.insert(endpoint.address, live);
+                }
+            }
+            if !known.is_empty() {
+                services.insert(service.name.clone(), known);
+            }
+        }
+        services
+    }
+
+    fn settle_all(&mut self, now: Instant) -> Vec<Change> {
+        let services = 0..self.services.len();
+        let changes = services.flat_map(|service| self.settle(service, now));
+        changes.collect()
+    }
+
+    /// Brings who is ejected for all in step with who is ejected by whom.
+    fn settle(&mut self, service: usize, now: Instant) -> Vec<Change> {
+        let living = self.shards - self.dead.len();
+        let service = &mut self.services[service];
+        let ramp_from = service.ramp_from(now);
+        let agreed = |endpoint: &EndpointStanding| living < 2 * endpoint.ejected_by.len();
+        let mut changes = Vec::new();
+        for place in 0..service.endpoints.len() {
+            let endpoint = &mut service.endpoints[place];
+            if endpoint.ejected && !agreed(endpoint) {
+                endpoint.ejected = false;
+                if endpoint.health != Health::Unhealthy {
+                    endpoint.ramp_from = ramp_from;
+                }
+                changes.push(service.change(place, News::InForAll));
+            }
+        }
+        let mut out = service.endpoints.iter().filter(|end| end.ejected).count();
+        for place in 0..service.endpoints.len() {
+            let endpoint = &mut service.endpoints[place];
+            if !endpoint.ejected && agreed(endpoint) && out < service.ejected_max {
+                endpoint.ejected = true;
+                endpoint.ramp_from = None;
+                out += 1;
+                changes.push(service.change(place, News::OutForAll));
+            }
+        }
+        self.changed |= !changes.is_empty();
+        changes
+    }
+}
+
+impl ServiceStanding {
+    fn new(written: &config::Service, now: Instant) -> Self {
+        let awaited = written
+            .probe
+            .as_ref()
+            .is_some_and(config::Probe::is_awaited);
+        let backends = written.backends.iter();
+        let endpoints: Vec<EndpointStanding> = backends
+            .map(|backend| EndpointStanding {
+                address: backend.address,
+                drain: backend.drain,
+                awaited,
+                health: Health::Unknown,
+                since: now,
+                ejected_by: BTreeSet::new(),
+                ejected: false,
+                ramp_from: None,
+                recoveries: 0,
+            })
+            .collect();
+        let mut service = Self {
+            name: written.name.clone(),
+            slow_start: written.slow_start,
+            ejected_max: (written.eject.ratio_max * endpoints.len() as f64) as usize,
+            endpoints,
+            has_healthy: false,
+        };
+        service.look();
+        service
+    }
+
+    /// Whether an endpoint may be used by its health; `Some` where that has changed.
+    fn look(&mut self) -> Option<Change> {
+        let has = self.endpoints.iter().any(EndpointStanding::may_be_used);
+        if std::mem::replace(&mut self.has_healthy, has) == has {
+            return None;
+        }
+        Some(Change {
+            service: self.name.clone(),
+            endpoint: None,
+            news: if has {
+                News::SomeHealthy
+            } else {
+                News::NoneHealthy
+            },
+        })
+    }
+
+    /// `shard` has not ejected `endpoint` any more; `Some` where it was the last one.
+    fn let_in(&mut self, endpoint: usize, shard: usize) -> Option<Change> {
+        let by = &mut self.endpoints[endpoint].ejected_by;
+        let last = by.remove(&shard) && by.is_empty();
+        last.then(|| self.change(endpoint, News::Readmitted))
+    }
+
+    fn change(&self, endpoint: usize, news: News) -> Change {
+        Change {
+            service: self.name.clone(),
+            endpoint: Some(self.endpoints[endpoint].address),
+            news,
+        }
+    }
+
+    fn ramp_from(&self, now: Instant) -> Option<Instant> {
+        (!self.slow_start.is_zero()).then_some(now)
+    }
+}
+
+impl EndpointStanding {
+    /// Whether it may get exchanges, by its health alone.
+    fn may_be_used(&self) -> bool {
+        !self.drain
+            && match self.health {
+                Health::Unknown => !self.awaited,
+                Health::Healthy => true,
+                Health::Unhealthy => false,
+            }
+    }
+
+    /// How far its weight has grown, and when it will be a step further.
+    fn ramp(&mut self, slow_start: Duration, now: Instant) -> (u32, Option<Instant>) {
+        let Some(from) = self.ramp_from else {
+            return (RAMP_WHOLE, None);
+        };
+        let step = slow_start / RAMP_WHOLE;
+        let reached = (1..RAMP_WHOLE)
+            .rev()
+            .find(|steps| from + step * *steps <= now);
+        let reached = reached.unwrap_or(0) + 1;
+        if reached == RAMP_WHOLE {
+            self.ramp_from = None;
+            return (RAMP_WHOLE, None);
+        }
+        (reached, Some(from + step * reached))
+    }
+}
+
+#[cfg(test)]
+mod tests;

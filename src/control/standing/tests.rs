@@ -1,0 +1,302 @@
+//! Events, each with what is said of it, and what the plan is told then.
+
+use crate::config;
+use crate::units::format_duration;
+
+use super::*;
+
+/// One service, `s`, with endpoints on the ports from 1 on, and `keys`.
+struct Case {
+    standings: Standings,
+    begin: Instant,
+    now: Instant,
+}
+
+/// What happens to the endpoint on a port.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Good(u16),
+    Failed(u16),
+    Ejected(u16, usize),
+    Readmitted(u16, usize),
+    Died(usize),
+    Lives(usize),
+}
+use Event::{Died, Ejected, Failed, Good, Lives, Readmitted};
+
+impl Case {
+    fn new(shards: usize, endpoints: u16, keys: &str) -> Self {
+        let backends: Vec<String> = (1..=endpoints)
+            .map(|port| format!("\"{}\"", address(port)))
+            .collect();
+        let text = format!(
+            "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\nservice = \"s\"\n\
+             [[service]]\nname = \"s\"\nbackends = [{}]\n{keys}\n",
+            backends.join(", ")
+        );
+        let config = config::parse("config.toml", &text).expect("the text breaks no rule");
+        #[expect(clippy::disallowed_methods, reason = "any begin will do")]
+        let begin = Instant::now();
+        Self {
+            standings: Standings::new(&config, shards, begin),
+            begin,
+            now: begin,
+        }
+    }
+
+    fn at(&mut self, milliseconds: u64) {
+        self.now = self.begin + Duration::from_millis(milliseconds);
+    }
+
+    /// The words for what is said of `event`.
+    fn on(&mut self, event: Event) -> String {
+        let (standings, now) = (&mut self.standings, self.now);
+        let changes = match event {
+            Good(port) => standings.judge(verdict(port, Health::Healthy, ""), now),
+            Failed(port) => standings.judge(verdict(port, Health::Unhealthy, "status 503"), now),
+            Ejected(port, shard) => standings.eject(place(port), shard, EjectReason::Faults, now),
+            Readmitted(port, shard) => standings.readmit(place(port), shard, now),
+            Died(shard) => standings.shard_died(shard, now),
+            Lives(shard) => standings.shard_lives(shard, now),
+        };
+        let said = changes.iter().map(word);
+        said.collect::<Vec<_>>().join(" ")
+    }
+
+    fn live(&mut self, port: u16) -> EndpointLive {
+        let live = self.standings.live(self.now);
+        let known = live.get("s").and_then(|known| known.get(&address(port)));
+        known.copied().unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn check(&mut self, events: &[(Event, &str)]) {
+        for (event, expected) in events {
+            assert_eq!(self.on(*event), *expected, "{event:?}");
+        }
+    }
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn place(port: u16) -> Place {
+    Place {
+        service: 0,
+        endpoint: usize::from(port) - 1,
+    }
+}
+
+fn verdict(port: u16, health: Health, reason: &str) -> Verdict {
+    Verdict {
+        place: place(port),
+        health,
+        reason: reason.into(),
+    }
+}
+
+fn word(change: &Change) -> String {
+    assert_eq!(change.service, "s");
+    let news = match &change.news {
+        News::Healthy { after: Some(after) } => format!("healthy({})", format_duration(*after)),
+        News::Healthy { after: None } => "in".into(),
+        News::FirstAnswer => "answers".into(),
+        News::Unhealthy { reason } => {
+            assert_eq!(reason, "status 503");
+            "unhealthy".into()
+        }
+        News::Ejected { shard, .. } => format!("ejected({shard})"),
+        News::Readmitted => "readmitted".into(),
+        News::OutForAll => "out".into(),
+        News::InForAll => "back".into(),
+        News::NoneHealthy => "none".into(),
+        News::SomeHealthy => "some".into(),
+    };
+    match change.endpoint {
+        Some(endpoint) => format!("{}:{news}", endpoint.port()),
+        None => news,
+    }
+}
+
+const PROBE: &str = "[service.probe]";
+
+#[test]
+fn each_change_of_health_is_said_once() {
+    let mut case = Case::new(1, 2, PROBE);
+    case.check(&[(Good(1), "1:answers"), (Failed(1), "1:unhealthy")]);
+    assert_eq!(case.live(1).health, Health::Unhealthy);
+    assert_eq!(case.live(2), EndpointLive::default());
+    case.at(1_500);
+    case.check(&[(Good(1), "1:healthy(1s500ms)"), (Good(1), "")]);
+    let live = case.live(1);
+    assert_eq!((live.health, live.recoveries), (Health::Healthy, 1));
+}
+
+#[test]
+fn a_service_says_when_its_last_endpoint_is_lost_and_when_one_is_back() {
+    let mut case = Case::new(1, 2, PROBE);
+    case.check(&[
+        (Failed(1), "1:unhealthy"),
+        (Failed(2), "2:unhealthy none"),
+        (Good(2), "2:healthy(0s) some"),
+        (Good(1), "1:healthy(0s)"),
+    ]);
+}
+
+#[test]
+fn an_awaited_endpoint_comes_in_with_its_first_good_probe() {
+    for keys in ["wait_first = true", "ready_path = \"/ready\""] {
+        let mut case = Case::new(1, 2, &format!("{PROBE}\n{keys}\n"));
+        case.check(&[(Good(1), "1:in some"), (Good(2), "2:in")]);
+        assert_eq!(
+            case.live(1).ramp,
+            RAMP_WHOLE,
+            "the first plan's do not ramp"
+        );
+        case.check(&[(Failed(2), "2:unhealthy"), (Failed(1), "1:unhealthy none")]);
+    }
+}
+
+#[test]
+fn what_more_than_half_of_the_shards_eject_is_out_for_all() {
+    for (shards, events) in [
+        (
+            1,
+            &[
+                (Ejected(1, 0), "1:ejected(0) 1:out"),
+                (Readmitted(1, 0), "1:readmitted 1:back"),
+            ][..],
+        ),
+        (
+            2,
+            &[
+                (Ejected(1, 0), "1:ejected(0)"),
+                (Ejected(1, 1), "1:out"),
+                (Readmitted(1, 1), "1:back"),
+                (Readmitted(1, 0), "1:readmitted"),
+                (Readmitted(1, 0), ""),
+            ],
+        ),
+        (
+            4,
+            &[
+                (Ejected(1, 0), "1:ejected(0)"),
+                (Ejected(1, 3), ""),
+                (Ejected(1, 2), "1:out"),
+            ],
+        ),
+    ] {
+        Case::new(shards, 4, "").check(events);
+    }
+}
+
+#[test]
+fn a_shard_that_dies_takes_its_ejections_with_it() {
+    let mut case = Case::new(4, 4, "");
+    case.check(&[
+        (Ejected(1, 0), "1:ejected(0)"),
+        (Ejected(1, 1), ""),
+        // Two of three agree.
+        (Died(2), "1:out"),
+        (Lives(2), "1:back"),
+        (Died(0), ""),
+        (Died(1), "1:readmitted"),
+        (Lives(0), ""),
+    ]);
+    assert!(case.live(1) == EndpointLive::default());
+}
+
+#[test]
+fn no_more_are_out_for_all_than_the_ratio_allows() {
+    for (ratio, endpoints, expected) in [
+        ("0.5", 4, 2),
+        ("0.5", 3, 1),
+        ("0.5", 1, 0),
+        ("1.0", 3, 3),
+        ("0.0", 3, 0),
+    ] {
+        let keys = format!("[service.eject]\nratio_max = {ratio}\n");
+        let mut case = Case::new(1, endpoints, &keys);
+        for port in 1..=endpoints {
+            case.on(Ejected(port, 0));
+        }
+        let out = (1..=endpoints).filter(|port| case.live(*port).ejected);
+        assert_eq!(out.count(), expected, "{ratio} of {endpoints}");
+    }
+    // The next one gets the place of one that is back.
+    let mut case = Case::new(1, 2, "");
+    case.check(&[
+        (Ejected(1, 0), "1:ejected(0) 1:out"),
+        (Ejected(2, 0), "2:ejected(0)"),
+        (Readmitted(1, 0), "1:readmitted 1:back 2:out"),
+    ]);
+}
+
+#[test]
+fn a_good_probe_after_a_failed_one_is_news_for_shards_that_have_ejected() {
+    let mut case = Case::new(2, 2, PROBE);
+    case.check(&[(Good(1), "1:answers"), (Good(1), "")]);
+    assert_eq!(case.live(1).recoveries, 0);
+    case.check(&[(Ejected(1, 1), "1:ejected(1)")]);
+    assert!(
+        !case.standings.is_due(case.now),
+        "one of two does not decide"
+    );
+    case.check(&[(Good(1), "")]);
+    assert!(case.standings.is_due(case.now));
+    assert_eq!(case.live(1).recoveries, 1);
+    assert!(!case.standings.is_due(case.now), "the plan has it");
+}
+
+#[test]
+fn a_weight_grows_in_sixteenths() {
+    let mut case = Case::new(1, 2, &format!("slow_start = \"1600ms\"\n{PROBE}"));
+    case.check(&[(Good(1), "1:answers")]);
+    assert_eq!(case.live(1).ramp, RAMP_WHOLE);
+    case.check(&[(Failed(1), "1:unhealthy")]);
+    case.at(1_000);
+    case.check(&[(Good(1), "1:healthy(1s)")]);
+    for (milliseconds, due, ramp) in [
+        (1_000, true, 1),
+        (1_099, false, 1),
+        (1_100, true, 2),
+        (1_199, false, 2),
+        // A plan that comes late has all that was due.
+        (1_430, true, 5),
+        (1_499, false, 5),
+        (2_499, true, 15),
+        (2_500, true, 16),
+        (9_999, false, 16),
+    ] {
+        case.at(milliseconds);
+        assert_eq!(case.standings.is_due(case.now), due, "at {milliseconds}");
+        assert_eq!(case.live(1).ramp, ramp, "at {milliseconds}");
+    }
+}
+
+#[test]
+fn what_was_out_for_all_grows_too_unless_it_is_unhealthy() {
+    let mut case = Case::new(1, 2, &format!("slow_start = \"1600ms\"\n{PROBE}"));
+    case.on(Ejected(1, 0));
+    assert!(case.live(1).ejected);
+    case.on(Readmitted(1, 0));
+    assert_eq!(case.live(1).ramp, 1);
+    case.on(Failed(1));
+    assert_eq!(case.live(1).ramp, RAMP_WHOLE, "what is out has no steps");
+    case.on(Ejected(1, 0));
+    case.on(Readmitted(1, 0));
+    assert_eq!(case.live(1).ramp, RAMP_WHOLE, "it is still out");
+    case.at(9_000);
+    assert!(!case.standings.is_due(case.now));
+}
+
+#[test]
+fn without_a_slow_start_nothing_grows() {
+    let mut case = Case::new(1, 2, PROBE);
+    case.on(Failed(1));
+    case.on(Good(1));
+    assert_eq!(case.live(1).ramp, RAMP_WHOLE);
+    case.at(9_000);
+    assert!(!case.standings.is_due(case.now));
+}

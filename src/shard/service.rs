@@ -1,0 +1,178 @@
+//! A service as one shard runs it: its pickers, and what the shard has seen of its endpoints.
+//!
+//! What was seen outlives a plan. What belongs to an endpoint goes with its slot, what belongs to
+//! the whole service with its name; a service that is the same in two plans is the same object
+//! here.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::eject::{Change, Ejection, Ejections};
+use super::{Current, Shard};
+use crate::balance::{Budget, Load, Picker, Xorshift};
+use crate::door::Notice;
+use crate::plan::Service;
+use crate::tally::ServiceCounters;
+
+/// A service under a plan.
+#[derive(Debug)]
+pub(super) struct RunningService {
+    /// A picker for each of the service's tiers.
+    pub(super) pickers: Box<[RefCell<Box<dyn Picker>>]>,
+    /// In the order of the plan's endpoints.
+    pub(super) members: Box<[Rc<Member>]>,
+    /// What it has over all plans.
+    pub(super) kept: Rc<Kept>,
+}
+
+/// An endpoint, over all plans that have it.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// What runs there.
+    pub(super) load: Load,
+    /// Whether this shard has ejected it.
+    pub(super) ejection: Rc<Ejection>,
+}
+
+/// What a shard keeps of a service over all plans.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// What may be sent once more.
+    pub(super) budget: RefCell<Budget>,
+    /// The endpoints that are out for what this shard has seen of them.
+    pub(super) ejections: Ejections,
+}
+
+/// An exchange at an endpoint, counted there until this is dropped.
+#[derive(Debug)]
+pub(super) struct Visit(Rc<Member>);
+
+impl Visit {
+    /// Begins one.
+    pub(super) fn begin(member: &Rc<Member>) -> Self {
+        member.load.begin();
+        Self(Rc::clone(member))
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.load.end();
+    }
+}
+
+/// The endpoints of all services, by their slots.
+#[derive(Debug, Default)]
+pub(super) struct Members(RefCell<Vec<Rc<Member>>>);
+
+impl Members {
+    /// Those of `service`, in its order.
+    fn of(&self, service: &Service) -> Box<[Rc<Member>]> {
+        let mut all = self.0.borrow_mut();
+        let endpoints = service.endpoints.iter();
+        let member = endpoints.map(|endpoint| {
+            let slot = endpoint.slot as usize;
+            if all.len() <= slot {
+                all.resize_with(slot + 1, Member::new);
+            }
+            Rc::clone(&all[slot])
+        });
+        member.collect()
+    }
+}
+
+impl Member {
+    /// One that nothing was seen of.
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            load: Load::default(),
+            ejection: Ejection::new(),
+        })
+    }
+}
+
+impl RunningService {
+    /// `service`, which goes on with what was `kept` of it.
+    pub(super) fn new(
+        service: &Service,
+        members: &Members,
+        kept: Rc<Kept>,
+        generator: &mut Xorshift,
+    ) -> Self {
+        let pickers = service.tiers.iter();
+        let pickers = pickers.map(|tier| tier.picker(service.policy).of_shard(generator));
+        let pickers = pickers.map(RefCell::new);
+        Self {
+            pickers: pickers.collect(),
+            members: members.of(service),
+            kept,
+        }
+    }
+
+    /// Goes on under a plan with `service`, from now on.
+    fn adopt(&self, shard: &Shard, service: &Service, counters: &ServiceCounters) {
+        let members = self.members.iter();
+        let ejections = members.map(|member| Rc::clone(&member.ejection));
+        let now = shard.clock.tick();
+        let told = |ejection: &Ejection, change| shard.tell(service, counters, ejection, change);
+        self.kept
+            .ejections
+            .adopt(now, service, ejections.collect(), told);
+        // Some may be in again that nobody could wait for.
+        for place in service.tiers.iter().flat_map(|tier| &tier.places) {
+            shard.pool.offer(&service.endpoints[*place as usize]);
+        }
+    }
+}
+
+impl Shard {
+    /// Goes on under the plan of `current`, with the services that are not as they were in `last`.
+    pub(super) fn adopt_services(&self, current: &Current, last: Option<&Current>) {
+        for (index, service) in current.plan().services.iter().enumerate() {
+            if last.is_none_or(|last| last.same(index, service).is_none()) {
+                let counters = &current.tallies[index].counters;
+                current.running[index].adopt(self, service, counters);
+            }
+        }
+    }
+
+    /// Counts what has become of an endpoint and tells control.
+    pub(super) fn tell(
+        &self,
+        service: &Service,
+        counters: &ServiceCounters,
+        ejection: &Ejection,
+        change: Change,
+    ) {
+        let endpoint = &service.endpoints[ejection.place()];
+        let counters = &counters.endpoints[ejection.place()];
+        let slot = endpoint.slot;
+        match change {
+            Change::Ejected(reason, _term) => {
+                counters.ejections[reason.index()].add(1);
+                counters.ejected.add(1);
+                self.notify(Notice::Ejected { slot, reason });
+            }
+            Change::Readmitted(_reason) => {
+                counters.ejected.sub(1);
+                self.notify(Notice::Readmitted { slot });
+                self.pool.offer(endpoint);
+            }
+        }
+    }
+
+    /// Readmits the endpoints whose time is over, and ejects those that have become too slow. To be
+    /// called once a second.
+    pub(super) fn pass_ejections(&self) {
+        let current = self.current();
+        let now = self.clock.tick();
+        let services = current.plan().services.iter();
+        let all = services.zip(&current.running).zip(&current.tallies);
+        for ((service, running), tally) in all {
+            let told = |ejection: &Ejection, change| {
+                self.tell(service, &tally.counters, ejection, change);
+            };
+            running.kept.ejections.pass(now, told);
+        }
+    }
+}
