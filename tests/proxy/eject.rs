@@ -18,6 +18,8 @@ use crate::support::{DEADLINE, Driver, Message, Proxy, Served, Setup, Wire, ok, 
 on_both_drivers! {
     so_many_faults_in_a_row_eject
     an_answer_in_between_begins_the_row_anew
+    an_answer_that_breaks_off_is_none
+    an_answer_that_is_tried_again_is_none
     a_service_that_never_ejects_goes_on
     an_ejection_ends_and_the_next_one_is_twice_as_long
     no_more_than_ratio_max_are_out
@@ -209,6 +211,45 @@ fn an_answer_in_between_begins_the_row_anew(driver: Driver) {
         assert_eq!(failed_of(&mut client, 2), 0);
     }
     assert_eq!(ejections(&proxy, 1), [0, 0, 0]);
+}
+
+fn an_answer_that_breaks_off_is_none(driver: Driver) {
+    let broken = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb?";
+    let (good, bad) = (Served::saying("a"), Served::new(|_| broken.to_vec()));
+    let keys = "policy = \"round_robin\"\n\
+                [service.eject]\nconsecutive_faults = 3\nduration = \"1h\"";
+    let proxy = Setup::new(driver)
+        .admin("127.0.0.1:0")
+        .service("a", &[good.address(), bad.address()], keys)
+        .expects_line("ejected")
+        .start();
+    for _ in 0..20 {
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
+        client.rest();
+    }
+    assert_eq!([good.requests(), bad.requests()], [17, 3]);
+    assert_eq!(ejections(&proxy, 1), [1, 0, 1]);
+}
+
+fn an_answer_that_is_tried_again_is_none(driver: Driver) {
+    let no = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
+    let (good, bad) = (Served::saying("a"), Served::new(|_| no.to_vec()));
+    let keys = "policy = \"round_robin\"\n[service.retry]\nstatuses = [503]\n\
+                [service.eject]\nconsecutive_faults = 3\nduration = \"1h\"";
+    let proxy = Setup::new(driver)
+        .admin("127.0.0.1:0")
+        .service("a", &[good.address(), bad.address()], keys)
+        .expects_line("ejected")
+        .start();
+    assert_eq!(failed_of(&mut proxy.client(), 20), 0);
+    assert_eq!([good.requests(), bad.requests()], [20, 3]);
+    assert_eq!(ejections(&proxy, 1), [1, 0, 1]);
+    let service = service(&proxy);
+    assert_eq!(
+        [&service["retries"], &service["retries_by_reason"]["status"]],
+        [3, 3]
+    );
 }
 
 fn a_service_that_never_ejects_goes_on(driver: Driver) {
