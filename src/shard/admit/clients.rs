@@ -18,7 +18,7 @@
 //!    limits do not hold for this exchange. To refuse it would let whoever fills a set shut others
 //!    out; the service's own limits hold for it.
 //!
-//! The last two are counted ([`Noted::lost`]). Which addresses share a set is drawn at random for
+//! The last two are counted ([`Noted::forgotten`]). Which addresses share a set is drawn at random for
 //! each table, by a hash whose key nobody outside knows (SipHash, keyed by the system's entropy;
 //! the shard's generator would not do, for request ids tell its state). So nobody can choose
 //! addresses to fill the set of somebody else with: it takes about as many as there are entries.
@@ -81,9 +81,9 @@ pub(super) struct Place {
 pub(super) struct Noted {
     /// Where it stands; `None` where there was no room.
     pub(super) place: Option<Place>,
-    /// True exactly when the state of a client was lost: its own, or that of another that was not
-    /// as good as new.
-    pub(super) lost: bool,
+    /// True exactly when what is known of a client was forgotten while it counted: of this one, or
+    /// of another.
+    pub(super) forgotten: bool,
 }
 
 impl Clients {
@@ -121,10 +121,10 @@ impl<S: BuildHasher> Clients<S> {
         let Some(way) = own.or_else(|| least(ways)) else {
             return Noted {
                 place: None,
-                lost: true,
+                forgotten: true,
             };
         };
-        let lost = own.is_none() && !ways[way].bucket.is_full(now);
+        let forgotten = own.is_none() && !ways[way].bucket.is_full(now);
         ways[way] = entry;
         let place = Place {
             set,
@@ -132,7 +132,7 @@ impl<S: BuildHasher> Clients<S> {
         };
         Noted {
             place: Some(place),
-            lost,
+            forgotten,
         }
     }
 
@@ -276,12 +276,12 @@ mod tests {
         for (client, second) in (0..).zip(seconds) {
             let running = u32::from(client == 0);
             let noted = clients.note(3, entry(client, second, running), now);
-            assert!(!noted.lost && noted.place.is_some());
+            assert!(!noted.forgotten && noted.place.is_some());
         }
-        for (client, way, lost) in [(10, 1, false), (11, 2, true), (12, 3, true)] {
+        for (client, way, forgotten) in [(10, 1, false), (11, 2, true), (12, 3, true)] {
             let noted = clients.note(3, entry(client, 99, 1), now);
             let place = Some(Place { set: 3, way });
-            assert_eq!(noted, Noted { place, lost }, "{client}");
+            assert_eq!(noted, Noted { place, forgotten }, "{client}");
         }
         // Nobody who has something running is forgotten, and who finds no room is not noted.
         for client in 13..17 {
@@ -289,7 +289,7 @@ mod tests {
         }
         let nowhere = Noted {
             place: None,
-            lost: true,
+            forgotten: true,
         };
         assert_eq!(clients.note(3, entry(17, 99, 1), now), nowhere);
         // Where one has ended, there is room.
