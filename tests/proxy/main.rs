@@ -10,6 +10,7 @@ mod bodies;
 mod chaos;
 mod drain;
 mod early;
+mod eject;
 mod fairness;
 mod faults;
 mod forwarding;
