@@ -4,7 +4,7 @@
 //! A task for each endpoint of each service that is probed, on control's own thread; `tcp.rs`,
 //! `http.rs` and `exec.rs` are one try each, `count.rs` says what tries in a row mean, `pace.rs`
 //! when the next one is. What does not change is told to nobody. The bar: 1,000 endpoints probed
-//! each second cost less than a twentieth of a core (bench/README.md).
+//! each second cost at most a twentieth of a core (bench/README.md says how near that is).
 
 mod count;
 mod exec;

@@ -3,7 +3,7 @@
 //! Tries begin on beats that all probes of the process share, and their answers are looked for
 //! together a moment later. What is done for many at once costs less than what the thread and its
 //! caches are woken for each time: a probe over loopback costs 70 us of CPU where 10 begin at once,
-//! 55 with 20 and 46 with 50, in C as well as here (bench/README.md).
+//! and 60 with 50 (bench/README.md).
 
 use std::time::Duration;
 
