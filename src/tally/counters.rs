@@ -173,9 +173,9 @@ pub struct ServiceCounters {
     pub limited: Counter,
     /// Exchanges refused at once because a limit of the service was reached, by limit.
     pub shed: ShedCounters,
-    /// Times that what was known of a client's address was lost while a limit still depended on
-    /// it: the table of addresses was full.
-    pub clients_lost: Counter,
+    /// Times that what was known of a client's address was forgotten while a limit still depended
+    /// on it, for want of room.
+    pub clients_forgotten: Counter,
     /// Exchanges for which endpoints were used that are not in, because none is.
     pub failed_open: Counter,
     /// Tunnels begun: exchanges whose answer was a 101, which is counted as forwarded.
@@ -207,8 +207,8 @@ impl ServiceCounters {
         self.endpoints[endpoint].forwarded[class].add(1);
     }
 
-    /// Forgets what was open or ejected: after the shard's thread has died, and its tunnels with it.
-    /// Counts stay.
+    /// Forgets what was open or ejected: after the shard's thread has died, and its tunnels with
+    /// it. Counts stay.
     pub fn zero_gauges(&self) {
         self.tunnels_open.zero();
         for endpoint in &self.endpoints {

@@ -126,9 +126,9 @@ pub const SHED_EXCHANGES: Metric = Metric {
     help: "Exchanges refused at once because a limit of their service was reached, by limit.",
 };
 
-/// Clients' addresses that limits lost sight of.
-pub const LOST_CLIENTS: Metric = Metric {
-    name: "ringmain_lost_clients_total",
+/// Clients' addresses that limits forgot too early.
+pub const FORGOTTEN_CLIENTS: Metric = Metric {
+    name: "ringmain_forgotten_clients_total",
     kind: Kind::Counter,
     unit: Unit::Things,
     labels: &["service"],
@@ -219,7 +219,7 @@ pub const ALL: [Metric; 19] = [
     FAILED_OPEN_EXCHANGES,
     LIMITED_EXCHANGES,
     SHED_EXCHANGES,
-    LOST_CLIENTS,
+    FORGOTTEN_CLIENTS,
     WAITING_EXCHANGES,
     TUNNELS,
     TUNNELS_OPEN,

@@ -25,8 +25,8 @@ pub struct ServiceTotals {
     pub limited: u64,
     /// See [`ServiceCounters::shed`].
     pub shed: [u64; Limit::COUNT],
-    /// See [`ServiceCounters::clients_lost`].
-    pub clients_lost: u64,
+    /// See [`ServiceCounters::clients_forgotten`].
+    pub clients_forgotten: u64,
     /// See [`ServiceCounters::failed_open`].
     pub failed_open: u64,
     /// See [`ServiceCounters::tunnels`].
@@ -111,7 +111,7 @@ impl ServiceTotals {
         self.failed_open += counters.failed_open.get();
         self.replays += counters.replays.get();
         self.limited += counters.limited.get();
-        self.clients_lost += counters.clients_lost.get();
+        self.clients_forgotten += counters.clients_forgotten.get();
         self.tunnels += counters.tunnels.get();
         self.tunnels_open += counters.tunnels_open.get();
         add_each(&mut self.shed, values(&counters.shed));
@@ -130,7 +130,7 @@ impl AddAssign<&Self> for ServiceTotals {
         self.failed_open += other.failed_open;
         self.replays += other.replays;
         self.limited += other.limited;
-        self.clients_lost += other.clients_lost;
+        self.clients_forgotten += other.clients_forgotten;
         self.tunnels += other.tunnels;
         self.tunnels_open += other.tunnels_open;
         add_each(&mut self.shed, other.shed);
@@ -211,7 +211,7 @@ mod tests {
                 counters.replays.add(turn % 5);
                 counters.limited.add(turn % 7);
                 counters.shed[turn as usize % Limit::COUNT].add(turn % 4);
-                counters.clients_lost.add(turn % 2);
+                counters.clients_forgotten.add(turn % 2);
                 counters.tunnels.add(turn % 3);
                 counters.tunnels_open.add(turn % 11);
                 let endpoint = turn as usize % 2;

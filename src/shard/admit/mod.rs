@@ -145,7 +145,7 @@ impl Limiter {
         }
         self.admit_to_service(limits, now)?;
         let noted = clients.note(set, entry, now);
-        counters.clients_lost.add(u64::from(noted.lost));
+        counters.clients_forgotten.add(u64::from(noted.forgotten));
         Ok(noted.place.filter(|_| limits.client_concurrent.is_some()))
     }
 
