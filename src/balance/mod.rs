@@ -173,6 +173,11 @@ pub fn draw_below(bound: u32, generator: &mut Xorshift) -> u32 {
     generator.random_range(0..bound)
 }
 
+/// A number from 0.0 to below 1.0, each as likely as every other.
+pub fn draw_unit(generator: &mut Xorshift) -> f64 {
+    generator.random()
+}
+
 /// What all instances of ringmain, of any version and on any machine, make of these bytes: XXH3
 /// with 64 bits, as its [specification] has it. Not for secrets: who chooses the bytes can choose
 /// the hash.

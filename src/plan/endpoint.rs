@@ -14,7 +14,7 @@ pub struct Endpoint {
     pub name: Box<str>,
     /// Its share of the service's requests against the other endpoints' weights; 1 or more.
     pub weight: u32,
-    /// Parts of its weight that it has grown to since it was new or had recovered: `1..=RAMP_WHOLE`.
+    /// Parts of its weight that it has grown to since it was new or recovered, `1..=RAMP_WHOLE`.
     pub ramp: u32,
     /// A number that no other endpoint of the plan has and that it keeps from one generation to the
     /// next, so that shards can keep what belongs to it in arrays. `0 <= slot < Plan::slots`.

@@ -16,14 +16,14 @@
 //!
 //! Who does what when, on a shard with thousands of endpoints: an answer or a wait is a compare or
 //! two, a fault a few more; whether an endpoint is out is one compare, which time alone makes false
-//! again. Once a second [`Ejections::pass`] looks at those that are out and at those that were slow
-//! since the last pass, and at no other. A new plan looks at all endpoints of the services that it
-//! changes. Nothing allocates but the making, a plan, and an ejection when so many were never out
-//! before.
+//! again. A tick is two compares for each service. When an ejection is over it looks at those that
+//! are out, and once a second at those that were slow since the last look, at no other. A new plan
+//! looks at all endpoints of the services that it changes. Nothing allocates but the making, a
+//! plan, and an ejection when so many were never out before.
 //!
 //! Pure: ticks are arguments. Whoever ejects or readmits tells the caller, for each endpoint
-//! [`Change::Ejected`] and [`Change::Readmitted`] in turn. What is told may be up to a second late;
-//! one that leaves the service while it is out is not told of any more.
+//! [`Change::Ejected`] and [`Change::Readmitted`] in turn. One that leaves the service while it is
+//! out is not told of any more.
 
 mod slow;
 
@@ -38,6 +38,8 @@ use crate::tally::EjectReason;
 
 /// The longest that ejections in a row become: five minutes. A longer `duration` does not grow.
 const LONGEST: Ticks = Ticks(5 * 60 * 10);
+/// The ticks from one look at those that were slow to the next: a second.
+const JUDGED_EVERY: u32 = 10;
 
 /// What one shard has seen of one endpoint lately, and whether it is out for that.
 #[derive(Debug)]
@@ -82,6 +84,10 @@ pub(crate) struct Ejections {
     members: RefCell<Vec<Rc<Ejection>>>,
     /// Those that are out, and those whose time was over after the last pass.
     out: RefCell<Vec<Rc<Ejection>>>,
+    /// The tick at which the time of one of them is over, or an earlier one.
+    next: Cell<u32>,
+    /// The tick at which suspects were judged last.
+    judged: Cell<u32>,
     /// How many endpoints may be ejected at once, by this shard or by the plan.
     out_max: Cell<u32>,
     /// How many the plan has ejected.
@@ -157,13 +163,15 @@ impl Ejections {
         told: impl FnMut(&Ejection, Change),
     ) {
         let judged = 0.0 < service.eject.latency_factor;
+        let roles: Vec<_> = members.iter().map(|ejection| ejection.role.get()).collect();
         let last = self.members.replace(members);
         last.iter()
             .for_each(|ejection| ejection.role.set(Role::Gone));
         let members = self.members.borrow();
         let mut eligible = 0_u32;
         let mut out_by_plan = 0;
-        for (place, (ejection, endpoint)) in (0..).zip(members.iter().zip(&service.endpoints)) {
+        let endpoints = roles.into_iter().zip(&service.endpoints);
+        for (place, (ejection, (last_role, endpoint))) in (0..).zip(members.iter().zip(endpoints)) {
             let role = Role::of(endpoint.standing);
             ejection.role.set(role);
             ejection.place.set(place);
@@ -172,6 +180,10 @@ impl Ejections {
             if ejection.recoveries.replace(endpoint.recoveries) < endpoint.recoveries {
                 ejection.faults.set(0);
                 ejection.until.set(ejection.until.get().min(now));
+            }
+            if last_role == Role::Ejected && !ejection.is_out(now) {
+                // Whatever its time was, it comes back now.
+                ejection.until.set(now);
             }
             let mut waits = ejection.waits.borrow_mut();
             if judged != waits.is_some() {
@@ -217,12 +229,16 @@ impl Ejections {
         self.slowness(|slowness| slowness.waited(now, ejection, nanoseconds));
     }
 
-    /// Readmits those whose time is over and ejects those that have become too slow. To be called
-    /// once a second.
+    /// Tells of those whose time is over, and once a second ejects those that have become too slow.
+    /// To be called at each tick.
     pub(crate) fn pass(&self, now: u32, mut told: impl FnMut(&Ejection, Change)) {
-        if !self.out.borrow().is_empty() {
+        if self.next.get() <= now && !self.out.borrow().is_empty() {
             self.release(now, &mut told);
         }
+        if now < self.judged.get().saturating_add(JUDGED_EVERY) {
+            return;
+        }
+        self.judged.set(now);
         let factor = self.rules.get().map_or(0.0, |rules| rules.latency_factor);
         let suspects = self.slowness(|slowness| slowness.turn(now, factor));
         for _ in 0..suspects.unwrap_or(0) {
@@ -242,10 +258,12 @@ impl Ejections {
     /// Takes those that are not out any more, or not in the service, off the list.
     fn release(&self, now: u32, mut told: impl FnMut(&Ejection, Change)) {
         let mut out_here = 0;
+        let mut next = u32::MAX;
         self.out.borrow_mut().retain(|ejection| {
             let role = ejection.role.get();
             if role != Role::Gone && ejection.is_out(now) {
                 out_here += u32::from(role == Role::In);
+                next = next.min(ejection.until.get());
                 return true;
             }
             if let Some(reason) = ejection.listed.take()
@@ -256,6 +274,7 @@ impl Ejections {
             false
         });
         self.out_here.set(out_here);
+        self.next.set(next);
     }
 
     /// Ejects, unless the plan has the endpoint out anyway or too many are out.
@@ -289,7 +308,9 @@ impl Ejections {
         ejection.faults.set(0);
         ejection.lasted.set(term.0);
         // One more than asked for: the running tick is already partly over.
-        ejection.until.set(now.saturating_add(term.0 + 1));
+        let until = now.saturating_add(term.0 + 1);
+        ejection.until.set(until);
+        self.next.set(self.next.get().min(until));
         self.slowness(|slowness| slowness.forget(ejection));
         told(ejection, Change::Ejected(reason, term));
     }

@@ -145,7 +145,9 @@ impl<'a> Exchange<'a> {
         counters.endpoints[self.endpoint.get()].faults.add(1);
         let member = self.member();
         member.load.penalize(shard.clock.turn().began());
-        let told = |ejection: &Ejection, change| shard.tell(service, counters, ejection, change);
+        // Its place in the plan of the exchange, which may not be the newest.
+        let place = self.endpoint.get();
+        let told = |_: &Ejection, change| shard.tell(service, counters, place, change);
         let ejections = &self.kept().ejections;
         ejections.fault(shard.clock.tick(), &member.ejection, told);
     }

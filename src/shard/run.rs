@@ -195,12 +195,12 @@ impl Shard {
                 self.naps.end_late(now, &gone);
             }
             self.look_at_door();
+            self.pass_ejections();
             self.hand_over();
             self.count_time(&mut counted);
             if SECOND <= now - swept {
                 swept = now;
                 self.counters.upstreams_idle.sub(self.pool.sweep(now));
-                self.pass_ejections();
                 self.warn_of_not_found();
                 self.warn_of_failed_open();
                 self.warn_of_given_up(&mut given_up);

@@ -114,7 +114,9 @@ impl RunningService {
         let members = self.members.iter();
         let ejections = members.map(|member| Rc::clone(&member.ejection));
         let now = shard.clock.tick();
-        let told = |ejection: &Ejection, change| shard.tell(service, counters, ejection, change);
+        let told = |ejection: &Ejection, change| {
+            shard.tell(service, counters, ejection.place(), change);
+        };
         self.kept
             .ejections
             .adopt(now, service, ejections.collect(), told);
@@ -136,17 +138,20 @@ impl Shard {
         }
     }
 
-    /// Counts what has become of an endpoint and tells control.
+    /// Counts what has become of the endpoint at `place` of the service, of whatever plan that is,
+    /// and tells control.
     pub(super) fn tell(
         &self,
         service: &Service,
         counters: &ServiceCounters,
-        ejection: &Ejection,
+        place: usize,
         change: Change,
     ) {
-        let endpoint = &service.endpoints[ejection.place()];
-        let counters = &counters.endpoints[ejection.place()];
+        let endpoint = &service.endpoints[place];
+        let counters = &counters.endpoints[place];
         let slot = endpoint.slot;
+        // An endpoint that was away may have other counters since it was ejected.
+        counters.ejected.sub(counters.ejected.get());
         match change {
             Change::Ejected(reason, _term) => {
                 counters.ejections[reason.index()].add(1);
@@ -154,7 +159,6 @@ impl Shard {
                 self.notify(Notice::Ejected { slot, reason });
             }
             Change::Readmitted(_reason) => {
-                counters.ejected.sub(1);
                 self.notify(Notice::Readmitted { slot });
                 self.pool.offer(endpoint);
             }
@@ -162,7 +166,7 @@ impl Shard {
     }
 
     /// Readmits the endpoints whose time is over, and ejects those that have become too slow. To be
-    /// called once a second.
+    /// called at each tick.
     pub(super) fn pass_ejections(&self) {
         let current = self.current();
         let now = self.clock.tick();
@@ -170,7 +174,7 @@ impl Shard {
         let all = services.zip(&current.running).zip(&current.tallies);
         for ((service, running), tally) in all {
             let told = |ejection: &Ejection, change| {
-                self.tell(service, &tally.counters, ejection, change);
+                self.tell(service, &tally.counters, ejection.place(), change);
             };
             running.kept.ejections.pass(now, told);
         }

@@ -13,12 +13,11 @@
 
 use std::time::Duration;
 
-use rand::RngExt;
-
 use super::deadline::{Late, Watch};
 use super::exchange::Exchange;
 use super::queue::TRIES_MAX;
 use super::upstream::Link;
+use crate::balance;
 use crate::fault::{Fault, Side};
 use crate::http::exchange::{Broken, Reach};
 use crate::plan::{RetryRules, TICK};
@@ -277,7 +276,7 @@ impl Tries {
         // Between half of it and all of it, so that those who failed together do not come back
         // together.
         let mut generator = exchange.shard.generator.borrow_mut();
-        most.mul_f64(generator.random_range(0.5..=1.0))
+        most.mul_f64(0.5 + balance::draw_unit(&mut generator) / 2.0)
     }
 
     /// True when the wait before the next try leaves time for it.

@@ -207,8 +207,8 @@ impl ServiceCounters {
         self.endpoints[endpoint].forwarded[class].add(1);
     }
 
-    /// Forgets what was open or ejected: after the shard's thread has died, and its tunnels with it.
-    /// Counts stay.
+    /// Forgets what was open or ejected: after the shard's thread has died, and its tunnels with
+    /// it. Counts stay.
     pub fn zero_gauges(&self) {
         self.tunnels_open.zero();
         for endpoint in &self.endpoints {

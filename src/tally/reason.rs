@@ -1,4 +1,5 @@
-//! Why a request is tried again, and why an endpoint is ejected: the words by which both are counted.
+//! Why a request is tried again, and why an endpoint is ejected: the words by which both are
+//! counted.
 
 /// Why there was another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
