@@ -20,3 +20,8 @@ pub mod http;
 pub mod fault;
 pub mod fd;
 pub mod units;
+
+/// Runs the code of the document.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/EXTENDING.md")]
+struct Extending;

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 
+use ringmain::balance::{Candidates, Load, Member, POLICIES, Picker, Xorshift, generator};
 use ringmain::{boot, config};
 
 /// Counts what shard threads allocate while it is asked to.
@@ -26,6 +27,8 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 thread_local! {
     /// Whether this thread is a shard's; `None` until it was looked up.
     static IS_SHARD: Cell<Option<bool>> = const { Cell::new(None) };
+    /// What this thread has allocated.
+    static OWN: Cell<u64> = const { Cell::new(0) };
 }
 
 fn is_shard() -> bool {
@@ -44,6 +47,7 @@ fn is_shard() -> bool {
 }
 
 fn count() {
+    OWN.set(OWN.get() + 1);
     if COUNTING.load(Ordering::Relaxed) && is_shard() {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
     }
@@ -92,6 +96,62 @@ fn an_exchange_allocates_nothing_in_the_steady_state() {
                       weights = { a = 1 }\n\
                       [[route]]\nweights = { a = 1 }\n";
         check(driver, CLIENTS, limits);
+    }
+}
+
+#[test]
+fn a_pick_allocates_nothing_under_any_policy() {
+    let members: Vec<_> = (0..20)
+        .map(|id| Member {
+            id,
+            weight: 1 + id as u32 % 5,
+        })
+        .collect();
+    let mut generator = generator();
+    for policy in &POLICIES {
+        let mut picker = (policy.make)(&members).of_shard(&mut generator);
+        let mut stage = Stage {
+            load: Load::default(),
+            out: 0,
+        };
+        let before = OWN.get();
+        pick_with_many_out(&mut *picker, &mut stage, &mut generator);
+        assert_eq!(OWN.get() - before, 0, "{policy:?}");
+    }
+}
+
+/// Picks with none out, then one more at a time, until all are.
+fn pick_with_many_out(picker: &mut dyn Picker, stage: &mut Stage, generator: &mut Xorshift) {
+    for out in 0..=20 {
+        stage.out = out;
+        for _ in 0..50 {
+            let picked = picker.pick(stage, generator);
+            assert!(picked.map_or(out == 20, |place| out <= place));
+        }
+    }
+}
+
+/// Endpoints of which the first few are out.
+struct Stage {
+    load: Load,
+    out: usize,
+}
+
+impl Candidates for Stage {
+    fn is_in(&self, place: usize) -> bool {
+        self.out <= place
+    }
+
+    fn load(&self, _place: usize) -> &Load {
+        &self.load
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+
+    fn key(&self) -> u64 {
+        self.out as u64
     }
 }
 

@@ -7,8 +7,9 @@
 //! start.) The price: an idle endpoint gets the next request however light it is, so that with few
 //! exchanges under way light ones have more than their share.
 //!
-//! One pass over all endpoints. A shard sees the exchanges of its own only; with several shards the
-//! least is the least on one of them.
+//! One pass over all endpoints finds it. A few are drawn before: one that is idle is among the
+//! least, and drawn by weight among them, so that a service with little to do is spared the pass. A
+//! shard sees the exchanges of its own only; with several shards the least is the least on one.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -42,25 +43,31 @@ impl Picker for LeastConnections {
     }
 
     fn pick(&mut self, candidates: &dyn Candidates, generator: &mut Xorshift) -> Option<usize> {
+        let is_idle = |place| candidates.is_in(place) && candidates.load(place).active() == 0;
+        if let Some(idle) = self.weights.draw_few(generator, is_idle) {
+            return Some(idle);
+        }
         let mut least = None;
-        // The weight of all that are as little loaded as `least`, it included.
+        // The weight of all that are as full as `least`, it included.
         let mut tied = 0;
         for place in (0..self.weights.len()).filter(|place| candidates.is_in(*place)) {
-            let weight = u64::from(self.weights.get(place));
-            let order = least.map(|least| self.weights.compare_loads(candidates, place, least));
+            let filling = self.weights.filling(candidates, place);
+            let weight = u64::from(filling.weight);
+            let order = least.map(|(_, least)| filling.compare(least));
             match order {
-                None | Some(Ordering::Less) => (least, tied) = (Some(place), weight),
+                None | Some(Ordering::Less) => tied = weight,
                 Some(Ordering::Equal) => {
-                    // Each of those tied so far stays with the chance that it should have.
                     tied += weight;
-                    if generator.random_range(0..tied) < weight {
-                        least = Some(place);
+                    // Each of those before stays with the chance that it should have.
+                    if weight <= generator.random_range(0..tied) {
+                        continue;
                     }
                 }
-                Some(Ordering::Greater) => {}
+                Some(Ordering::Greater) => continue,
             }
+            least = Some((place, filling));
         }
-        least
+        least.map(|(place, _)| place)
     }
 }
 

@@ -1,25 +1,27 @@
 //! What runs at an endpoint, and how late it has answered: what policies weigh endpoints by.
 //!
-//! The wait is a peak EWMA, an exponentially weighted moving average that believes bad news at once
-//! and good news by and by (after Finagle's `PeakEwma` balancer, which has its rules and its time
-//! constant of ten seconds; <https://twitter.github.io/finagle/guide/Clients.html#load-balancing>).
-//! A wait above the average becomes the average. One below it pulls it down by `1 - e^(-t/T)`, `t`
-//! being the time since the last wait and `T` the time constant; so it does not matter how often an
-//! endpoint is asked. Read later, the average has decayed by `e^(-t/T)`: an endpoint that nobody
-//! asks because it was slow is asked again when its turn comes, not when it has proved better,
-//! which it could not do.
+//! The wait is a peak EWMA, an exponentially weighted average that believes bad news at once and
+//! good news by and by; the idea and its time constant `T` of ten seconds are Finagle's
+//! (<https://twitter.github.io/finagle/guide/Clients.html>, "Power of Two Choices + Peak EWMA").
+//! What is remembered decays by `e^(-t/T)`; a wait that is longer than what is left of it takes its
+//! place. So it does not matter how often an endpoint is asked; and one that nobody asks because it
+//! was slow is asked again when its time comes, not when it has proved better, which it could not.
 //!
 //! Pure: the time is an argument. It belongs to one shard.
 
 use std::cell::Cell;
 
-/// How long the average takes to move 63 % of the way, in nanoseconds: ten seconds.
+/// How long it takes until 37 % are left of a wait, in nanoseconds: ten seconds.
 const CONSTANT: f64 = 10e9;
 
-/// How long a wait is remembered after the last, in nanoseconds: three time constants. By then the
-/// average has decayed to a twentieth, and says nothing any more; an endpoint that seemed twenty
-/// times as fast as it is would get more than it can take before it answers once.
+/// How long after the last answer or fault anything is remembered, in nanoseconds: three time
+/// constants. By then a wait has decayed to a twentieth and says nothing any more; an endpoint that
+/// seemed twenty times as fast as it is would get more than it can take before it answers once.
 const MEMORY: u64 = 30_000_000_000;
+
+/// How long a trial has to bring an answer before there may be another one, in nanoseconds: ten
+/// seconds.
+const TRIAL: u64 = 10_000_000_000;
 
 /// A fault costs as if waits had been so many times as long. Alone it is decayed in 21 seconds, a
 /// second one soon after leaves next to nothing for the endpoint.
@@ -39,10 +41,12 @@ const MOST: f64 = 600e9;
 pub struct Load {
     /// Exchanges under way.
     active: Cell<u32>,
-    /// The average at `seen`, in nanoseconds; 0 before the first wait, and never afterwards.
+    /// What was remembered at `seen`, in nanoseconds; 0 before the first wait, never afterwards.
     wait: Cell<f64>,
-    /// When `wait` last changed.
+    /// When something was last noted.
     seen: Cell<u64>,
+    /// When the last trial began.
+    tried: Cell<Option<u64>>,
 }
 
 impl Load {
@@ -69,14 +73,7 @@ impl Load {
     #[inline]
     pub fn observe(&self, nanoseconds: u64, now: u64) {
         let observed = (nanoseconds as f64).clamp(1.0, MOST);
-        let average = self.wait.get();
-        let next = if average <= observed {
-            observed
-        } else {
-            observed + (average - observed) * self.remains(now)
-        };
-        self.wait.set(next);
-        self.seen.set(now.max(self.seen.get()));
+        self.note(observed.max(self.wait(now).unwrap_or(0.0)), now);
     }
 
     /// Notes at `now` that the endpoint failed an exchange.
@@ -85,24 +82,35 @@ impl Load {
             Some(wait) => wait.max(FAULT_LEAST) * FAULT_FACTOR,
             None => FAULT_FIRST,
         };
-        self.wait.set(next.min(MOST));
-        self.seen.set(now.max(self.seen.get()));
+        self.note(next.min(MOST), now);
     }
 
-    /// How long an exchange that begins at `now` can be expected to wait, in nanoseconds, 1 or
-    /// more before decay; `None` when there was no wait yet, or none for thirty seconds.
+    /// How long an exchange that begins at `now` can be expected to wait, in nanoseconds; `None`
+    /// when there was no wait yet, or none for thirty seconds.
     #[inline]
     pub fn wait(&self, now: u64) -> Option<f64> {
-        let wait = self.wait.get();
-        let is_known = 0.0 < wait && now.saturating_sub(self.seen.get()) < MEMORY;
-        is_known.then(|| wait * self.remains(now))
+        // A time before the last is the last: a turn of a shard's loop may tell them out of order.
+        let elapsed = now.saturating_sub(self.seen.get());
+        let is_known = 0.0 < self.wait.get() && elapsed < MEMORY;
+        is_known.then(|| self.wait.get() * (-(elapsed as f64) / CONSTANT).exp())
     }
 
-    /// The share of the average that has not decayed at `now`. A time before the last is the last:
-    /// two turns of a shard's loop may tell theirs out of order.
-    fn remains(&self, now: u64) -> f64 {
-        let elapsed = now.saturating_sub(self.seen.get());
-        (-(elapsed as f64) / CONSTANT).exp()
+    /// True when an endpoint of which no wait is known may be sent one exchange to find it out: once
+    /// in ten seconds. What runs there does not matter; that may be tunnels, which have been
+    /// answered long ago.
+    pub fn is_trial_due(&self, now: u64) -> bool {
+        let since = |tried| now.saturating_sub(tried);
+        self.tried.get().is_none_or(|tried| TRIAL <= since(tried))
+    }
+
+    /// A trial begins at `now`.
+    pub fn begin_trial(&self, now: u64) {
+        self.tried.set(Some(now));
+    }
+
+    fn note(&self, wait: f64, now: u64) {
+        self.wait.set(wait);
+        self.seen.set(now.max(self.seen.get()));
     }
 }
 
@@ -113,8 +121,8 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
     const MILLISECOND: u64 = 1_000_000;
 
-    /// Waits in milliseconds, each at its second; then the average at a second, to a tenth of a
-    /// percent.
+    /// Waits in milliseconds, each at its second; then what is expected at a second, to a tenth of
+    /// a percent.
     #[track_caller]
     fn check(waits: &[(u64, u64)], at: u64, expected: Option<f64>) {
         let load = Load::default();
@@ -133,8 +141,9 @@ mod tests {
     fn a_peak_counts_at_once_and_what_is_better_by_and_by() {
         check(&[(0, 5)], 0, Some(5.0));
         check(&[(0, 5), (1, 50)], 1, Some(50.0));
-        // 10 + 40 e^-1.
-        check(&[(0, 5), (1, 50), (11, 10)], 11, Some(24.715));
+        // 50 e^-1.
+        check(&[(0, 5), (1, 50), (11, 10)], 11, Some(18.394));
+        check(&[(0, 5), (1, 50), (21, 10)], 21, Some(10.0));
         check(&[(0, 50), (0, 10), (0, 10)], 0, Some(50.0));
     }
 
@@ -145,8 +154,8 @@ mod tests {
             .into_iter()
             .chain((1..=10).map(|second| (second, 10)))
             .collect();
-        check(&seldom, 10, Some(24.715));
-        check(&often, 10, Some(24.715));
+        check(&seldom, 10, Some(18.394));
+        check(&often, 10, Some(18.394));
     }
 
     #[test]
@@ -155,7 +164,8 @@ mod tests {
         check(&[(0, 50)], 10, Some(18.394));
         check(&[(0, 50)], 29, Some(2.751));
         check(&[(0, 50)], 30, None);
-        check(&[(0, 50), (60, 10)], 60, Some(10.099));
+        check(&[(0, 50), (29, 1)], 29, Some(2.751));
+        check(&[(0, 50), (30, 1)], 30, Some(1.0));
         check(&[(5, 50)], 4, Some(50.0));
     }
 
@@ -180,6 +190,16 @@ mod tests {
         quick.observe(0, 0);
         quick.penalize(0);
         assert_eq!(quick.wait(0), Some(8e6));
+    }
+
+    #[test]
+    fn a_trial_is_due_once_in_ten_seconds() {
+        let load = Load::default();
+        assert!(load.is_trial_due(0));
+        load.begin_trial(0);
+        assert!(!load.is_trial_due(0));
+        assert!(!load.is_trial_due(10 * SECOND - 1));
+        assert!(load.is_trial_due(10 * SECOND));
     }
 
     #[test]

@@ -39,10 +39,9 @@ impl Picker for PowerOfTwo {
 
     fn pick(&mut self, candidates: &dyn Candidates, generator: &mut Xorshift) -> Option<usize> {
         let is_in = |place| candidates.is_in(place);
-        self.weights.pick_of_two(generator, is_in, |second, first| {
-            let order = self.weights.compare_loads(candidates, second, first);
-            order.is_lt()
-        })
+        let filling = |place| self.weights.filling(candidates, place);
+        let is_better = |one, other| filling(one).compare(filling(other)).is_lt();
+        self.weights.pick_of_two(generator, is_in, is_better)
     }
 }
 

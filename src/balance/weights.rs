@@ -74,23 +74,29 @@ impl Weights {
         self.weights[place]
     }
 
-    /// How what runs at `one` compares to what runs at `other`, each for its weight: the fractions
-    /// `active / weight`, multiplied out.
+    /// How full the endpoint at `place` is.
     #[inline]
-    pub(super) fn compare_loads(
-        &self,
-        candidates: &dyn Candidates,
-        one: usize,
-        other: usize,
-    ) -> Ordering {
-        let active = |place| u64::from(candidates.load(place).active());
-        let weight = |place| u64::from(self.get(place));
-        (active(one) * weight(other)).cmp(&(active(other) * weight(one)))
+    pub(super) fn filling(&self, candidates: &dyn Candidates, place: usize) -> Filling {
+        Filling {
+            active: candidates.load(place).active(),
+            weight: self.weights[place],
+        }
     }
 
     /// A place that is in, by weight; `None` when none is.
     #[inline]
     pub(super) fn pick(
+        &self,
+        generator: &mut Xorshift,
+        is_in: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let drawn = self.draw_few(generator, &is_in);
+        drawn.or_else(|| self.walk(generator, is_in))
+    }
+
+    /// What [`Self::pick`] picks, where a few draws find it; `None` says nothing.
+    #[inline]
+    pub(super) fn draw_few(
         &self,
         generator: &mut Xorshift,
         is_in: impl Fn(usize) -> bool,
@@ -104,7 +110,7 @@ impl Weights {
                 return Some(drawn);
             }
         }
-        self.walk(generator, is_in)
+        None
     }
 
     /// The better of two different places that are in, both drawn by weight: the second where it
@@ -152,6 +158,22 @@ impl Weights {
             left -= weight;
         }
         None
+    }
+}
+
+/// How full an endpoint is: the fraction `active / weight`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filling {
+    active: u32,
+    pub(super) weight: u32,
+}
+
+impl Filling {
+    /// Exact, by multiplying out.
+    #[inline]
+    pub(super) fn compare(self, other: Self) -> Ordering {
+        let product = |one: Self, other: Self| u64::from(one.active) * u64::from(other.weight);
+        product(self, other).cmp(&product(other, self))
     }
 }
 

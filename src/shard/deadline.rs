@@ -185,13 +185,14 @@ impl Wheel {
         for index in 0..entries.len() {
             let Entry { fd, behind, .. } = entries[index];
             if behind != NONE && gone.binary_search(&fd).is_ok() {
-                entries[index].expired = Some(Late::Gone);
+                // What was cut by us looks gone as well; its cause stays.
+                entries[index].expired.get_or_insert(Late::Gone);
                 if behind == QUEUE {
                     queued.push(index as u32);
                     continue;
                 }
                 let behind = &mut entries[behind as usize];
-                behind.expired = Some(Late::Gone);
+                behind.expired.get_or_insert(Late::Gone);
                 fd::cut(behind.fd, Cut::Both);
             }
         }

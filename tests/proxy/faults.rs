@@ -135,7 +135,7 @@ fn an_endpoint_that_closes_inside_its_head_is_a_502(driver: Driver) {
 fn another_endpoint_takes_over_from_one_that_refuses(driver: Driver) {
     let origin = Served::saying("a");
     let backends = [Origin::refused(), origin.address()];
-    let keys = "policy = \"round_robin\"";
+    let keys = "policy = \"round_robin\"\n[service.eject]\nconsecutive_faults = 0";
     let proxy = Setup::new(driver).service("a", &backends, keys).start();
     let mut client = proxy.client();
     for _ in 0..20 {

@@ -22,6 +22,7 @@ mod limits;
 mod log;
 mod measured;
 mod phases;
+mod probe;
 mod process;
 mod queue;
 mod replay;

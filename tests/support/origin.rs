@@ -90,6 +90,41 @@ impl Origin {
     }
 }
 
+/// An address that refuses connections but when a [`Served`] is there. Nobody else is given its
+/// port meanwhile: a socket that does not listen is bound to it.
+pub(crate) struct Reserved {
+    address: SocketAddr,
+    _socket: socket2::Socket,
+}
+
+impl Reserved {
+    pub(crate) fn new() -> Self {
+        let socket = reusing(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let address = socket.local_addr().expect("it is bound").as_socket();
+        Self {
+            address: address.expect("it is IPv4"),
+            _socket: socket,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn socket(&self) -> socket2::Socket {
+        reusing(self.address)
+    }
+}
+
+/// A socket that is bound to `address` beside others of its kind.
+fn reusing(address: SocketAddr) -> socket2::Socket {
+    let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None);
+    let socket = socket.expect("a descriptor is free");
+    socket.set_reuse_port(true).expect("Linux has it");
+    socket.bind(&address.into()).expect("the port is ours");
+    socket
+}
+
 /// An origin that answers each request with what a function says; keeps its connections alive.
 pub(crate) struct Served {
     listener: TcpListener,
@@ -112,6 +147,23 @@ impl Served {
     /// Answers every request with the bytes that `answer` makes of it.
     pub(crate) fn new(answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        Self::on(listener, answer)
+    }
+
+    /// As [`Served::new`], at the address of `reserved`; when it is dropped, that refuses again.
+    pub(crate) fn at(
+        reserved: &Reserved,
+        answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        let socket = reserved.socket();
+        socket.listen(64).expect("it is bound");
+        Self::on(socket.into(), answer)
+    }
+
+    fn on(
+        listener: TcpListener,
+        answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
         let counts = Arc::new(Counts::default());
         let answer = Arc::new(answer);
         let accepting = listener.try_clone().expect("a descriptor is free");

@@ -53,6 +53,7 @@ pub(crate) struct Setup {
     rest: String,
     descriptors_max: Option<u32>,
     options: Vec<&'static str>,
+    environment: Vec<(&'static str, &'static str)>,
     unread: bool,
     expected: Vec<String>,
 }
@@ -69,6 +70,7 @@ impl Setup {
             rest: String::new(),
             descriptors_max: None,
             options: Vec::new(),
+            environment: Vec::new(),
             unread: false,
             expected: Vec::new(),
         }
@@ -133,6 +135,12 @@ impl Setup {
         self
     }
 
+    /// A variable of the process's environment.
+    pub(crate) fn environment(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
     /// Nobody reads the standard output of the process, a pipe that is full from the start.
     pub(crate) fn unread_output(mut self) -> Self {
         self.unread = true;
@@ -193,6 +201,7 @@ impl Proxy {
         let mut command = command(setup.descriptors_max);
         command.args(["run", "--config"]).arg(&config);
         command.args(&setup.options);
+        command.envs(setup.environment.iter().copied());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let full = setup.unread.then(|| full_pipe(&mut command));
         let mut child = socket::spawn(&mut command).expect("the binary is built");

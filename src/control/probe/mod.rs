@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -100,6 +100,10 @@ struct Common {
     beats: Beats,
     tries: Semaphore,
     commands: Semaphore,
+    /// Somebody has asked and awaits a look.
+    asked: Notify,
+    /// Whoever has asked looks now.
+    look: Notify,
     verdicts: Sender<Verdict>,
     /// True exactly when the last try of the process, of any endpoint, was exhausted.
     exhausted: AtomicBool,
@@ -129,10 +133,13 @@ impl Probers {
             beats: Beats::new(Instant::now()),
             tries: Semaphore::new(TRIES_MAX),
             commands: Semaphore::new(COMMANDS_MAX),
+            asked: Notify::new(),
+            look: Notify::new(),
             verdicts: sender,
             exhausted: AtomicBool::new(false),
         });
         let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&common).call_looks());
         for (service, written) in config.services().iter().enumerate() {
             let Some(probe) = &written.probe else {
                 continue;
@@ -167,6 +174,18 @@ impl Probers {
     }
 }
 
+impl Common {
+    /// One timer for all that have begun together: each of their own that is due before the next
+    /// one of the runtime would be a write to its event descriptor.
+    async fn call_looks(self: Arc<Self>) {
+        loop {
+            self.asked.notified().await;
+            sleep_until(self.beats.look(Instant::now())).await;
+            self.look.notify_waiters();
+        }
+    }
+}
+
 impl Prober {
     fn new(
         common: &Arc<Common>,
@@ -198,20 +217,18 @@ impl Prober {
         let begun = self.probe().await;
         let failing = self.count.is_failing();
         let wait = pace::first_wait(&self.probe, failing, &mut self.generator);
-        self.rest(begun + wait).await;
+        self.rest(begun, wait).await;
         loop {
             let begun = self.probe().await;
             let failing = self.count.is_failing();
             let wait = pace::wait(&self.probe, failing, &mut self.generator);
-            self.rest(begun + wait).await;
+            self.rest(begun, wait).await;
         }
     }
 
-    /// Waits until the first beat from `until` on.
-    async fn rest(&self, until: Instant) {
-        // One that took longer than its interval is followed by the next at once.
-        let until = until.max(Instant::now());
-        sleep_until(self.common.beats.not_before(until)).await;
+    /// Waits until `wait` after the last try began.
+    async fn rest(&self, begun: Instant, wait: Duration) {
+        sleep_until(self.common.beats.next((begun, wait), Instant::now())).await;
     }
 
     /// One try and what comes of it. Says when it began.
@@ -285,8 +302,10 @@ impl Prober {
 
     async fn get(&self, request: &[u8], deadline: Instant) -> Result<(), ProbeError> {
         let connection = self.connect(request, deadline).await?;
-        // Nearly every answer is here at the next beat, and needs no wake of its own.
-        sleep_until(self.common.beats.after(Instant::now())).await;
+        // Nearly every answer is here by then, and needs no wake of its own.
+        let look = self.common.look.notified();
+        self.common.asked.notify_one();
+        look.await;
         let status = timeout_at(deadline, http::status(connection)).await;
         let status = status.unwrap_or(Err(Fault::ResponseTimeout));
         match status.map_err(ProbeError::Fault)? {

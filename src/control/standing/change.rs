@@ -78,7 +78,7 @@ impl Change {
             News::OutForAll => log::debug!(service, endpoint; "ejected for all shards"),
             News::InForAll => log::debug!(service, endpoint; "no longer ejected for all shards"),
             News::NoneHealthy => log::warn!(service; "a service has no healthy endpoint"),
-            News::SomeHealthy => log::info!(service; "a service has a healthy endpoint again"),
+            News::SomeHealthy => log::info!(service; "a service has a healthy endpoint"),
         }
     }
 }

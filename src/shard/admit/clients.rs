@@ -14,17 +14,18 @@
 //!
 //! 1. one with nothing running and a full bucket: to forget it changes nothing;
 //! 2. one with nothing running whose bucket is full soonest: it may ask once more too early;
-//! 3. none, where all have something running: then the newcomer is let in and not noted, so that its
-//!    limits do not hold for this exchange. To refuse it would let whoever fills a set shut others
-//!    out; the service's own limits hold for it.
+//! 3. none, where all have something running: then the newcomer is let in and not noted, so that
+//!    its limits do not hold for this exchange. To refuse it would let whoever fills a set shut
+//!    others out; the service's own limits hold for it.
 //!
-//! The last two are counted ([`Noted::forgotten`]). Which addresses share a set is drawn at random for
-//! each table, by a hash whose key nobody outside knows (SipHash, keyed by the system's entropy;
+//! The last two are counted ([`Noted::forgotten`]). Which addresses share a set is drawn at random
+//! for each table, by a hash whose key nobody outside knows (SipHash, with the system's entropy;
 //! the shard's generator would not do, for request ids tell its state). So nobody can choose
 //! addresses to fill the set of somebody else with: it takes about as many as there are entries.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use super::bucket::{Bucket, Moment};
 
@@ -69,11 +70,21 @@ pub(super) struct Clients<S = RandomState> {
     hasher: S,
 }
 
-/// Where an entry stands, as long as something of it is running.
+/// Where an entry stands, as long as something of it is running: one more than its number, for with
+/// 0 left over an `Option` of it is as small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    set: u32,
-    way: u32,
+pub(super) struct Place(NonZeroU32);
+
+impl Place {
+    fn new(set: usize, way: usize) -> Self {
+        let number = (set * WAYS + way) as u32;
+        Self(NonZeroU32::MIN.saturating_add(number))
+    }
+
+    fn set_and_way(self) -> (usize, usize) {
+        let number = self.0.get() as usize - 1;
+        (number / WAYS, number % WAYS)
+    }
 }
 
 /// What became of a state that was noted.
@@ -102,7 +113,7 @@ impl<S: BuildHasher> Clients<S> {
     }
 
     /// The state of `client`, and its set.
-    pub(super) fn find(&self, client: ClientKey) -> (u32, Entry) {
+    pub(super) fn find(&self, client: ClientKey) -> (usize, Entry) {
         let set = self.hasher.hash_one(client.0) as usize % SETS;
         let found = self.entries[set].iter();
         let mut found = found.filter(|entry| entry.client == client);
@@ -110,12 +121,12 @@ impl<S: BuildHasher> Clients<S> {
             client,
             ..Entry::default()
         });
-        (set as u32, entry)
+        (set, entry)
     }
 
     /// Notes `entry` in `set`, which [`Clients::find`] has named for its client.
-    pub(super) fn note(&mut self, set: u32, entry: Entry, now: Moment) -> Noted {
-        let ways = &mut self.entries[set as usize];
+    pub(super) fn note(&mut self, set: usize, entry: Entry, now: Moment) -> Noted {
+        let ways = &mut self.entries[set];
         let of_client = |other: &Entry| other.client == entry.client;
         let own = ways.iter().position(of_client);
         let Some(way) = own.or_else(|| least(ways)) else {
@@ -126,12 +137,8 @@ impl<S: BuildHasher> Clients<S> {
         };
         let forgotten = own.is_none() && !ways[way].bucket.is_full(now);
         ways[way] = entry;
-        let place = Place {
-            set,
-            way: way as u32,
-        };
         Noted {
-            place: Some(place),
+            place: Some(Place::new(set, way)),
             forgotten,
         }
     }
@@ -145,7 +152,8 @@ impl<S: BuildHasher> Clients<S> {
 
     /// One that was running at `place` has ended.
     pub(super) fn end(&mut self, place: Place) {
-        let entry = &mut self.entries[place.set as usize][place.way as usize];
+        let (set, way) = place.set_and_way();
+        let entry = &mut self.entries[set][way];
         debug_assert!(0 < entry.running, "what is running keeps its place");
         entry.running = entry.running.saturating_sub(1);
     }
@@ -162,7 +170,6 @@ fn least(ways: &[Entry; WAYS]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use std::hash::{BuildHasherDefault, DefaultHasher};
-    use std::num::NonZeroU32;
 
     use super::*;
     use crate::plan::limits::Rate;
@@ -280,7 +287,7 @@ mod tests {
         }
         for (client, way, forgotten) in [(10, 1, false), (11, 2, true), (12, 3, true)] {
             let noted = clients.note(3, entry(client, 99, 1), now);
-            let place = Some(Place { set: 3, way });
+            let place = Some(Place::new(3, way));
             assert_eq!(noted, Noted { place, forgotten }, "{client}");
         }
         // Nobody who has something running is forgotten, and who finds no room is not noted.
@@ -293,9 +300,9 @@ mod tests {
         };
         assert_eq!(clients.note(3, entry(17, 99, 1), now), nowhere);
         // Where one has ended, there is room.
-        clients.end(Place { set: 3, way: 0 });
+        clients.end(Place::new(3, 0));
         let noted = clients.note(3, entry(17, 99, 1), now);
-        assert_eq!(noted.place, Some(Place { set: 3, way: 0 }));
+        assert_eq!(noted.place, Some(Place::new(3, 0)));
     }
 
     #[test]
