@@ -27,6 +27,8 @@ use crate::fd;
 use crate::plan::{Life, Plan};
 use crate::tally::report::{Process, Report};
 
+/// The generation of the first plan.
+const FIRST: u64 = 1;
 /// How often control looks at what the shards have said.
 const TICK: Duration = Duration::from_millis(50);
 /// The first wait before a shard that died is started again; doubled up to [`RESTART_MAX`] while it
@@ -335,7 +337,9 @@ impl Control {
     fn tick(&mut self, supervisor: &mut dyn Supervisor) {
         self.hear();
         self.publisher.retire();
-        if !self.ready && self.publisher.adopted_by_all(self.live.generation) {
+        // Of plans that follow each other fast, as they may at the start of many endpoints, the
+        // shards adopt only some.
+        if !self.ready && self.publisher.adopted_by_all(FIRST) {
             self.ready = true;
             supervisor.ready();
             self.say_ready();

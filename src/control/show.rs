@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::compile::routing;
-use crate::config::Config;
+use crate::config::{self, Config, ProbeKind};
 use crate::http::hop::FieldEdits;
 use crate::plan::endpoint::RAMP_WHOLE;
 use crate::plan::limits::{CLIENT_BYTES, CLIENTS_KEPT};
@@ -77,8 +77,9 @@ impl Display for Shown<'_> {
         for listener in &plan.listeners {
             show_listener(f, plan, listener)?;
         }
-        for service in &plan.services {
+        for (service, written) in plan.services.iter().zip(config.services()) {
             show_service(f, service)?;
+            show_health(f, written)?;
         }
         // Built by the same function as the plan's own table, which keeps its parts to itself.
         let (routes, domains) = routing(config);
@@ -187,6 +188,47 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
         Some(field) => writeln!(f, "  backend_field {field}"),
         None => Ok(()),
     }
+}
+
+/// What control does about the endpoints; it is not in the plan.
+fn show_health(f: &mut fmt::Formatter<'_>, service: &config::Service) -> fmt::Result {
+    let slow_start = format_duration(service.slow_start);
+    writeln!(
+        f,
+        "  slow_start {slow_start} fail_open {}",
+        service.fail_open
+    )?;
+    let Some(probe) = &service.probe else {
+        return writeln!(f, "  probe none");
+    };
+    match probe.kind {
+        ProbeKind::Http => {
+            write!(
+                f,
+                "  probe http {} statuses {:?}",
+                probe.path, probe.statuses
+            )?;
+            if !probe.ready_path.is_empty() {
+                write!(f, " ready_path {}", probe.ready_path)?;
+            }
+            if !probe.host.is_empty() {
+                write!(f, " host {}", probe.host)?;
+            }
+        }
+        ProbeKind::Tcp => write!(f, "  probe tcp")?,
+        ProbeKind::Exec => write!(f, "  probe exec {:?}", probe.command)?,
+    }
+    writeln!(
+        f,
+        " interval {} interval_failing {} timeout {} healthy_after {} unhealthy_after {} \
+         wait_first {}",
+        format_duration(probe.interval),
+        format_duration(probe.interval_failing),
+        format_duration(probe.timeout),
+        probe.healthy_after,
+        probe.unhealthy_after,
+        probe.wait_first,
+    )
 }
 
 fn show_endpoint(f: &mut fmt::Formatter<'_>, endpoint: &Endpoint) -> fmt::Result {

@@ -11,6 +11,7 @@
 //! `tallies`; at the edge `io` and `driver`, the only modules that know the runtime.
 
 mod admit;
+mod ahead;
 mod answer;
 mod client;
 mod deliver;
@@ -84,6 +85,8 @@ struct Shard {
     members: Members,
     /// Exchanges that wait before their next try.
     naps: Rc<queue::Queue>,
+    /// Connections that are being opened ahead.
+    opening: Cell<u32>,
     /// Client connections that are open.
     clients: Cell<u32>,
     /// The descriptors of the sockets that are accepted from.
