@@ -83,12 +83,12 @@ impl Picker for Maglev {
     }
 }
 
-/// What `member` bids for `key`: `weight / -ln(u)` with a `u` in `0..1` that is made of both. The
-/// highest of several is each one's with the probability of its weight.
+/// What `member` bids for `key`, above 0: `weight / -ln(u)` with a `u` between 0 and 1 that is made
+/// of both. The highest of several is each one's with the probability of its weight.
 fn bid(member: Member, key: u64) -> f64 {
     let drawn = xxh3_64_with_seed(&member.id.to_le_bytes(), key);
-    // The upper 53 bits, and half of one more, so that it is neither 0 nor 1.
-    let unit = ((drawn >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    // The upper 52 bits and half of one more, which an f64 holds exactly: neither 0 nor 1.
+    let unit = ((drawn >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
     f64::from(member.weight) / -unit.ln()
 }
 

@@ -95,8 +95,8 @@ impl Load {
         is_known.then(|| self.wait.get() * (-(elapsed as f64) / CONSTANT).exp())
     }
 
-    /// True when an endpoint of which no wait is known may be sent one exchange to find it out: once
-    /// in ten seconds. What runs there does not matter; that may be tunnels, which have been
+    /// True when an endpoint of which no wait is known may be sent one exchange to find it out:
+    /// once in ten seconds. What runs there does not matter; that may be tunnels, which have been
     /// answered long ago.
     pub fn is_trial_due(&self, now: u64) -> bool {
         let since = |tried| now.saturating_sub(tried);

@@ -10,6 +10,7 @@ use super::compile::routing;
 use crate::config::{self, Config, ProbeKind};
 use crate::http::hop::FieldEdits;
 use crate::plan::endpoint::RAMP_WHOLE;
+use crate::plan::limits::{CLIENT_BYTES, CLIENTS_KEPT};
 use crate::plan::route::{Destination, DomainMatch, PathMatch};
 use crate::plan::{
     EjectRules, Endpoint, HashKey, Listener, Plan, Rate, RetryRules, Route, Service, ServiceIndex,
@@ -294,12 +295,15 @@ fn show_limits(f: &mut fmt::Formatter<'_>, limits: &ServiceLimits) -> fmt::Resul
         let (per_second, burst) = (rate.map(|it| it.per_second()), rate.map(|it| it.burst()));
         format!("rate {} burst {}", shown(per_second), shown(burst))
     };
-    writeln!(
-        f,
-        "  each shard and client: {} concurrent {}",
-        rate(limits.client_rate),
-        shown(limits.client_concurrent),
-    )?;
+    if limits.has_clients() {
+        let bytes = format_size((CLIENTS_KEPT * CLIENT_BYTES) as u64);
+        writeln!(
+            f,
+            "  each shard and client: {} concurrent {}; {CLIENTS_KEPT} clients in {bytes} a shard",
+            rate(limits.client_rate),
+            shown(limits.client_concurrent),
+        )?;
+    }
     writeln!(
         f,
         "  each shard: {} concurrent {}",

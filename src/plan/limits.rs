@@ -5,6 +5,13 @@
 
 use std::num::NonZeroU32;
 
+/// Client addresses that each shard keeps apart for a service that limits them. It takes about as
+/// many to make it forget one.
+pub const CLIENTS_KEPT: usize = 65_536;
+
+/// What one of them takes in memory.
+pub const CLIENT_BYTES: usize = 24;
+
 /// Bounds on what a service is asked for; `None` where the operator set none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceLimits {

@@ -1,5 +1,5 @@
-//! Which endpoint an exchange goes to: the tiers of its service, without those that failed it, those
-//! that are ejected and those that are full.
+//! Which endpoint an exchange goes to: the tiers of its service, without those that failed it,
+//! those that are ejected and those that are full.
 //!
 //! The tiers come in their order, and of each only what is in. Where the first tier that has an
 //! endpoint for the exchange has none with room, the exchange waits: what is behind it is for

@@ -6,11 +6,12 @@
 //! its head, `admit` lets it in, `exchange` is what every step of it may look at, `upstream` finds
 //! a connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways,
 //! `tries` knows whether there is another, `answer` is ringmain's own, `linger` a close that loses
-//! nothing, `tunnel` what follows a 101. Below them the shard's own parts: `choose` and `service`, `eject`,
-//! `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`, `clock`, `timing`, `tallies`; at
-//! the edge `io` and `driver`, the only modules that know the runtime.
+//! nothing, `tunnel` what follows a 101. Below them the shard's own parts: `choose` and `service`,
+//! `eject`, `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`, `clock`, `timing`,
+//! `tallies`; at the edge `io` and `driver`, the only modules that know the runtime.
 
 mod admit;
+mod ahead;
 mod answer;
 mod client;
 mod deliver;
@@ -84,6 +85,8 @@ struct Shard {
     members: Members,
     /// Exchanges that wait before their next try.
     naps: Rc<queue::Queue>,
+    /// Connections that are being opened ahead.
+    opening: Cell<u32>,
     /// Client connections that are open.
     clients: Cell<u32>,
     /// The descriptors of the sockets that are accepted from.

@@ -31,6 +31,10 @@ struct Idle {
 struct Slot {
     place: Rc<Place>,
     idle: Vec<Idle>,
+    /// Connections that are being opened ahead.
+    opening: usize,
+    /// True exactly when the last one that was opened ahead could not be.
+    unreachable: bool,
 }
 
 /// A shard's upstream connections, by the slot of their endpoint.
@@ -69,6 +73,8 @@ impl Pool {
             slots.push(Slot {
                 place: Place::new(slot, &Rc::default()),
                 idle: Vec::new(),
+                opening: 0,
+                unreachable: false,
             });
         }
         let mut queues = Vec::with_capacity(plan.services.len());
@@ -91,8 +97,45 @@ impl Pool {
     /// True exactly when a connection to `endpoint` can be had now: an idle one, or one to be made.
     pub(crate) fn has_room(&self, endpoint: &Endpoint, limit: NonZeroU32) -> bool {
         let slots = self.slots.borrow();
-        let Slot { place, idle } = &slots[endpoint.slot as usize];
+        let Slot { place, idle, .. } = &slots[endpoint.slot as usize];
         !idle.is_empty() || place.has_seat(limit)
+    }
+
+    /// True exactly when `limit` leaves room for one more connection to `endpoint`.
+    pub(crate) fn has_seat(&self, endpoint: &Endpoint, limit: NonZeroU32) -> bool {
+        self.slots.borrow()[endpoint.slot as usize]
+            .place
+            .has_seat(limit)
+    }
+
+    /// How many idle connections `endpoint` lacks of `idle_min`; one at a time while it can't be
+    /// connected to.
+    pub(crate) fn missing(&self, endpoint: &Endpoint, idle_min: usize) -> usize {
+        let slots = self.slots.borrow();
+        let Slot {
+            idle,
+            opening,
+            unreachable,
+            ..
+        } = &slots[endpoint.slot as usize];
+        let missing = idle_min.saturating_sub(idle.len() + opening);
+        match (*unreachable, *opening) {
+            (true, 0) => missing.min(1),
+            (true, _) => 0,
+            (false, _) => missing,
+        }
+    }
+
+    /// One more connection to the endpoint with `slot` is being opened ahead.
+    pub(crate) fn opens(&self, slot: u32) {
+        self.slots.borrow_mut()[slot as usize].opening += 1;
+    }
+
+    /// One that was being opened ahead is there, or could not be made.
+    pub(crate) fn opened(&self, slot: u32, is_open: bool) {
+        let slot = &mut self.slots.borrow_mut()[slot as usize];
+        slot.opening -= 1;
+        slot.unreachable = !is_open;
     }
 
     /// Takes the connection to `endpoint` that was used last. Each is looked at first (a system
@@ -114,7 +157,7 @@ impl Pool {
     /// Makes room for a new connection to `endpoint` where its idle ones are not to be trusted:
     /// closes those that it has closed, and if that leaves no seat below `limit`, the oldest one.
     pub(crate) fn weed(&self, endpoint: &Endpoint, limit: Option<NonZeroU32>) -> Weeded {
-        let Slot { place, idle } = &mut self.slots.borrow_mut()[endpoint.slot as usize];
+        let Slot { place, idle, .. } = &mut self.slots.borrow_mut()[endpoint.slot as usize];
         let before = idle.len();
         idle.retain(|idle| fd::is_quiet(idle.stream.fd()));
         let stale = before - idle.len();

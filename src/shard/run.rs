@@ -118,6 +118,7 @@ impl Shard {
             tallies,
             members,
             naps: Rc::default(),
+            opening: Cell::new(0),
             clients: Cell::new(0),
             listeners: RefCell::default(),
             changed: Bell::default(),
@@ -141,6 +142,7 @@ impl Shard {
             self.start(async move { listen::listen(shard, listener, listening).await });
         }
         self.adopt_services(&self.current(), None);
+        self.open_ahead();
         self.adopted();
         while Caught(Box::pin(self.tick())).await.is_err() {
             self.panicked();
@@ -201,6 +203,7 @@ impl Shard {
             if SECOND <= now - swept {
                 swept = now;
                 self.counters.upstreams_idle.sub(self.pool.sweep(now));
+                self.open_ahead();
                 self.warn_of_not_found();
                 self.warn_of_failed_open();
                 self.warn_of_given_up(&mut given_up);

@@ -1,12 +1,12 @@
 //! What an exchange has tried so far, and whether it may try once more.
 //!
-//! | What ended the try | Another one | Against the budget |
+//! | What ended the try | Another one for | Against the budget |
 //! | --- | --- | --- |
 //! | no connection could be made | any method | no |
-//! | a used connection ended before a response byte, the first time | idempotent, kept | no, and no attempt either |
+//! | a used connection was stale, the first time | idempotent, kept | no, nor an attempt |
 //! | a connection ended before a response byte | idempotent, kept | yes |
 //! | no response head within `attempt` | idempotent, kept | yes |
-//! | an answer with one of `statuses` | idempotent, kept | yes |
+//! | an answer with one of `statuses` | idempotent, kept, sent | yes |
 //!
 //! "Kept" means that all of the request is at hand. Once a byte of an answer has gone to the
 //! client there is no other try.

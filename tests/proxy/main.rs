@@ -4,6 +4,7 @@
 mod support;
 
 mod admin;
+mod ahead;
 mod answers;
 mod balance;
 mod bodies;

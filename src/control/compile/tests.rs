@@ -148,6 +148,7 @@ fn limits_and_routes_reach_the_plan() {
         [[service]]
         name = "none"
         backends = ["127.0.0.1:9092"]
+        limits = { concurrent = 100 }
     "#;
     insta::assert_snapshot!(plan_of(text, &LIVE));
 }

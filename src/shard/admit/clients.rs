@@ -28,13 +28,12 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use super::bucket::{Bucket, Moment};
+use crate::plan::limits::CLIENTS_KEPT;
 
-/// Addresses that a service keeps apart on each shard: with 24 bytes each 1.5 MiB.
-pub(super) const ENTRIES: usize = 65_536;
 /// Entries of a set. With 8, and a quarter of all entries busy, one newcomer in a thousand finds a
 /// set without room; with 4 it would be one in fifty.
 const WAYS: usize = 8;
-const SETS: usize = ENTRIES / WAYS;
+const SETS: usize = CLIENTS_KEPT / WAYS;
 
 /// A client's address, as far as limits tell clients apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,7 +171,7 @@ mod tests {
     use std::hash::{BuildHasherDefault, DefaultHasher};
 
     use super::*;
-    use crate::plan::limits::Rate;
+    use crate::plan::limits::{CLIENT_BYTES, Rate};
 
     /// The same sets in each run.
     fn table() -> Clients<BuildHasherDefault<DefaultHasher>> {
@@ -227,11 +226,12 @@ mod tests {
         for number in 0..1_000_000 {
             ask(&mut clients, stranger(number), &rate, now);
         }
-        assert_eq!(size_of_val(&*clients.entries), ENTRIES * 24);
-        assert_eq!(size_of_val(&*clients.entries), 3 << 19, "1.5 MiB");
+        let bytes = size_of_val(&*clients.entries);
+        assert_eq!(bytes, CLIENTS_KEPT * CLIENT_BYTES);
+        assert_eq!(bytes, 3 << 19, "1.5 MiB");
         let taken = clients.entries.iter().flatten();
         let taken = taken.filter(|entry| !entry.bucket.is_full(now)).count();
-        assert_eq!(taken, ENTRIES, "all of it is used");
+        assert_eq!(taken, CLIENTS_KEPT, "all of it is used");
     }
 
     /// How many strangers with `each` requests it takes, at one moment, until an address that has
@@ -261,7 +261,7 @@ mod tests {
         for burst in [1, 10] {
             let strangers = strangers_until_forgotten(burst, burst, 1_000_000);
             let strangers = strangers.expect("the table is not that large");
-            let entries = ENTRIES as u32;
+            let entries = CLIENTS_KEPT as u32;
             assert!(entries / 4 < strangers, "{strangers} of {entries}");
         }
     }
