@@ -8,7 +8,7 @@
 //! 2. After it was out for all, whichever way, the weight of an endpoint grows in sixteenths over
 //!    `slow_start`. Where a few shards alone had ejected it, the others have kept it warm.
 //! 3. `is_due` is true exactly when a new plan would differ from the last that [`Standings::live`]
-//!    was asked for.
+//!    was asked for; at once where exchanges would go elsewhere, else within a second.
 
 mod change;
 
@@ -24,6 +24,10 @@ use crate::config::{self, Config};
 use crate::plan::Plan;
 use crate::plan::endpoint::RAMP_WHOLE;
 use crate::tally::EjectReason;
+
+/// How long a plan may wait whose exchanges would go where they go now: at the start thousands of
+/// endpoints give their first answers, and each plan of thousands of services is some work.
+const UNHURRIED: Duration = Duration::from_secs(1);
 
 /// An endpoint's place in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub struct Standings {
     changed: bool,
     /// When the next ramp is a step further than in the last `live`.
     next_step: Option<Instant>,
+    /// When what changes no exchange since the last `live` is to be in a plan.
+    unhurried: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -91,6 +97,7 @@ impl Standings {
                 .collect(),
             changed: false,
             next_step: None,
+            unhurried: None,
         }
     }
 
@@ -136,7 +143,10 @@ impl Standings {
                 }
             }
             Health::Healthy if !was_in => News::Healthy { after: None },
-            Health::Healthy | Health::Unknown => News::FirstAnswer,
+            Health::Healthy | Health::Unknown => {
+                self.unhurried.get_or_insert(now + UNHURRIED);
+                return vec![service.change(place.endpoint, News::FirstAnswer)];
+            }
             Health::Unhealthy => {
                 endpoint.ramp_from = None;
                 News::Unhealthy { reason }
@@ -195,13 +205,15 @@ impl Standings {
 
     /// True exactly when a plan of now would differ from that of the last [`Standings::live`].
     pub fn is_due(&self, now: Instant) -> bool {
-        self.changed || self.next_step.is_some_and(|step| step <= now)
+        let times = [self.next_step, self.unhurried];
+        self.changed || times.into_iter().flatten().any(|time| time <= now)
     }
 
     /// What `compile` is to know now, by service and address.
     pub fn live(&mut self, now: Instant) -> BTreeMap<String, BTreeMap<SocketAddr, EndpointLive>> {
         self.changed = false;
         self.next_step = None;
+        self.unhurried = None;
         let mut services = BTreeMap::new();
         for service in &mut self.services {
             let mut known = BTreeMap::new();

@@ -250,6 +250,22 @@ fn a_good_probe_after_a_failed_one_is_news_for_shards_that_have_ejected() {
 }
 
 #[test]
+fn a_first_answer_waits_for_others_and_what_moves_exchanges_does_not() {
+    let mut case = Case::new(1, 2, PROBE);
+    case.check(&[(Good(1), "1:answers")]);
+    assert!(!case.standings.is_due(case.now));
+    case.at(999);
+    case.check(&[(Good(2), "2:answers")]);
+    assert!(!case.standings.is_due(case.now));
+    case.at(1_000);
+    assert!(case.standings.is_due(case.now));
+    assert_eq!(case.live(2).health, Health::Healthy);
+    assert!(!case.standings.is_due(case.now));
+    case.check(&[(Failed(2), "2:unhealthy")]);
+    assert!(case.standings.is_due(case.now));
+}
+
+#[test]
 fn a_weight_grows_in_sixteenths() {
     let mut case = Case::new(1, 2, &format!("slow_start = \"1600ms\"\n{PROBE}"));
     case.check(&[(Good(1), "1:answers")]);
