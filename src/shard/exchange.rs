@@ -65,6 +65,13 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Counts it in, and what it pays for the retries of the service.
+    pub(super) fn begins(&self) {
+        self.counters.exchanges.add(1);
+        self.shard.counters.exchanges.add(1);
+        self.kept().budget.borrow_mut().request(self.second());
+    }
+
     /// Counts a fault, and the answer of ringmain's own that tells of it.
     pub(super) fn count_own_answer(&self, fault: Fault) {
         self.counters.count_fault(fault);
@@ -101,7 +108,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// What this shard keeps of the service over all plans.
-    pub(super) fn kept(&self) -> &'a Kept {
+    fn kept(&self) -> &'a Kept {
         &self.running.kept
     }
 
@@ -111,7 +118,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// The running second, of the shard's ticks.
-    pub(super) fn second(&self) -> u64 {
+    fn second(&self) -> u64 {
         u64::from(self.shard.clock.tick() / SECOND)
     }
 

@@ -140,14 +140,8 @@ async fn forward(
     inbox: &mut Buffer,
     order: &mut Order,
 ) -> Result<After, Broken> {
-    exchange.counters.exchanges.add(1);
-    exchange.shard.counters.exchanges.add(1);
+    exchange.begins();
     let _panic = CountsPanic(exchange.counters);
-    exchange
-        .kept()
-        .budget
-        .borrow_mut()
-        .request(exchange.second());
     let mut tries = Tries::new(exchange);
     if exchange.service.fails_open {
         tries.fails_open(exchange);
