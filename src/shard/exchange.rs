@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::eject::Ejection;
 use super::order::Routed;
@@ -13,7 +12,7 @@ use super::timing::Timing;
 use super::{Current, SECOND, Shard};
 use crate::fault::Fault;
 use crate::http::exchange::RequestFacts;
-use crate::plan::{Listener, RetryRules, Service, ServiceIndex};
+use crate::plan::{Listener, RetryRules, Service};
 use crate::tally::{Phase, ServiceCounters};
 
 /// What every step of an exchange may look at.
@@ -22,7 +21,6 @@ pub(super) struct Exchange<'a> {
     pub(super) shard: &'a Shard,
     pub(super) current: &'a Current,
     pub(super) listener: &'a Listener,
-    index: ServiceIndex,
     pub(super) service: &'a Service,
     pub(super) running: &'a Rc<RunningService>,
     pub(super) tally: &'a ServiceTally,
@@ -51,7 +49,6 @@ impl<'a> Exchange<'a> {
             shard,
             current,
             listener: &current.plan().listeners[listener],
-            index: routed.service,
             service: current.plan().service(routed.service),
             running: current.running(routed.service),
             tally,
@@ -92,11 +89,6 @@ impl<'a> Exchange<'a> {
                     .record_endpoint(self.endpoint.get(), phase, nanoseconds);
             }
         });
-    }
-
-    /// The service, for what outlives the exchange and its plan.
-    pub(super) fn shared_service(&self) -> &'a Arc<Service> {
-        &self.current.plan().services[self.index.0 as usize]
     }
 
     /// What this shard keeps of the service over all plans.
