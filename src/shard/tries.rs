@@ -149,6 +149,11 @@ impl Tries {
         self.queue_ends
     }
 
+    /// True exactly when it had to wait for a connection before.
+    pub(super) fn has_waited(&self) -> bool {
+        self.queue_ends != NEVER
+    }
+
     /// The slots of endpoints that it can't use; `u32::MAX` where there are fewer.
     pub(super) fn barred(&self, exchange: &Exchange<'_>) -> [u32; TRIES_MAX] {
         let mut barred = [u32::MAX; TRIES_MAX];
