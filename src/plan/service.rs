@@ -92,7 +92,8 @@ pub struct RetryRules {
     pub attempts_max: u8,
     /// Statuses of answers that are tried again, ascending; each 400 or more.
     pub statuses: Box<[u16]>,
-    /// One try, from its begin to its response head; no ticks: no timeout.
+    /// One try, from its begin, or from the end of a request that still comes, to its response
+    /// head; no ticks: no timeout.
     pub attempt: Ticks,
     /// The wait before the first retry on a status; doubled for each further one.
     pub backoff: Duration,

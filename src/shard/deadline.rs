@@ -107,7 +107,8 @@ struct Entry {
     behind: u32,
     /// The tick at which `behind` was set.
     guarded: u32,
-    /// The tick whose slot the entry is linked in, or `NONE`: `parked <= deadline` where both are.
+    /// The tick whose slot the entry is linked in, or `NONE`: `parked <= deadline` where both are,
+    /// unless the deadline has passed.
     parked: u32,
     next: u32,
     previous: u32,
@@ -360,9 +361,11 @@ impl Inner {
     }
 
     fn park(&mut self, index: u32) {
+        // What is due already, as a bound may be, is due at the next tick; in a slot that has been
+        // looked at it would be so a whole turn of the wheel later.
         let tick = self.entries[index as usize]
             .deadline
-            .min(self.now + SLOTS - 1);
+            .clamp(self.now + 1, self.now + SLOTS - 1);
         let slot = (tick % SLOTS) as usize;
         let head = self.slots[slot];
         let entry = &mut self.entries[index as usize];
@@ -502,6 +505,19 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_bound_that_has_passed_already_is_due_at_the_next_tick() {
+        let (mut client, _peer) = pair();
+        let wheel = Wheel::new();
+        wheel.advance(5);
+        let watch = wheel.watch(client.as_raw_fd());
+        watch.bound(5, Late::Exchange);
+        watch.arm(Ticks(3), Late::Response);
+        wheel.advance(6);
+        assert_eq!(watch.expired(), Some(Late::Exchange));
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]

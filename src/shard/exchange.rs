@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::eject::Ejection;
@@ -14,7 +13,7 @@ use super::timing::Timing;
 use super::{Current, SECOND, Shard};
 use crate::fault::Fault;
 use crate::http::exchange::RequestFacts;
-use crate::plan::{Listener, RetryRules, Service, ServiceIndex, TICK};
+use crate::plan::{Listener, RetryRules, Service, TICK};
 use crate::tally::{Phase, ServiceCounters};
 
 /// What every step of an exchange may look at.
@@ -23,7 +22,6 @@ pub(super) struct Exchange<'a> {
     pub(super) shard: &'a Shard,
     pub(super) current: &'a Current,
     pub(super) listener: &'a Listener,
-    index: ServiceIndex,
     pub(super) service: &'a Service,
     pub(super) running: &'a Rc<RunningService>,
     pub(super) tally: &'a ServiceTally,
@@ -52,7 +50,6 @@ impl<'a> Exchange<'a> {
             shard,
             current,
             listener: &current.plan().listeners[listener],
-            index: routed.service,
             service: current.plan().service(routed.service),
             running: current.running(routed.service),
             tally,
@@ -100,11 +97,6 @@ impl<'a> Exchange<'a> {
                     .record_endpoint(self.endpoint.get(), phase, nanoseconds);
             }
         });
-    }
-
-    /// The service, for what outlives the exchange and its plan.
-    pub(super) fn shared_service(&self) -> &'a Arc<Service> {
-        &self.current.plan().services[self.index.0 as usize]
     }
 
     /// What this shard keeps of the service over all plans.

@@ -175,10 +175,24 @@ impl Pool {
         Seat::take(&self.slots.borrow()[endpoint.slot as usize].place)
     }
 
-    /// Gives the seats at `endpoint` that are free to those who wait for one.
-    pub(crate) fn offer(&self, endpoint: &Endpoint) {
+    /// Gives what is idle or free at `endpoint` to those who wait for it: it can be used again, or
+    /// they may use it now. Returns how many connections are idle no more.
+    pub(crate) fn offer(&self, endpoint: &Endpoint) -> u64 {
+        let mut given = 0;
+        while let Some((stream, seat)) = self.awaited(endpoint) {
+            seat.hand_on(stream);
+            given += 1;
+        }
         let place = Rc::clone(&self.slots.borrow()[endpoint.slot as usize].place);
         place.offer();
+        given
+    }
+
+    /// An idle connection to `endpoint` that somebody waits for.
+    fn awaited(&self, endpoint: &Endpoint) -> Option<(Stream, Seat)> {
+        let idle = &mut self.slots.borrow_mut()[endpoint.slot as usize].idle;
+        let last = idle.pop_if(|idle| idle.seat.is_awaited())?;
+        Some((last.stream, last.seat))
     }
 
     /// The turn of an exchange that may have to wait; none is 0.

@@ -7,7 +7,9 @@
 //! tick ends the waits that are over: no wait has a timer.
 //!
 //! Invariant: while somebody waits who may use an endpoint, that endpoint has nothing to give. So
-//! whoever comes later may take what is free, and overtakes nobody.
+//! whoever comes later may take what is free, and overtakes nobody. Whether an exchange would use
+//! an endpoint now (it may be ejected, or not in the plan that the exchange began under) only the
+//! exchange knows: it is given the seat, and passes it on to those behind it ([`Given::pass_on`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -41,6 +43,8 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Seat {
     place: Rc<Place>,
+    /// True exactly when nobody who waits has a use for it.
+    was_refused: bool,
 }
 
 /// What an exchange has waited for.
@@ -134,6 +138,7 @@ impl Seat {
         place.open.set(place.open.get() + 1);
         Self {
             place: Rc::clone(place),
+            was_refused: false,
         }
     }
 
@@ -166,10 +171,32 @@ impl Seat {
     }
 }
 
+impl Given {
+    /// Gives it to the first who may use it of those whose tickets are behind `ticket`; nobody: it
+    /// is dropped, and offered to nobody. Each has then had it once. From the front again it would
+    /// go round among those who do not use it, and nothing else would have its turn.
+    pub(crate) fn pass_on(mut self, ticket: u64) {
+        let queue = self.seat.place.queue();
+        let (slot, open) = (self.seat.slot(), self.seat.place.open.get());
+        let mut waiting = queue.waiting.borrow_mut();
+        let next = waiting.iter_mut().find(|waiting| {
+            let Wish { limit, .. } = waiting.wish;
+            ticket < waiting.wish.ticket && waiting.may_use(slot) && open <= limit.get()
+        });
+        match next {
+            Some(next) => next.end(Ok(self)),
+            None => self.seat.was_refused = true,
+        }
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let place = &self.place;
         place.open.set(place.open.get() - 1);
+        if self.was_refused {
+            return;
+        }
         let queue = place.queue.borrow();
         if !queue.is_empty() {
             queue.offer(place);
@@ -322,9 +349,13 @@ mod tests {
 
     /// What has come of a wait: the slot where it has a seat now, or why it has none.
     fn end_of(wait: &mut Wait) -> Option<Result<Seat, Fault>> {
+        end_of_given(wait).map(|end| end.map(|given| given.seat))
+    }
+
+    fn end_of_given(wait: &mut Wait) -> Option<Result<Given, Fault>> {
         let mut context = Context::from_waker(Waker::noop());
         match Pin::new(wait).poll(&mut context) {
-            Poll::Ready(end) => Some(end.map(|given| given.seat)),
+            Poll::Ready(end) => Some(end),
             Poll::Pending => None,
         }
     }
@@ -399,6 +430,29 @@ mod tests {
         drop(first);
         drop(seat_of(&mut second));
         assert_eq!(place.open.get(), 1);
+    }
+
+    #[test]
+    fn what_nobody_uses_goes_through_the_queue_once() {
+        let (queue, [place]) = places();
+        let mut seats = vec![Seat::take(&place), Seat::take(&place)];
+        let enter = |client| Some(Rc::clone(&queue).wait(wish(client)));
+        let mut waits = [1, 2, 3].map(enter);
+        seats.pop();
+        for (client, wait) in (1..).zip(&mut waits) {
+            let end = wait.take().and_then(|mut wait| end_of_given(&mut wait));
+            // It waits again before the next one has had a look.
+            *wait = enter(client);
+            let given = end.expect("it is its turn").expect("it has a seat");
+            given.pass_on(client.into());
+        }
+        assert_eq!(place.open.get(), 1);
+        let mut waits = waits.map(|wait| wait.expect("it waits again"));
+        for wait in &mut waits {
+            assert!(end_of(wait).is_none(), "it goes round");
+        }
+        seats.pop();
+        drop(seat_of(&mut waits[0]));
     }
 
     #[test]

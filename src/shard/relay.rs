@@ -176,6 +176,8 @@ impl<'e> Ways<'_, 'e> {
         if self.progress.is_sent() && !self.progress.is_answered() {
             let response = self.exchange.service.timeouts.response;
             self.endpoint.reading().arm(response, Late::Response);
+            let tries = self.replay.0;
+            tries.request_sent(self.exchange, self.endpoint.reading());
         }
         share
     }

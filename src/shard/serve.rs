@@ -149,7 +149,7 @@ async fn forward(
     loop {
         let mut link = upstream::reach(exchange, client, &mut tries).await?;
         order.outbox.rewind();
-        tries.bound(link.stream.reading());
+        tries.bound(link.stream.reading(), order.is_at_hand());
         // A client's reset while nothing is read from it or written to it would not be noticed.
         client.stream.reading().guard(link.stream.reading());
         let delivered = if order.is_at_hand() {
@@ -161,6 +161,7 @@ async fn forward(
             Box::pin(both_ways).await
         };
         client.stream.reading().unguard();
+        tries.unbound(client.stream.writing());
         exchange.record_try();
         match delivered {
             Ok(Delivered {
@@ -172,6 +173,9 @@ async fn forward(
                 if reusable {
                     tries.unbound(link.stream.reading());
                     upstream::put_back(exchange, link);
+                } else {
+                    // Nobody is to wait for its seat while this exchange rests.
+                    drop(link);
                 }
                 let backoff = tries.retry(exchange);
                 if !backoff.is_zero() {
@@ -183,7 +187,6 @@ async fn forward(
                 exchange.endpoint_answered(delivered.status);
                 exchange.record_end(true);
                 tries.unbound(link.stream.reading());
-                tries.unbound(client.stream.writing());
                 return Ok(part(exchange, link, order, delivered));
             }
             Err(broken) if tries.may_replay(exchange, &broken, &link, order.is_kept()) => {}

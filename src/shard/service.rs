@@ -11,7 +11,7 @@ use super::eject::{Change, Ejection, Ejections};
 use super::{Current, Shard};
 use crate::balance::{Budget, Load, Picker, Xorshift};
 use crate::door::Notice;
-use crate::plan::Service;
+use crate::plan::{Endpoint, Service};
 use crate::tally::ServiceCounters;
 
 /// A service under a plan.
@@ -122,12 +122,18 @@ impl RunningService {
             .adopt(now, service, ejections.collect(), told);
         // Some may be in again that nobody could wait for.
         for place in service.tiers.iter().flat_map(|tier| &tier.places) {
-            shard.pool.offer(&service.endpoints[*place as usize]);
+            shard.offer(&service.endpoints[*place as usize]);
         }
     }
 }
 
 impl Shard {
+    /// Gives what is idle or free at `endpoint` to those who wait for it.
+    fn offer(&self, endpoint: &Endpoint) {
+        let given = self.pool.offer(endpoint);
+        self.counters.upstreams_idle.sub(given);
+    }
+
     /// Goes on under the plan of `current`, with the services that are not as they were in `last`.
     pub(super) fn adopt_services(&self, current: &Current, last: Option<&Current>) {
         for (index, service) in current.plan().services.iter().enumerate() {
@@ -157,10 +163,14 @@ impl Shard {
                 counters.ejections[reason.index()].add(1);
                 counters.ejected.add(1);
                 self.notify(Notice::Ejected { slot, reason });
+                // Who has waited for it may use others now, a backup perhaps.
+                for place in service.tiers.iter().flat_map(|tier| &tier.places) {
+                    self.offer(&service.endpoints[*place as usize]);
+                }
             }
             Change::Readmitted(_reason) => {
                 self.notify(Notice::Readmitted { slot });
-                self.pool.offer(endpoint);
+                self.offer(endpoint);
             }
         }
     }

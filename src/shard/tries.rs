@@ -90,24 +90,41 @@ impl Tries {
 
     /// Another try begins. Says why, where it is not the first.
     pub(super) fn begin(&mut self, exchange: &Exchange<'_>) -> Option<RetryReason> {
-        let attempt = exchange.service.retry.attempt.0;
-        if attempt != 0 {
-            let now = exchange.shard.clock.tick();
-            self.try_ends = now.saturating_add(attempt + 1);
-        }
+        self.try_ends = Self::attempt_ends(exchange);
         self.retrying.take()
     }
 
-    /// Bounds what the running try waits for on its connection.
-    pub(super) fn bound(&self, endpoint: &Watch) {
-        if self.try_ends < self.ends {
+    /// Bounds what the running try waits for on its connection. While the request still comes,
+    /// `is_at_hand` being false, only the exchange is bounded: that a client is slow is no fault of
+    /// the endpoint, and a few of them could have it ejected.
+    pub(super) fn bound(&self, endpoint: &Watch, is_at_hand: bool) {
+        if is_at_hand && self.try_ends < self.ends {
             endpoint.bound(self.try_ends, Late::Attempt);
         } else if self.ends != NEVER {
             endpoint.bound(self.ends, Late::Exchange);
         }
     }
 
-    /// The response head is here: bounds what goes on from it.
+    /// The last byte of a request that still came has gone to the endpoint: from here on the try
+    /// has its time.
+    pub(super) fn request_sent(&self, exchange: &Exchange<'_>, endpoint: &Watch) {
+        let ends = Self::attempt_ends(exchange);
+        if ends < self.ends {
+            endpoint.bound(ends, Late::Attempt);
+        }
+    }
+
+    /// The tick at which a try that begins now has to have its response head, or never.
+    fn attempt_ends(exchange: &Exchange<'_>) -> u32 {
+        match exchange.service.retry.attempt.0 {
+            0 => NEVER,
+            // One more than asked for: the running tick is already partly over.
+            ticks => exchange.shard.clock.tick().saturating_add(ticks + 1),
+        }
+    }
+
+    /// The response head is here: bounds what goes on from it. [`Tries::unbound`] follows for both,
+    /// whatever comes of the exchange.
     pub(super) fn head_came(&self, endpoint: &Watch, client: &Watch) {
         if self.ends != NEVER {
             endpoint.bound(self.ends, Late::Exchange);
@@ -147,6 +164,11 @@ impl Tries {
             self.queue_ends = latest.min(self.ends);
         }
         self.queue_ends
+    }
+
+    /// True exactly when it had to wait for a connection before.
+    pub(super) fn has_waited(&self) -> bool {
+        self.queue_ends != NEVER
     }
 
     /// The slots of endpoints that it can't use; `u32::MAX` where there are fewer.

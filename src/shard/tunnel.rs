@@ -2,8 +2,9 @@
 //! 7.8), whose bytes go both ways as they are until both sides have ended.
 //!
 //! It is no exchange: that ended with the 101. So it runs in the client's own task, outside of the
-//! slots, holds its service and not the plan that it began under, has no fault, and is counted
-//! apart. Its connection is never pooled.
+//! slots, holds neither its service nor the plan that it began under (they would be as old as it,
+//! and the shard would free them), has no fault, and is counted apart. Its connection is never
+//! pooled.
 //!
 //! Each way is a loop of one read and one write through one buffer, so that a side that takes
 //! nothing holds the other one back. While a way waits for bytes, that is the least buffer, unless
@@ -35,7 +36,7 @@ use super::queue::Seat;
 use super::service::Visit;
 use super::upstream::Link;
 use crate::fd::{self, Cut};
-use crate::plan::{Service, Ticks};
+use crate::plan::Ticks;
 use crate::tally::{Counter, ServiceCounters};
 
 /// A tunnel that is about to run.
@@ -51,7 +52,9 @@ pub(super) struct Tunnel {
     from_client: Buffer,
     /// What the endpoint sent behind its 101.
     from_endpoint: Buffer,
-    service: Arc<Service>,
+    /// Its service's name, for the log.
+    service: Box<str>,
+    idle: Ticks,
     /// With it the tunnel counts against the limits of its service.
     _admission: Option<Admission>,
     _open: Open,
@@ -96,7 +99,8 @@ impl Tunnel {
             _visit: visit,
             from_client: Buffer::default(),
             from_endpoint: behind,
-            service: Arc::clone(exchange.shared_service()),
+            service: exchange.service.name.clone(),
+            idle: exchange.service.timeouts.tunnel_idle,
             _admission: admission,
             _open: Open::count(&exchange.tally.counters),
         }
@@ -114,7 +118,7 @@ impl Tunnel {
         let pair = Pair {
             client: &client.stream,
             endpoint: &self.stream,
-            idle: self.service.timeouts.tunnel_idle,
+            idle: self.idle,
             writes: Cell::new(0),
             broken: Cell::new(false),
         };
@@ -153,7 +157,7 @@ impl Tunnel {
         both(pin!(up.run()), pin!(down.run())).await;
         drop((up, down));
         let ended = pair.how();
-        log::debug!(service = &*self.service.name, ended; "tunnel ended");
+        log::debug!(service = &*self.service, ended; "tunnel ended");
         // A half that is dropped alone sends a FIN, which must not come before a reset.
         client.stream.unite(client_read, client_write);
         self.stream.unite(endpoint_read, endpoint_write);

@@ -82,7 +82,9 @@ pub(super) async fn reach<'a>(
                 (visit, exchange.shard.pool.seat(endpoint))
             }
             Choice::Full => {
-                let (picked, given) = wait(exchange, client, tries).await?;
+                let Some((picked, given)) = wait(exchange, client, tries).await? else {
+                    continue;
+                };
                 let (_, visit) = begin_try(exchange, tries, picked);
                 let is_trusted = !tries.has_lost_one();
                 match accept(exchange, given, is_trusted) {
@@ -131,32 +133,38 @@ fn begin_try<'a>(
     (endpoint, visit)
 }
 
-/// Waits for room at an endpoint that may be used; says which it is.
+/// Waits for room at an endpoint that may be used; says which it is. `None` where it was given room
+/// at one that is not to be used now: others may be by then.
 async fn wait(
     exchange: &Exchange<'_>,
     client: &Client,
     tries: &mut Tries,
-) -> Result<(usize, Given), Fault> {
-    let service = exchange.service;
-    exchange.counters.limited.add(1);
+) -> Result<Option<(usize, Given)>, Fault> {
+    let Exchange { shard, service, .. } = exchange;
+    if !tries.has_waited() {
+        exchange.counters.limited.add(1);
+    }
     if service.pool.queue.0 == 0 {
         return Err(Fault::ConnectionLimitReached);
     }
-    loop {
-        exchange.shard.counters.exchanges_waiting.add(1);
-        let waiting = queue(exchange, client, tries);
-        let ended = wait_guarded(exchange, client, waiting).await;
-        exchange.shard.counters.exchanges_waiting.sub(1);
-        let given = ended?;
-        let is_it = |endpoint: &Endpoint| endpoint.slot == given.seat.slot();
-        if let Some(picked) = service.endpoints.iter().position(is_it)
-            && would_choose(exchange, tries, picked)
-        {
-            return Ok((picked, given));
-        }
-        // An endpoint that came with a plan after the exchange's own, or that is not to be used
-        // now: for the next in the queue.
+    shard.counters.exchanges_waiting.add(1);
+    let waiting = queue(exchange, client, tries);
+    let ended = wait_guarded(exchange, client, waiting).await;
+    shard.counters.exchanges_waiting.sub(1);
+    let given = ended.map_err(|fault| match fault {
+        Fault::ConnectionLimitReached if tries.is_over(exchange) => Fault::ExchangeTimeout,
+        fault => fault,
+    })?;
+    let is_it = |endpoint: &Endpoint| endpoint.slot == given.seat.slot();
+    if let Some(picked) = service.endpoints.iter().position(is_it)
+        && would_choose(exchange, tries, picked)
+    {
+        return Ok(Some((picked, given)));
     }
+    // An endpoint that came with a plan after the exchange's own, or that is not to be used now:
+    // for the next in the queue.
+    given.pass_on(tries.ticket);
+    Ok(None)
 }
 
 /// Goes to its place in the queue of the service.

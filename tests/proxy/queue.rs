@@ -20,6 +20,8 @@ on_both_drivers! {
     an_endpoint_that_refuses_gives_back_its_room
     waiting_goes_on_during_a_drain_and_ends_with_it
     the_limit_holds_for_many_clients
+    those_who_wait_do_not_hand_an_ejected_endpoint_round
+    who_waits_goes_to_a_backup_once_its_endpoint_is_ejected
 }
 
 /// What a JSON report says.
@@ -396,4 +398,72 @@ fn the_limit_holds_for_many_clients(driver: Driver) {
     );
     assert!(0 < limited(&proxy));
     until_waiting(&proxy, 0);
+}
+
+/// Two origins, the second a backup if need be, and what is behind `connections_max = 1`.
+fn start_ejecting(driver: Driver, backend: &str, origins: &[Origin; 2]) -> Proxy {
+    let [first, second] = origins.each_ref().map(Origin::address);
+    let backup = backend.replace("ADDRESS", &second.to_string());
+    let service = format!(
+        "[[service]]\nname = \"a\"\ndomains = [\"a.test\"]\nbackends = [\"{first}\", {backup}]\n\
+         [service.pool]\nconnections_max = 1\nqueue = \"2s\"\n\
+         [service.eject]\nconsecutive_faults = 1\nduration = \"1m\"",
+    );
+    let setup = Setup::new(driver).admin("127.0.0.1:0");
+    setup
+        .tables(&service)
+        .expects_line("an endpoint is ejected")
+        .start()
+}
+
+/// A client with a request under way that may not be repeated.
+fn holds(proxy: &Proxy) -> Wire {
+    let mut client = proxy.client();
+    client.send(POST);
+    client
+}
+
+fn those_who_wait_do_not_hand_an_ejected_endpoint_round(driver: Driver) {
+    let origins = [Origin::new(), Origin::new()];
+    let proxy = start_ejecting(driver, "\"ADDRESS\"", &origins);
+    let mut held = [holds(&proxy), holds(&proxy)];
+    let [mut bad, mut good] = origins.each_ref().map(Origin::accept);
+    for upstream in [&mut bad, &mut good] {
+        upstream.request();
+    }
+    let mut waiting = [holds(&proxy), holds(&proxy), holds(&proxy)];
+    until_waiting(&proxy, 3);
+    // It is ejected, and its seat is free.
+    drop(bad);
+    for client in &mut waiting {
+        is_refused(client);
+    }
+    good.send(ok("a"));
+    let answers = held.each_mut().map(|client| client.answer().status());
+    assert!(
+        answers.contains(&200) && answers.contains(&502),
+        "{answers:?}"
+    );
+    assert!(origins[0].has_no_more(), "it is ejected");
+}
+
+fn who_waits_goes_to_a_backup_once_its_endpoint_is_ejected(driver: Driver) {
+    let origins = [Origin::new(), Origin::new()];
+    let backup = "{ address = \"ADDRESS\", backup = true }";
+    let proxy = start_ejecting(driver, backup, &origins);
+    let mut held = holds(&proxy);
+    let mut bad = origins[0].accept();
+    bad.request();
+    let mut waiting = [holds(&proxy), holds(&proxy)];
+    until_waiting(&proxy, 2);
+    drop(bad);
+    assert_eq!(held.answer().status(), 502);
+    let mut backup = origins[1].accept();
+    for _ in &waiting {
+        backup.request();
+        backup.send(ok("b"));
+    }
+    for client in &mut waiting {
+        assert_eq!(client.answer().text(), "b");
+    }
 }

@@ -23,6 +23,10 @@ on_both_drivers! {
     a_whole_exchange_that_takes_too_long_is_cut_inside_its_body
     a_kept_connection_outlives_the_bounds_of_its_exchange
     a_client_that_leaves_during_a_backoff_is_gone
+    a_kept_client_outlives_the_bounds_of_an_answer_that_was_invalid
+    a_backoff_holds_no_connection
+    a_whole_exchange_ends_while_it_waits_for_a_connection
+    a_client_that_is_slow_is_no_fault_of_the_endpoint
 }
 
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy";
@@ -282,4 +286,63 @@ fn a_client_that_leaves_during_a_backoff_is_gone(driver: Driver) {
     assert!(origin.has_no_more(), "the next try comes later");
     client.reset();
     proxy.counts_one_fault("client_gone");
+}
+
+fn a_kept_client_outlives_the_bounds_of_an_answer_that_was_invalid(driver: Driver) {
+    let (origin, proxy) = start_one(driver, "[service.timeouts]\ntotal = \"300ms\"");
+    let mut client = proxy.client();
+    let mut upstream = origin.gets(&mut client, GET);
+    upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n");
+    assert_eq!(client.answer().status(), 502);
+    assert!(client.is_quiet_for(Duration::from_millis(600)), "it is cut");
+    origin.answers_next(client);
+}
+
+fn a_backoff_holds_no_connection(driver: Driver) {
+    let keys = "[service.retry]\nstatuses = [503]\nbackoff = \"30s\"\n\
+                [service.pool]\nconnections_max = 1\nqueue = \"10s\"";
+    let (origin, proxy) = start_one(driver, keys);
+    let mut client = proxy.client();
+    let mut upstream = origin.gets(&mut client, GET);
+    // Not whole: its connection can't be used again.
+    upstream.send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\nbu");
+    upstream.ends();
+    origin.answers_next(proxy.client());
+    client.reset();
+    proxy.counts_one_fault("client_gone");
+}
+
+fn a_whole_exchange_ends_while_it_waits_for_a_connection(driver: Driver) {
+    let keys = "[service.timeouts]\ntotal = \"300ms\"\n\
+                [service.pool]\nconnections_max = 1\nqueue = \"1m\"";
+    let (origin, proxy) = start_one(driver, keys);
+    let upgrade = "Connection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let mut tunnel = proxy.client();
+    let request = format!("GET / HTTP/1.1\r\nHost: a.test\r\n{upgrade}");
+    let mut upstream = origin.gets(&mut tunnel, &request);
+    upstream.send(format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}"));
+    assert_eq!(tunnel.head().status(), 101);
+    let mut client = proxy.client();
+    client.send(GET);
+    assert_eq!(client.answer().status(), 504);
+    proxy.counts_one_fault("exchange_timeout");
+}
+
+fn a_client_that_is_slow_is_no_fault_of_the_endpoint(driver: Driver) {
+    let (origin, proxy) = start_one(driver, "[service.retry]\nattempt = \"100ms\"");
+    let mut client = proxy.client();
+    client.send(&PUT[..PUT.len() - 2]);
+    let mut upstream = origin.accept();
+    upstream.head();
+    assert_eq!(upstream.take(2), b"bo");
+    // Several times as long as a try may take.
+    assert!(
+        upstream.is_quiet_for(Duration::from_millis(500)),
+        "it is cut"
+    );
+    client.send("dy");
+    assert_eq!(upstream.take(2), b"dy");
+    upstream.send(ok("done"));
+    assert_eq!(client.answer().text(), "done");
+    assert_eq!(told(&proxy)["retries"], 0);
 }
