@@ -184,7 +184,13 @@ impl Control {
             tokio::select! {
                 // Signals first: one that has come before the last shard ended is answered.
                 biased;
-                ask = signals.next() => self.answer(ask, supervisor),
+                ask = signals.next() => {
+                    if matches!(ask, Ask::End) && self.draining.is_some() {
+                        // Its commands would outlive a process that ends at once.
+                        probers.end().await;
+                    }
+                    self.answer(ask, supervisor);
+                }
                 Some(end) = ends.recv() => self.shard_ended(end)?,
                 Some(wanted) = wanted.recv() => self.ask(Asker::Client(wanted)),
                 verdict = probers.next(), if self.draining.is_none() => {

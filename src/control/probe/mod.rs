@@ -172,6 +172,12 @@ impl Probers {
         self.tasks.abort_all();
         self.verdicts.close();
     }
+
+    /// As [`Probers::stop`]; returns when the last command is killed.
+    pub async fn end(&mut self) {
+        self.verdicts.close();
+        self.tasks.shutdown().await;
+    }
 }
 
 impl Common {
