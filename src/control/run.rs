@@ -179,7 +179,7 @@ impl Control {
     ) -> Result<End, String> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut probers = Probers::start(&self.config);
+        let mut probers = Probers::start(&self.config, self.live.nofile);
         loop {
             tokio::select! {
                 // Signals first: one that has come before the last shard ended is answered.
