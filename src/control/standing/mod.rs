@@ -307,7 +307,8 @@ impl ServiceStanding {
         let mut service = Self {
             name: written.name.clone(),
             slow_start: written.slow_start,
-            ejected_max: (written.eject.ratio_max * endpoints.len() as f64) as usize,
+            // A share like 0.29 of 100 may come out a little under the whole number.
+            ejected_max: (written.eject.ratio_max * endpoints.len() as f64 + 1e-9) as usize,
             endpoints,
             has_healthy: false,
         };
