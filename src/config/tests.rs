@@ -823,6 +823,15 @@ fn the_environment_overrides_the_interval_of_every_probe() {
 }
 
 #[test]
+fn a_factor_that_ejects_whoever_is_well_is_an_error() {
+    let message = "is below 1.0, which ejects endpoints that are well; 0.0 is never";
+    check_after(
+        "eject = { latency_factor = 0.5 }",
+        &[(1, 28, "service.eject.latency_factor", message)],
+    );
+}
+
+#[test]
 fn a_key_of_another_kind_of_probe_is_an_error() {
     let of_http = "has no effect; it is for kind = \"http\"";
     for (keys, column, key, message) in [
@@ -865,6 +874,12 @@ fn a_key_of_another_kind_of_probe_is_an_error() {
             28,
             "statuses",
             "199 is below the least, 200; allowed: 200 to 599",
+        ),
+        (
+            "host = \"*.a.example\"",
+            18,
+            "host",
+            "is a wildcard; a probe asks for one host",
         ),
         (
             "interval = \"99ms\"",

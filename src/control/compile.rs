@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::probe::TRIES_MAX;
+use super::probe::tries_max;
 use crate::balance::{Member, hash_key};
 use crate::config::{self, Config};
 use crate::http::head::HeadLimits;
@@ -185,7 +185,7 @@ fn connections_max(config: &Config, live: &Live) -> u32 {
     match config.runtime().connections_max {
         // Each client may need an upstream connection.
         0 => {
-            let own = OWN_DESCRIPTORS + probed(config).min(TRIES_MAX) as u64;
+            let own = OWN_DESCRIPTORS + probed(config).min(tries_max(live.nofile));
             let most = live.nofile.saturating_sub(own) / 2;
             u32::try_from(most).unwrap_or(u32::MAX)
         }
@@ -194,10 +194,10 @@ fn connections_max(config: &Config, live: &Live) -> u32 {
 }
 
 /// How many endpoints are probed; each try holds a descriptor.
-fn probed(config: &Config) -> usize {
+fn probed(config: &Config) -> u64 {
     let services = config.services().iter();
     let probed = services.filter(|service| service.probe.is_some());
-    probed.map(|service| service.backends.len()).sum()
+    probed.map(|service| service.backends.len() as u64).sum()
 }
 
 /// A shard's part of a limit of the process: their sum is not above it, unless that would leave a

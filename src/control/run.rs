@@ -20,7 +20,7 @@ use super::compile::{Live, compile};
 use super::printer::Printer;
 use super::probe::Probers;
 use super::signal::{Ask, Signals};
-use super::standing::{Change, Standings};
+use super::standing::{Change, Place, Standings};
 use crate::config::Config;
 use crate::door::{Notice, Publisher, Subscriber};
 use crate::fd;
@@ -105,6 +105,8 @@ struct ShardLife {
     restart_at: Option<Instant>,
     backoff: Duration,
     ended: bool,
+    /// How many of its notices had been dropped when that was looked at last.
+    notices_dropped: u64,
 }
 
 #[derive(Debug)]
@@ -146,6 +148,7 @@ impl Control {
             restart_at: None,
             backoff: RESTART,
             ended: false,
+            notices_dropped: 0,
         };
         let shards: Vec<ShardLife> = (0..publisher.shards()).map(shard).collect();
         Self {
@@ -176,12 +179,18 @@ impl Control {
     ) -> Result<End, String> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut probers = Probers::start(&self.config);
+        let mut probers = Probers::start(&self.config, self.live.nofile);
         loop {
             tokio::select! {
                 // Signals first: one that has come before the last shard ended is answered.
                 biased;
-                ask = signals.next() => self.answer(ask, supervisor),
+                ask = signals.next() => {
+                    if matches!(ask, Ask::End) && self.draining.is_some() {
+                        // Its commands would outlive a process that ends at once.
+                        probers.end().await;
+                    }
+                    self.answer(ask, supervisor);
+                }
                 Some(end) = ends.recv() => self.shard_ended(end)?,
                 Some(wanted) = wanted.recv() => self.ask(Asker::Client(wanted)),
                 verdict = probers.next(), if self.draining.is_none() => {
@@ -405,6 +414,33 @@ impl Control {
                     log::error!(shard; "a panic was caught and its connection closed");
                 }
                 Notice::Drained => log::debug!(shard; "drained"),
+            }
+        }
+        for shard in 0..self.shards.len() {
+            self.catch_up(shard);
+        }
+    }
+
+    /// Where notices of `shard` were dropped, reads off its counters what it has ejected. Without
+    /// that, an endpoint whose way back nobody heard of would be out for ever: it gets no exchange
+    /// that could eject it, and so readmit it, again.
+    fn catch_up(&mut self, shard: usize) {
+        let dropped = self.publisher.shard_counters()[shard].notices_dropped.get();
+        let known = &mut self.shards[shard].notices_dropped;
+        if dropped == *known {
+            return;
+        }
+        let notices = dropped - std::mem::replace(known, dropped);
+        log::warn!(shard, notices; "notices were dropped; the shard's ejections are counted anew");
+        let Some(posted) = self.publisher.current() else {
+            return;
+        };
+        let services = posted.counters[shard].services.iter().enumerate();
+        for (service, counters) in services {
+            for (endpoint, counters) in counters.endpoints.iter().enumerate() {
+                let place = Place { service, endpoint };
+                let is_out = 0 < counters.ejected.get();
+                say(&self.standings.catch_up(place, shard, is_out, now()));
             }
         }
     }

@@ -27,6 +27,7 @@ on_both_drivers! {
     an_endpoint_that_became_slow_is_ejected
     a_probe_that_succeeds_after_a_failed_one_readmits_at_once
     each_shard_ejects_for_itself
+    more_ejections_at_once_than_notices_leave_nothing_out
 }
 
 /// What an endpoint says that fails every exchange.
@@ -387,4 +388,39 @@ fn each_shard_ejects_for_itself(driver: Driver) {
     }
     assert!((4..=6).contains(&failed), "{failed}");
     assert_eq!(failed_of(&mut proxy.client(), 20), 0);
+}
+
+/// Hundreds at once are more than control hears of: a ring holds 256 notices.
+fn more_ejections_at_once_than_notices_leave_nothing_out(driver: Driver) {
+    // Nobody listens there: of 127/8 the test's own endpoints use one address.
+    let address = |place: u16| SocketAddr::from(([127, 9, (place >> 8) as u8, place as u8], 9));
+    let addresses: Vec<_> = (1..=600).map(address).collect();
+    let proxy = Setup::new(driver)
+        .admin("127.0.0.1:0")
+        .service(
+            "a",
+            &addresses,
+            "policy = \"round_robin\"\n[service.retry]\nattempts_max = 10\n\
+             [service.eject]\nconsecutive_faults = 1\nduration = \"1s\"\nratio_max = 1.0",
+        )
+        .expects_line("ejected")
+        .expects_line("notices were dropped")
+        .expects_line("endpoints are used that are not in")
+        .start();
+    let mut clients: Vec<_> = (0..60).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    }
+    let begun = now();
+    loop {
+        pause(Duration::from_millis(100));
+        let service = service(&proxy);
+        let endpoints = service["endpoints"].as_array().expect("it is a list");
+        let are = |is_so: fn(&Value) -> bool| endpoints.iter().all(is_so);
+        let tried = are(|endpoint| endpoint["ejections"]["consecutive_faults"] != 0);
+        if tried && are(|endpoint| endpoint["standing"] == "unknown") {
+            return;
+        }
+        assert!(begun.elapsed() < 3 * DEADLINE, "some stay out: {service}");
+    }
 }

@@ -20,6 +20,7 @@ on_both_drivers! {
     a_connection_is_enough_for_tcp
     a_command_decides
     a_command_that_hangs_is_killed_with_its_children
+    a_second_signal_at_once_leaves_no_command_behind
     an_endpoint_is_not_used_before_it_is_ready
     a_new_endpoint_waits_for_its_first_good_probe
     with_no_endpoint_left_a_service_fails_open_or_closed
@@ -289,6 +290,30 @@ fn a_command_that_hangs_is_killed_with_its_children(driver: Driver) {
     drop(proxy);
     let all = fs::read_to_string(&children).expect("the script has begun");
     eventually(|| !all.lines().any(runs));
+}
+
+fn a_second_signal_at_once_leaves_no_command_behind(driver: Driver) {
+    let a = Served::saying("a");
+    let directory = Directory::new();
+    let begun = directory.join("begun");
+    let script = script(
+        &directory,
+        &format!("echo $$ > {}\nsleep 1000", begun.display()),
+    );
+    let keys = probe(&format!("kind = \"exec\"\ncommand = [\"{script}\"]\n"));
+    let mut proxy = Setup::new(driver)
+        .service("a", &[a.address()], &keys.replace("200ms", "1h"))
+        .expects_line("a second signal")
+        .start();
+    let id = || fs::read_to_string(&begun).unwrap_or_default();
+    eventually(|| id().ends_with('\n'));
+    // Both are there before control looks.
+    proxy.signal("STOP");
+    proxy.signal("TERM");
+    proxy.signal("INT");
+    proxy.signal("CONT");
+    assert_eq!(proxy.exit_code(), Some(1));
+    eventually(|| !runs(id().trim()));
 }
 
 /// Whether the process `id` is there and no zombie.

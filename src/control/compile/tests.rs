@@ -175,6 +175,27 @@ fn without_a_limit_half_the_descriptors_are_for_clients() {
 }
 
 #[test]
+fn probes_leave_descriptors_to_clients() {
+    let backends: Vec<_> = (1..=2_000)
+        .map(|port| format!("\"127.0.0.1:{port}\""))
+        .collect();
+    for (probed, nofile, expected) in [
+        (10, 1_024, (1_024 - 64 - 10) / 2),
+        (2_000, 1_024, (1_024 - 64 - 256) / 2),
+        (2_000, 100_000, (100_000 - 64 - 1_024) / 2),
+    ] {
+        let text = format!(
+            "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\nservice = \"s\"\n\
+             [[service]]\nname = \"s\"\nbackends = [{}]\n[service.probe]\n",
+            backends[..probed].join(", ")
+        );
+        let config = config::parse("config.toml", &text).expect("the text breaks no rule");
+        let most = connections_max(&config, &Live { nofile, ..LIVE });
+        assert_eq!(most, expected, "{probed} of {nofile}");
+    }
+}
+
+#[test]
 fn the_same_arguments_give_the_same_plan() {
     let text = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\n";
     assert_eq!(plan_of(text, &LIVE), plan_of(text, &LIVE));

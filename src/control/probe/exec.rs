@@ -1,6 +1,7 @@
 //! One run of the operator's command.
 //!
-//! It is the leader of a process group of its own, so that what it has started is ended with it.
+//! It is the leader of a process group of its own, so that what it has started is killed with it.
+//! Where it exits by itself nothing is killed: what it leaves behind is its own affair.
 
 use std::io;
 use std::net::SocketAddr;

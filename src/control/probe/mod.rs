@@ -16,7 +16,7 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -35,15 +35,23 @@ use crate::fault::Fault;
 use crate::fd;
 use crate::units::format_duration;
 
-/// Tries under way at once; each holds a descriptor. Where more endpoints than this hang, the
-/// others wait for them.
-pub const TRIES_MAX: usize = 1024;
+/// Tries under way at once; each holds a descriptor.
+const TRIES_MAX: u64 = 1024;
 
 /// Commands that run at once; they share the machine with the shards.
 const COMMANDS_MAX: usize = 16;
 
+/// From one line that probes cannot be made to the next.
+const EXHAUSTED_EVERY: Duration = Duration::from_secs(10);
+
 /// Verdicts that control has not heard yet; who has another one waits.
 const VERDICTS_MAX: usize = 1024;
+
+/// Tries under way at once where the process may open `nofile` descriptors, at least 1: not so many
+/// that clients have none. Where more endpoints than this hang, the others wait for them.
+pub fn tries_max(nofile: u64) -> u64 {
+    (nofile / 4).clamp(1, TRIES_MAX)
+}
 
 /// What the tries of one endpoint have come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +113,9 @@ struct Common {
     /// Whoever has asked looks now.
     look: Notify,
     verdicts: Sender<Verdict>,
-    /// True exactly when the last try of the process, of any endpoint, was exhausted.
-    exhausted: AtomicBool,
+    begun: Instant,
+    /// The second, counted from `begun`, from which on a try that was exhausted has a line again.
+    quiet_until: AtomicU64,
 }
 
 /// One endpoint while it is probed.
@@ -125,18 +134,20 @@ struct Prober {
 }
 
 impl Probers {
-    /// Probes every endpoint of `config` whose service says so, from now on. To be called on
-    /// control's runtime.
-    pub fn start(config: &Config) -> Self {
+    /// Probes every endpoint of `config` whose service says so, from now on, with
+    /// [`tries_max`] of `nofile`. To be called on control's runtime.
+    pub fn start(config: &Config, nofile: u64) -> Self {
         let (sender, verdicts) = channel(VERDICTS_MAX);
+        let begun = Instant::now();
         let common = Arc::new(Common {
-            beats: Beats::new(Instant::now()),
-            tries: Semaphore::new(TRIES_MAX),
+            beats: Beats::new(begun),
+            tries: Semaphore::new(tries_max(nofile) as usize),
             commands: Semaphore::new(COMMANDS_MAX),
             asked: Notify::new(),
             look: Notify::new(),
             verdicts: sender,
-            exhausted: AtomicBool::new(false),
+            begun,
+            quiet_until: AtomicU64::new(0),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&common).call_looks());
@@ -172,6 +183,12 @@ impl Probers {
         self.tasks.abort_all();
         self.verdicts.close();
     }
+
+    /// As [`Probers::stop`]; returns when the last command is killed.
+    pub async fn end(&mut self) {
+        self.verdicts.close();
+        self.tasks.shutdown().await;
+    }
 }
 
 impl Common {
@@ -182,6 +199,17 @@ impl Common {
             self.asked.notified().await;
             sleep_until(self.beats.look(Instant::now())).await;
             self.look.notify_waiters();
+        }
+    }
+
+    /// At most a line every so often: where descriptors run short some tries still succeed, and
+    /// thousands a second may not.
+    fn say_exhausted(&self, error: &io::Error, now: Instant) {
+        let second = now.duration_since(self.begun).as_secs();
+        if self.quiet_until.load(Ordering::Relaxed) <= second {
+            let next = second + EXHAUSTED_EVERY.as_secs();
+            self.quiet_until.store(next, Ordering::Relaxed);
+            log::warn!(error:%; "probes cannot be made; what is known stays");
         }
     }
 }
@@ -234,14 +262,10 @@ impl Prober {
     /// One try and what comes of it. Says when it began.
     async fn probe(&mut self) -> Instant {
         let (begun, tried) = self.attempt().await;
-        let exhausted = matches!(tried, Err(ProbeError::Exhausted(_)));
-        let was = self.common.exhausted.swap(exhausted, Ordering::Relaxed);
         let reason = match tried {
             Ok(()) => None,
             Err(ProbeError::Exhausted(error)) => {
-                if !was {
-                    log::warn!(error:%; "probes cannot be made; what is known stays");
-                }
+                self.common.say_exhausted(&error, begun);
                 return begun;
             }
             Err(error) => Some(error),

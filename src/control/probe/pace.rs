@@ -48,9 +48,8 @@ impl Beats {
     }
 
     fn last_before(self, at: Instant, beat: Duration) -> Instant {
-        let beats = at.duration_since(self.first).as_nanos() / beat.as_nanos();
-        // So many beats are over a year.
-        self.first + beat * u32::try_from(beats).unwrap_or(u32::MAX)
+        let past = at.duration_since(self.first).as_nanos() % beat.as_nanos();
+        at - Duration::from_nanos(past as u64)
     }
 }
 
@@ -135,6 +134,10 @@ mod tests {
             let next = beats.next((at(begun), Duration::from_millis(wait)), at(now));
             assert_eq!(next, at(expected), "{begun} + {wait} at {now}");
         }
+        // More short beats than 32 bits count.
+        let later = 600 * 24 * 60 * 60 * 1_000;
+        let next = beats.next((at(later), Duration::from_millis(100)), at(later + 10));
+        assert_eq!(next, at(later + 100));
         assert_eq!(beats.look(at(50)), at(60));
         assert_eq!(beats.look(at(57)), at(60));
     }

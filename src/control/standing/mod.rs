@@ -184,6 +184,26 @@ impl Standings {
         changes
     }
 
+    /// Whether `shard` has ejected an endpoint now, where a notice of it may have been dropped. An
+    /// ejection has no line then: its reason is not known.
+    pub fn catch_up(
+        &mut self,
+        place: Place,
+        shard: usize,
+        is_out: bool,
+        now: Instant,
+    ) -> Vec<Change> {
+        let by = &mut self.services[place.service].endpoints[place.endpoint].ejected_by;
+        match (by.contains(&shard), is_out) {
+            (true, false) => self.readmit(place, shard, now),
+            (false, true) => {
+                by.insert(shard);
+                self.settle(place.service, now)
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// `shard` has died, and what it had ejected is forgotten with it.
     pub fn shard_died(&mut self, shard: usize, now: Instant) -> Vec<Change> {
         self.dead.insert(shard);
@@ -299,7 +319,8 @@ impl ServiceStanding {
         let mut service = Self {
             name: written.name.clone(),
             slow_start: written.slow_start,
-            ejected_max: (written.eject.ratio_max * endpoints.len() as f64) as usize,
+            // A share like 0.29 of 100 may come out a little under the whole number.
+            ejected_max: (written.eject.ratio_max * endpoints.len() as f64 + 1e-9) as usize,
             endpoints,
             has_healthy: false,
         };

@@ -19,10 +19,12 @@ enum Event {
     Failed(u16),
     Ejected(u16, usize),
     Readmitted(u16, usize),
+    /// Its notices were dropped, and its counters say whether it has ejected.
+    Counted(u16, usize, bool),
     Died(usize),
     Lives(usize),
 }
-use Event::{Died, Ejected, Failed, Good, Lives, Readmitted};
+use Event::{Counted, Died, Ejected, Failed, Good, Lives, Readmitted};
 
 impl Case {
     fn new(shards: usize, endpoints: u16, keys: &str) -> Self {
@@ -56,6 +58,7 @@ impl Case {
             Failed(port) => standings.judge(verdict(port, Health::Unhealthy, "status 503"), now),
             Ejected(port, shard) => standings.eject(place(port), shard, EjectReason::Faults, now),
             Readmitted(port, shard) => standings.readmit(place(port), shard, now),
+            Counted(port, shard, out) => standings.catch_up(place(port), shard, out, now),
             Died(shard) => standings.shard_died(shard, now),
             Lives(shard) => standings.shard_lives(shard, now),
         };
@@ -205,6 +208,22 @@ fn a_shard_that_dies_takes_its_ejections_with_it() {
         (Lives(0), ""),
     ]);
     assert!(case.live(1) == EndpointLive::default());
+}
+
+#[test]
+fn what_no_notice_told_is_read_off_the_counters() {
+    let mut case = Case::new(1, 4, "");
+    case.check(&[
+        (Ejected(1, 0), "1:ejected(0) 1:out"),
+        (Counted(1, 0, false), "1:readmitted 1:back"),
+        (Counted(1, 0, false), ""),
+        (Counted(2, 0, true), "2:out"),
+        (Ejected(2, 0), ""),
+        (Counted(2, 0, true), ""),
+        (Readmitted(2, 0), "2:readmitted 2:back"),
+    ]);
+    assert_eq!(case.live(1), EndpointLive::default());
+    assert_eq!(case.live(2), EndpointLive::default());
 }
 
 #[test]
