@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What scripts/bench and scripts/flamegraph share: checked options, tools, a place to work and its end, the origin, a ringmain
-# under load.
+# What scripts/bench, scripts/traffic and scripts/flamegraph share: checked options, tools, a place to work and its end, the
+# origin, a ringmain under load, rounds of measurements and what they come to.
 #
 # Sourced, not run, after `from=$PWD`: relative paths of a command line are where the person stands, not where the repository
 # is. Whoever sources it sets proxy_core and load_core before anything is started.
@@ -120,9 +120,10 @@ load() {
 }
 
 # wrk_load PROXY CONNECTIONS SECONDS: as many small requests as it answers; what wrk says is in $work/wrk.
+wrk_options=()
 wrk_load() {
     load "$work/wrk" wrk --threads 1 --connections "$2" --duration "$3s" --timeout 10s --latency \
-        -H "Host: bench.test" "http://127.0.0.1:${port[$1]}/"
+        "${wrk_options[@]}" -H "Host: bench.test" "http://127.0.0.1:${port[$1]}/"
 }
 
 # pause SECONDS
@@ -178,32 +179,38 @@ http {
 TEXT
 }
 
-# Its port is in $origin_port.
+# start_origin ADDRESS: it listens there, on a port that is in $origin_port.
 start_origin() {
-    local body
     free_port
     origin_port=$free
-    body=$(printf 'x%.0s' {1..128})
-    nginx_conf origin > "$work/origin.conf"
-    cat > "$work/origin.http" <<TEXT
-server {
-    listen 127.0.0.1:$origin_port backlog=4096;
-    default_type text/plain;
-    location / { return 200 "$body"; }
-}
-TEXT
+    origin_conf origin "$1:$origin_port"
     start "$load_core" nginx -e "$work/origin.err" -c "$work/origin.conf"
     wait_for "$origin_port" "the origin"
 }
 
-# ---- a ringmain: one shard before the origin -------------------------------------------------------------------------
+# origin_conf NAME ADDRESS: an nginx that answers there.
+origin_conf() {
+    local body
+    body=$(printf 'x%.0s' {1..128})
+    nginx_conf "$1" > "$work/$1.conf"
+    cat > "$work/$1.http" <<TEXT
+server {
+    listen $2 backlog=4096;
+    default_type text/plain;
+    location / { return 200 "$body"; }
+}
+TEXT
+}
+
+# ---- a ringmain: one shard -------------------------------------------------------------------------------------------
 
 # Of each proxy: where it listens, the process to measure, what it calls itself; what a ringmain says of its ring.
 declare -A port pids name_of driver
 
-# start_ringmain NAME BINARY: NAME is its place in the tables above.
+# start_ringmain NAME BINARY [KEYS]: NAME is its place in the tables above; KEYS are those of its service, the origin by itself.
 start_ringmain() {
     local name=$1 binary=$2 tries=0
+    local keys=${3-backends = [\"127.0.0.1:$origin_port\"]}
     cat > "$work/$name.toml" <<TEXT
 [runtime]
 shards = 1
@@ -219,7 +226,7 @@ keep_alive = "1h"
 [[service]]
 name = "bench"
 domains = ["bench.test"]
-backends = ["127.0.0.1:$origin_port"]
+$keys
 [service.pool]
 idle_max = 1024
 TEXT
@@ -255,7 +262,12 @@ measure_cost() {
     before=$(cpu_ticks "${pids[$1]}")
     wrk_load "$1" "$count" "$2"
     after=$(cpu_ticks "${pids[$1]}")
-    measured=$(awk -v before="$before" -v after="$after" -v tick="$tick_us" '
+    read_wrk "$before" "$after"
+}
+
+# read_wrk BEFORE AFTER: what wrk has said last, and the ticks that it took, as $measured.
+read_wrk() {
+    measured=$(awk -v before="$1" -v after="$2" -v tick="$tick_us" '
         function us(text) {
             if (text ~ /us$/) return text + 0
             if (text ~ /ms$/) return text * 1000
