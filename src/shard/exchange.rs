@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::eject::Ejection;
 use super::order::Routed;
@@ -13,7 +14,7 @@ use super::timing::Timing;
 use super::{Current, SECOND, Shard};
 use crate::fault::Fault;
 use crate::http::exchange::RequestFacts;
-use crate::plan::{Listener, RetryRules, Service, ServiceIndex};
+use crate::plan::{Listener, RetryRules, Service, ServiceIndex, TICK};
 use crate::tally::{Phase, ServiceCounters};
 
 /// What every step of an exchange may look at.
@@ -134,8 +135,9 @@ impl<'a> Exchange<'a> {
         !statuses.is_empty() && statuses.contains(&status)
     }
 
-    /// Notes that the running try failed, and that the endpoint is to blame.
-    pub(super) fn endpoint_failed(&self) {
+    /// Notes that the running try failed with `fault`, for which the endpoint is to blame; `None`:
+    /// with an answer that is tried again.
+    pub(super) fn endpoint_failed(&self, fault: Option<Fault>) {
         let Self {
             shard,
             service,
@@ -144,7 +146,11 @@ impl<'a> Exchange<'a> {
         } = *self;
         counters.endpoints[self.endpoint.get()].faults.add(1);
         let member = self.member();
-        member.load.penalize(shard.clock.turn().began());
+        let now = shard.clock.turn().began();
+        if let Some(waited) = fault.and_then(|fault| self.waited_in_vain(fault)) {
+            member.load.observe(waited.as_nanos() as u64, now);
+        }
+        member.load.penalize(now);
         // Its place in the plan of the exchange, which may not be the newest.
         let place = self.endpoint.get();
         let told = |_: &Ejection, change| shard.tell(service, counters, place, change);
@@ -155,9 +161,20 @@ impl<'a> Exchange<'a> {
     /// Notes that the endpoint of the running try has answered with `status`.
     pub(super) fn endpoint_answered(&self, status: u16) {
         if self.is_retried(status) {
-            self.endpoint_failed();
+            self.endpoint_failed(None);
         } else {
             self.member().ejection.good();
+        }
+    }
+
+    /// How long the endpoint of the running try was waited for, when that is what ended it.
+    fn waited_in_vain(&self, fault: Fault) -> Option<Duration> {
+        let (timeouts, retry) = (&self.service.timeouts, &self.service.retry);
+        match fault {
+            Fault::ConnectionTimeout => Some(timeouts.connect),
+            Fault::ResponseTimeout => Some(TICK * timeouts.response.0),
+            Fault::AttemptTimeout => Some(TICK * retry.attempt.0),
+            _ => None,
         }
     }
 

@@ -174,7 +174,7 @@ async fn forward(
                 reusable,
                 ..
             }) => {
-                exchange.endpoint_failed();
+                exchange.endpoint_failed(None);
                 if reusable {
                     tries.unbound(link.stream.reading());
                     upstream::put_back(exchange, link);

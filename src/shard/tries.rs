@@ -237,7 +237,7 @@ impl Tries {
             return true;
         }
         if broken.fault.side() == Side::Upstream {
-            exchange.endpoint_failed();
+            exchange.endpoint_failed(Some(broken.fault));
         }
         let reason = match broken.fault {
             Fault::AttemptTimeout => RetryReason::AttemptTimeout,

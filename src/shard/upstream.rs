@@ -104,7 +104,7 @@ pub(super) async fn reach<'a>(
         if fault.side() != Side::Upstream {
             return Err(fault);
         }
-        exchange.endpoint_failed();
+        exchange.endpoint_failed(Some(fault));
         if tries.is_over(exchange) {
             return Err(Fault::ExchangeTimeout);
         }

@@ -26,6 +26,7 @@ on_both_drivers! {
     the_environment_sets_the_interval
     so_many_in_a_row_make_a_verdict
     a_recovered_endpoint_starts_slowly
+    a_good_probe_after_a_failed_one_readmits_at_once
     a_probe_is_a_request_of_its_own_kind
     a_drain_ends_the_probes
 }
@@ -440,6 +441,53 @@ fn a_recovered_endpoint_starts_slowly(driver: Driver) {
     // A sixteenth of its weight against 1, in turn.
     let answers = (0..34).map(|_| client.get("a.test", "/").text());
     assert_eq!(answers.filter(|text| text == "b").count(), 2);
+}
+
+fn a_good_probe_after_a_failed_one_readmits_at_once(driver: Driver) {
+    let a = Switch::new("a");
+    let [probed, well] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let (counts, says_well) = (Arc::clone(&probed), Arc::clone(&well));
+    // Not well: exchanges fail, and every other probe.
+    let b = Served::new(move |request: &Message| {
+        let is_well = 0 < says_well.load(Ordering::Relaxed);
+        if request.head.start.contains("/live") {
+            let count = counts.fetch_add(1, Ordering::Relaxed);
+            return match is_well || count.is_multiple_of(2) {
+                true => ok("well"),
+                false => "HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n".into(),
+            };
+        }
+        if is_well {
+            ok("b")
+        } else {
+            "no head\r\n\r\n".into()
+        }
+    });
+    let keys = format!(
+        "{}[service.eject]\nconsecutive_faults = 1\nduration = \"1h\"\n",
+        probe("unhealthy_after = 1000")
+    );
+    let proxy = Setup::new(driver)
+        .service("a", &[a.address(), b.address()], &keys)
+        .expects_line("an endpoint is ejected")
+        .start();
+    let mut client = proxy.client();
+    eventually(|| {
+        let _answered = client.get("a.test", "/");
+        0 < count(&proxy, "an endpoint is ejected")
+    });
+    let line = proxy.log_line("an endpoint is ejected");
+    assert!(
+        line.contains(&format!("endpoint={}", b.address())),
+        "{line}"
+    );
+    assert!(line.contains("reason=consecutive_faults"), "{line}");
+    proxy.log_line("an endpoint is readmitted");
+    well.store(1, Ordering::Relaxed);
+    // It may have been ejected again before it was well.
+    until_both(&mut client);
+    eventually(|| count(&proxy, "is ejected") == count(&proxy, "is readmitted"));
+    assert_eq!(count(&proxy, UNHEALTHY), 0);
 }
 
 fn a_probe_is_a_request_of_its_own_kind(driver: Driver) {

@@ -179,3 +179,101 @@ fn the_same_arguments_give_the_same_plan() {
     let text = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\n";
     assert_eq!(plan_of(text, &LIVE), plan_of(text, &LIVE));
 }
+
+/// A service over so many endpoints, of which `known` is known.
+fn service_of(backends: &str, keys: &str, known: &[(u16, EndpointLive)]) -> (Config, Live) {
+    let text = format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\n\
+         [[service]]\nname = \"a\"\nbackends = [{backends}]\n{keys}\n\
+         [[service]]\nname = \"b\"\nbackends = [\"127.0.0.1:1\"]\n"
+    );
+    let config = config::parse("config.toml", &text).expect("the text breaks no rule");
+    let known = known
+        .iter()
+        .map(|(port, known)| (([127, 0, 0, 1], *port).into(), *known));
+    let endpoints = BTreeMap::from([("a".to_owned(), known.collect())]);
+    (config, Live { endpoints, ..LIVE })
+}
+
+const HEALTHY: EndpointLive = EndpointLive {
+    health: Health::Healthy,
+    ejected: false,
+    ramp: RAMP_WHOLE,
+    recoveries: 0,
+};
+const UNHEALTHY: EndpointLive = EndpointLive {
+    health: Health::Unhealthy,
+    ..HEALTHY
+};
+const EJECTED: EndpointLive = EndpointLive {
+    ejected: true,
+    ..HEALTHY
+};
+
+/// Two ordinary backends, a backup, and one that is drained.
+const BACKENDS: &str = "\"127.0.0.1:1\", { address = \"127.0.0.1:2\", weight = 3 }, \
+                        { address = \"127.0.0.1:3\", backup = true }, \
+                        { address = \"127.0.0.1:4\", drain = true }";
+
+#[test]
+fn the_tiers_are_those_that_are_in_then_backups_then_everybody() {
+    let wait = "[service.probe]\nwait_first = true";
+    type Case<'a> = (&'a str, &'a [(u16, EndpointLive)], &'a [&'a [u32]], bool);
+    let cases: [Case<'_>; 9] = [
+        ("", &[], &[&[0, 1], &[2]], false),
+        ("", &[(1, UNHEALTHY)], &[&[1], &[2]], false),
+        ("", &[(1, EJECTED), (3, UNHEALTHY)], &[&[1]], false),
+        ("", &[(1, UNHEALTHY), (2, EJECTED)], &[&[2]], false),
+        (
+            "",
+            &[(1, UNHEALTHY), (2, EJECTED), (3, UNHEALTHY)],
+            &[&[0, 1, 2]],
+            true,
+        ),
+        (
+            "fail_open = false",
+            &[(1, UNHEALTHY), (2, EJECTED), (3, UNHEALTHY)],
+            &[],
+            false,
+        ),
+        (wait, &[], &[], false),
+        (wait, &[(2, HEALTHY)], &[&[1]], false),
+        // What has not had its first good probe gets nothing, even so.
+        (wait, &[(2, UNHEALTHY)], &[&[1]], true),
+    ];
+    for (keys, known, expected, fails_open) in cases {
+        let (config, live) = service_of(BACKENDS, keys, known);
+        let plan = compile(&config, &live, None);
+        let tiers = plan.services[0].tiers.iter();
+        let tiers: Vec<&[u32]> = tiers.map(|tier| &*tier.places).collect();
+        assert_eq!(tiers, expected, "{keys} {known:?}");
+        assert_eq!(plan.services[0].fails_open, fails_open, "{keys} {known:?}");
+    }
+}
+
+#[test]
+fn a_weight_that_ramps_counts_in_sixteenths_and_the_rest_as_written() {
+    let weights = |known: &[(u16, EndpointLive)]| {
+        let (config, live) = service_of(BACKENDS, "", known);
+        let plan = compile(&config, &live, None);
+        let members = plan.services[0].tiers[0].members.iter();
+        members.map(|member| member.weight).collect::<Vec<_>>()
+    };
+    assert_eq!(weights(&[]), [1, 3]);
+    let ramps = |ramp| EndpointLive { ramp, ..HEALTHY };
+    assert_eq!(weights(&[(2, ramps(1))]), [16, 3]);
+    assert_eq!(weights(&[(2, ramps(8))]), [2, 3]);
+    assert_eq!(weights(&[(1, ramps(4)), (2, ramps(4))]), [1, 3]);
+}
+
+#[test]
+fn a_service_that_nothing_has_changed_is_shared_with_the_plan_before() {
+    let (config, live) = service_of(BACKENDS, "policy = \"hash\"", &[]);
+    let first = compile(&config, &live, None);
+    let (_, changed) = service_of(BACKENDS, "", &[(1, UNHEALTHY)]);
+    let second = compile(&config, &changed, Some(&first));
+    assert!(!Arc::ptr_eq(&first.services[0], &second.services[0]));
+    assert!(Arc::ptr_eq(&first.services[1], &second.services[1]));
+    let third = compile(&config, &live, Some(&first));
+    assert!(Arc::ptr_eq(&first.services[0], &third.services[0]));
+}
