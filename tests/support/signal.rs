@@ -10,6 +10,8 @@ pub(crate) fn signal(process: u32, name: &str) {
         "HUP" => libc::SIGHUP,
         "USR1" => libc::SIGUSR1,
         "USR2" => libc::SIGUSR2,
+        "STOP" => libc::SIGSTOP,
+        "CONT" => libc::SIGCONT,
         _ => unreachable!("no test sends {name}"),
     };
     // SAFETY: kill(2) touches no memory; the process is a child that nobody has waited for.
