@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What scripts/bench and scripts/flamegraph share: checked options, tools, a place to work and its end, the origin, a ringmain
-# under load.
+# What scripts/bench, scripts/traffic and scripts/flamegraph share: checked options, tools, a place to work and its end, the
+# origin, a ringmain under load, rounds of measurements and what they come to.
 #
 # Sourced, not run, after `from=$PWD`: relative paths of a command line are where the person stands, not where the repository
 # is. Whoever sources it sets proxy_core and load_core before anything is started.
@@ -120,9 +120,10 @@ load() {
 }
 
 # wrk_load PROXY CONNECTIONS SECONDS: as many small requests as it answers; what wrk says is in $work/wrk.
+wrk_options=()
 wrk_load() {
     load "$work/wrk" wrk --threads 1 --connections "$2" --duration "$3s" --timeout 10s --latency \
-        -H "Host: bench.test" "http://127.0.0.1:${port[$1]}/"
+        "${wrk_options[@]}" -H "Host: bench.test" "http://127.0.0.1:${port[$1]}/"
 }
 
 # pause SECONDS
@@ -178,32 +179,38 @@ http {
 TEXT
 }
 
-# Its port is in $origin_port.
+# start_origin ADDRESS: it listens there, on a port that is in $origin_port.
 start_origin() {
-    local body
     free_port
     origin_port=$free
-    body=$(printf 'x%.0s' {1..128})
-    nginx_conf origin > "$work/origin.conf"
-    cat > "$work/origin.http" <<TEXT
-server {
-    listen 127.0.0.1:$origin_port backlog=4096;
-    default_type text/plain;
-    location / { return 200 "$body"; }
-}
-TEXT
+    origin_conf origin "$1:$origin_port"
     start "$load_core" nginx -e "$work/origin.err" -c "$work/origin.conf"
     wait_for "$origin_port" "the origin"
 }
 
-# ---- a ringmain: one shard before the origin -------------------------------------------------------------------------
+# origin_conf NAME ADDRESS: an nginx that answers there.
+origin_conf() {
+    local body
+    body=$(printf 'x%.0s' {1..128})
+    nginx_conf "$1" > "$work/$1.conf"
+    cat > "$work/$1.http" <<TEXT
+server {
+    listen $2 backlog=4096;
+    default_type text/plain;
+    location / { return 200 "$body"; }
+}
+TEXT
+}
+
+# ---- a ringmain: one shard -------------------------------------------------------------------------------------------
 
 # Of each proxy: where it listens, the process to measure, what it calls itself; what a ringmain says of its ring.
 declare -A port pids name_of driver
 
-# start_ringmain NAME BINARY: NAME is its place in the tables above.
+# start_ringmain NAME BINARY [KEYS]: NAME is its place in the tables above; KEYS are those of its service, the origin by itself.
 start_ringmain() {
     local name=$1 binary=$2 tries=0
+    local keys=${3-backends = [\"127.0.0.1:$origin_port\"]}
     cat > "$work/$name.toml" <<TEXT
 [runtime]
 shards = 1
@@ -219,7 +226,7 @@ keep_alive = "1h"
 [[service]]
 name = "bench"
 domains = ["bench.test"]
-backends = ["127.0.0.1:$origin_port"]
+$keys
 [service.pool]
 idle_max = 1024
 TEXT
@@ -240,4 +247,123 @@ TEXT
     # "ringmain 0.1.0" and, beside it, "ringmain-against 0.1.0".
     name_of[$name]="$name $("$binary" --version | awk '{ print $2 }')"
     driver[$name]=$(sed -n 's/.* ready .*\(driver=.*\)/\1/p' "$work/$name.log")
+}
+
+# ---- what a request costs --------------------------------------------------------------------------------------------
+
+# proc(5): utime and stime are fields 14 and 15 of stat, in ticks; the name before them may hold blanks.
+cpu_ticks() { sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12, $13 }'; }
+tick_us=$((1000000 / $(getconf CLK_TCK)))
+
+# measure_cost PROXY SECONDS, over $count connections: in $measured,
+# "cpu_us user_us system_us requests_per_second p50_us p99_us errors".
+measure_cost() {
+    local before after
+    before=$(cpu_ticks "${pids[$1]}")
+    wrk_load "$1" "$count" "$2"
+    after=$(cpu_ticks "${pids[$1]}")
+    read_wrk "$before" "$after"
+}
+
+# read_wrk BEFORE AFTER: what wrk has said last, and the ticks that it took, as $measured.
+read_wrk() {
+    measured=$(awk -v before="$1" -v after="$2" -v tick="$tick_us" '
+        function us(text) {
+            if (text ~ /us$/) return text + 0
+            if (text ~ /ms$/) return text * 1000
+            return text * 1000000
+        }
+        $1 == "50%" { p50 = us($2) }
+        $1 == "99%" { p99 = us($2) }
+        $2 == "requests" && $3 == "in" { requests = $1 }
+        $1 == "Requests/sec:" { rate = $2 }
+        /Socket errors:/ { gsub(",", ""); errors += $4 + $6 + $8 + $10 }
+        /Non-2xx or 3xx responses:/ { errors += $NF }
+        END {
+            split(before, b); split(after, a)
+            if (requests == 0) { errors += 1; requests = 1 }
+            user = (a[1] - b[1]) * tick / requests
+            kernel = (a[2] - b[2]) * tick / requests
+            printf "%.3f %.3f %.3f %.0f %.0f %.0f %d\n", user + kernel, user, kernel, rate, p50, p99, errors
+        }' "$work/wrk")
+}
+
+# ---- rounds, and what they come to -----------------------------------------------------------------------------------
+
+# Says a line of the result.
+say() {
+    note ""
+    echo "$*"
+    if [[ $output ]]; then echo "$*" >> "$output"; fi
+}
+
+total_errors=0
+
+# series WHAT MEASURE NAME...: warms each of them up for a second, then measures them in interleaved rounds. Each measurement is
+# a row "round name", six figures and the errors.
+series() {
+    local what=$1 measure=$2 round turn name names order
+    shift 2
+    names=("$@")
+    : > "$work/rows"
+    for name in "${names[@]}"; do
+        note "$what: warming up $name"
+        "$measure" "$name" 1
+    done
+    for ((round = 1; round <= rounds; round++)); do
+        # Every other round goes the other way: whoever is measured later gains or loses by it as often as not.
+        order=()
+        for ((turn = 0; turn < ${#names[@]}; turn++)); do
+            if ((round % 2)); then order+=("${names[turn]}"); else order=("${names[turn]}" "${order[@]}"); fi
+        done
+        for name in "${order[@]}"; do
+            note "$what: round $round of $rounds, $name"
+            "$measure" "$name" "$seconds"
+            echo "$round $name $measured" >> "$work/rows"
+        done
+    done
+}
+
+# figures NAME COLUMN: one a round.
+figures() { awk -v name="$1" -v column="$2" '$2 == name { print $column }' "$work/rows"; }
+
+# median DECIMALS: of the numbers on standard input.
+median() {
+    sort -g | awk -v decimals="$1" '{ v[NR] = $1 }
+        END { printf "%.*f\n", decimals, NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+
+# ratios OURS THEIRS COLUMN: of the two in the same round, one a round.
+ratios() {
+    awk -v ours="$1" -v theirs="$2" -v column="$3" '
+        $2 == ours { our[$1] = $column }
+        $2 == theirs { their[$1] = $column; last = $1 }
+        END {
+            for (round = 1; round <= last; round++)
+                if (their[round]) printf "%.3f\n", our[round] / their[round]
+        }' "$work/rows"
+}
+
+# table TITLES FORMAT NAME...: the rows of each and their medians, then the errors, which count for the end of this script.
+table() {
+    local titles=$1 format=$2 name line medians column errors
+    shift 2
+    say ""
+    say "| Proxy | Round | $titles | errors |"
+    say "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for name; do
+        medians="median $name"
+        for column in {3..8}; do medians+=" $(figures "$name" "$column" | median 3)"; done
+        medians+=" $(figures "$name" 9 | awk '{ sum += $1 } END { print sum }')"
+        while IFS= read -r line; do say "$line"; done < <(
+            awk -v name="${name_of[$name]}" -v format="| %s | %s | $format | %d |\n" '
+                $1 == "median" { name = "**" name "**" }
+                { printf format, name, $1, $3, $4, $5, $6, $7, $8, $9 }' \
+                <(awk -v name="$name" '$2 == name' "$work/rows" | sort -n) <(echo "$medians")
+        )
+    done
+    errors=$(awk '{ sum += $9 } END { print sum + 0 }' "$work/rows")
+    total_errors=$((total_errors + errors))
+    say ""
+    say "Errors over the series: $errors"
 }

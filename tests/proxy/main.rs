@@ -29,6 +29,7 @@ mod queue;
 mod replay;
 mod report;
 mod retry;
+mod revive;
 mod routing;
 mod shed;
 mod upgrade;

@@ -39,7 +39,7 @@ const NONE: &str = "a service has no healthy endpoint";
 /// `[service.probe]` at the greatest pace, and `keys`.
 fn probe(keys: &str) -> String {
     format!(
-        "[service.probe]\ninterval = \"100ms\"\ninterval_failing = \"100ms\"\ntimeout = \"200ms\"\n\
+        "[service.probe]\ninterval = \"100ms\"\ninterval_failing = \"100ms\"\ntimeout = \"2s\"\n\
          {keys}\n"
     )
 }
@@ -189,7 +189,7 @@ fn other_statuses_and_silence_are_failures(driver: Driver) {
         .service(
             "a",
             &backends,
-            &probe("[service.timeouts]\nresponse = \"500ms\""),
+            &probe("[service.timeouts]\nresponse = \"500ms\"").replace("2s", "200ms"),
         )
         .expects_line(UNHEALTHY)
         .start();
@@ -248,7 +248,7 @@ fn a_command_decides(driver: Driver) {
     let folder = folder.display();
     let keys = format!("kind = \"exec\"\ncommand = [\"{script}\", \"{folder}\"]\n");
     // A machine that is busy takes its time to start a shell.
-    let keys = probe(&keys).replace("200ms", "5s");
+    let keys = probe(&keys).replace("2s", "5s");
     let proxy = Setup::new(driver)
         .service("a", &[a.address(), b.address()], &keys)
         .expects_line(UNHEALTHY)
@@ -277,7 +277,7 @@ fn a_command_that_hangs_is_killed_with_its_children(driver: Driver) {
     let script = script(&directory, &text);
     let keys = probe(&format!("kind = \"exec\"\ncommand = [\"{script}\"]\n"));
     let proxy = Setup::new(driver)
-        .service("a", &[a.address()], &keys.replace("200ms", "1s"))
+        .service("a", &[a.address()], &keys.replace("2s", "1s"))
         .expects_line(UNHEALTHY)
         .expects_line(NONE)
         .start();
@@ -557,7 +557,7 @@ fn a_drain_ends_the_probes(driver: Driver) {
         .service(
             "a",
             &[origin.address()],
-            &probe("timeout = \"1h\"").replacen("timeout = \"200ms\"\n", "", 1),
+            &probe("timeout = \"1h\"").replacen("timeout = \"2s\"\n", "", 1),
         )
         .start();
     let mut pending = origin.accept();
