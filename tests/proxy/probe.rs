@@ -5,8 +5,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use crate::support::{
@@ -30,6 +30,7 @@ on_both_drivers! {
     a_good_probe_after_a_failed_one_readmits_at_once
     a_probe_is_a_request_of_its_own_kind
     a_drain_ends_the_probes
+    a_recovery_does_not_stop_a_shard_whose_exchanges_wait_elsewhere
 }
 
 const UNHEALTHY: &str = "an endpoint is unhealthy";
@@ -572,4 +573,49 @@ fn a_drain_ends_the_probes(driver: Driver) {
     upstream.send(ok("a"));
     assert_eq!(client.answer().text(), "a");
     assert_eq!(proxy.exit_code(), Some(0));
+}
+
+fn a_recovery_does_not_stop_a_shard_whose_exchanges_wait_elsewhere(driver: Driver) {
+    let recovers = Switch::new("recovered");
+    recovers.live(503);
+    let gate = Arc::new(Barrier::new(2));
+    let opens = Arc::clone(&gate);
+    let busy = Served::new(move |request: &Message| {
+        if !request.head.start.contains("/live") {
+            opens.wait();
+        }
+        ok("busy")
+    });
+    let limits = "[service.pool]\nconnections_max = 1\nqueue = \"1m\"\n";
+    let backends = [recovers.address(), busy.address()];
+    let proxy = Setup::new(driver)
+        .admin("127.0.0.1:0")
+        .service("a", &backends, &format!("{limits}{}", probe("")))
+        .expects_line("unhealthy")
+        .start();
+    let report = || -> serde_json::Value {
+        let report = proxy.admin_client().get("localhost", "/report?format=json");
+        serde_json::from_slice(&report.body).expect("it is JSON")
+    };
+    let is_adopted = |standing: &str| {
+        eventually(|| report()["services"][0]["endpoints"][0]["standing"] == standing);
+        // Shards look for a plan before they answer the next report.
+        report();
+    };
+    is_adopted("unhealthy");
+    // All that began while one endpoint was unhealthy go to the other, whatever comes.
+    let mut clients = [(); 4].map(|()| proxy.client());
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    }
+    eventually(|| report()["shards"][0]["waiting"] == 3);
+    recovers.live(200);
+    is_adopted("healthy");
+    assert_eq!(proxy.client().get("a.test", "/").text(), "recovered");
+    for _ in &clients {
+        gate.wait();
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().text(), "busy");
+    }
 }
