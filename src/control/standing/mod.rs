@@ -68,6 +68,8 @@ struct EndpointStanding {
     /// It gets none before its first good probe.
     awaited: bool,
     health: Health,
+    /// True exactly when it was ever healthy.
+    proven: bool,
     /// When `health` was first so.
     since: Instant,
     /// The shards that have ejected it.
@@ -117,6 +119,7 @@ impl Standings {
         let endpoint = &mut service.endpoints[place.endpoint];
         let was_in = endpoint.may_be_used();
         let was = std::mem::replace(&mut endpoint.health, health);
+        endpoint.proven |= health == Health::Healthy;
         let lasted = now - endpoint.since;
         if was == health {
             // Good again before it was bad: news for shards that have ejected it, and for nobody
@@ -230,6 +233,7 @@ impl Standings {
                 self.next_step = [self.next_step, next].into_iter().flatten().min();
                 let live = EndpointLive {
                     health: endpoint.health,
+                    proven: endpoint.proven,
                     ejected: endpoint.ejected,
                     ramp,
                     recoveries: endpoint.recoveries,
@@ -297,6 +301,7 @@ impl ServiceStanding {
                 drain: backend.drain,
                 awaited,
                 health: Health::Unknown,
+                proven: false,
                 since: now,
                 ejected_by: BTreeSet::new(),
                 ejected: false,
