@@ -385,6 +385,7 @@ fn a_new_endpoint_that_fails_its_probes_is_not_fallen_back_on(driver: Driver) {
             .start();
         let mut client = proxy.client();
         proxy.log_line(UNHEALTHY);
+        proxy.log_line(NONE);
         // For long enough that the plan with that verdict has come.
         for _ in 0..2_000 {
             assert_eq!(client.get("a.test", "/").status(), 503);

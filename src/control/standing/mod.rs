@@ -56,7 +56,7 @@ struct ServiceStanding {
     ejected_max: usize,
     /// In the order of the configuration.
     endpoints: Vec<EndpointStanding>,
-    /// Whether an endpoint was in, by its health, when that was looked at last.
+    /// Whether an endpoint was in, or might be, by its health, when that was looked at last.
     has_healthy: bool,
 }
 
@@ -321,9 +321,13 @@ impl ServiceStanding {
         service
     }
 
-    /// Whether an endpoint may be used by its health; `Some` where that has changed.
+    /// Whether an endpoint may be used by its health, or its first verdict is still awaited; `Some`
+    /// where that has changed.
     fn look(&mut self) -> Option<Change> {
-        let has = self.endpoints.iter().any(EndpointStanding::may_be_used);
+        let awaited =
+            |endpoint: &EndpointStanding| !endpoint.drain && endpoint.health == Health::Unknown;
+        let mut endpoints = self.endpoints.iter();
+        let has = endpoints.any(|endpoint| endpoint.may_be_used() || awaited(endpoint));
         if std::mem::replace(&mut self.has_healthy, has) == has {
             return None;
         }
