@@ -49,6 +49,8 @@ pub struct Live {
 pub struct EndpointLive {
     /// What probes have said.
     pub health: Health,
+    /// True exactly when a probe was ever good.
+    pub proven: bool,
     /// True exactly when most shards have ejected it.
     pub ejected: bool,
     /// Sixteenths of its weight that it has grown to since it was new or had recovered, `1..=16`.
@@ -75,6 +77,7 @@ impl Default for EndpointLive {
     fn default() -> Self {
         Self {
             health: Health::Unknown,
+            proven: false,
             ejected: false,
             ramp: RAMP_WHOLE,
             recoveries: 0,
@@ -329,7 +332,8 @@ fn endpoint(
         backup,
         standing: match known.health {
             _ if drain => Standing::Draining,
-            Health::Unknown if awaited => Standing::Unproven,
+            // Also where its probes fail: nothing says that it could answer, if all are used.
+            _ if awaited && !known.proven => Standing::Unproven,
             Health::Unhealthy => Standing::Unhealthy,
             _ if known.ejected => Standing::Ejected,
             Health::Unknown => Standing::Unknown,

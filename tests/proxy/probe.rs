@@ -23,6 +23,7 @@ on_both_drivers! {
     a_second_signal_at_once_leaves_no_command_behind
     an_endpoint_is_not_used_before_it_is_ready
     a_new_endpoint_waits_for_its_first_good_probe
+    a_new_endpoint_that_fails_its_probes_is_not_fallen_back_on
     with_no_endpoint_left_a_service_fails_open_or_closed
     the_environment_sets_the_interval
     so_many_in_a_row_make_a_verdict
@@ -370,6 +371,35 @@ fn a_new_endpoint_waits_for_its_first_good_probe(driver: Driver) {
     let _a = Served::at(&reserved, |_| ok("a"));
     until(&mut client, |answer| answer.text() == "a");
     until_lines(&proxy, "an endpoint is healthy and gets traffic", 1);
+}
+
+fn a_new_endpoint_that_fails_its_probes_is_not_fallen_back_on(driver: Driver) {
+    for keys in ["wait_first = true", "ready_path = \"/ready\""] {
+        let a = Switch::new("a");
+        a.live(503);
+        a.ready(503);
+        let proxy = Setup::new(driver)
+            .service("a", &[a.address()], &probe(keys))
+            .expects_line(UNHEALTHY)
+            .expects_line(NONE)
+            .expects_line("endpoints are used that are not in")
+            .start();
+        let mut client = proxy.client();
+        proxy.log_line(UNHEALTHY);
+        proxy.log_line(NONE);
+        // For long enough that the plan with that verdict has come.
+        for _ in 0..2_000 {
+            assert_eq!(client.get("a.test", "/").status(), 503);
+        }
+        assert_eq!(a.others(), 0, "it was never good");
+        a.live(200);
+        a.ready(200);
+        until(&mut client, |answer| answer.text() == "a");
+        // From now on it is one of those that are used where none is well.
+        a.live(503);
+        until_lines(&proxy, UNHEALTHY, 2);
+        until(&mut client, |answer| answer.text() == "a");
+    }
 }
 
 fn with_no_endpoint_left_a_service_fails_open_or_closed(driver: Driver) {

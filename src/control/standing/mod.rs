@@ -62,7 +62,7 @@ struct ServiceStanding {
     ejected_max: usize,
     /// In the order of the configuration.
     endpoints: Vec<EndpointStanding>,
-    /// Whether an endpoint was in, by its health, when that was looked at last.
+    /// Whether an endpoint was in, or might be, by its health, when that was looked at last.
     has_healthy: bool,
 }
 
@@ -74,6 +74,8 @@ struct EndpointStanding {
     /// It gets none before its first good probe.
     awaited: bool,
     health: Health,
+    /// True exactly when it was ever healthy.
+    proven: bool,
     /// When `health` was first so.
     since: Instant,
     /// The shards that have ejected it.
@@ -124,6 +126,7 @@ impl Standings {
         let endpoint = &mut service.endpoints[place.endpoint];
         let was_in = endpoint.may_be_used();
         let was = std::mem::replace(&mut endpoint.health, health);
+        endpoint.proven |= health == Health::Healthy;
         let lasted = now - endpoint.since;
         if was == health {
             // Good again before it was bad: news for shards that have ejected it, and for nobody
@@ -242,6 +245,7 @@ impl Standings {
                 self.next_step = [self.next_step, next].into_iter().flatten().min();
                 let live = EndpointLive {
                     health: endpoint.health,
+                    proven: endpoint.proven,
                     ejected: endpoint.ejected,
                     ramp,
                     recoveries: endpoint.recoveries,
@@ -309,6 +313,7 @@ impl ServiceStanding {
                 drain: backend.drain,
                 awaited,
                 health: Health::Unknown,
+                proven: false,
                 since: now,
                 ejected_by: BTreeSet::new(),
                 ejected: false,
@@ -328,9 +333,13 @@ impl ServiceStanding {
         service
     }
 
-    /// Whether an endpoint may be used by its health; `Some` where that has changed.
+    /// Whether an endpoint may be used by its health, or its first verdict is still awaited; `Some`
+    /// where that has changed.
     fn look(&mut self) -> Option<Change> {
-        let has = self.endpoints.iter().any(EndpointStanding::may_be_used);
+        let awaited =
+            |endpoint: &EndpointStanding| !endpoint.drain && endpoint.health == Health::Unknown;
+        let mut endpoints = self.endpoints.iter();
+        let has = endpoints.any(|endpoint| endpoint.may_be_used() || awaited(endpoint));
         if std::mem::replace(&mut self.has_healthy, has) == has {
             return None;
         }

@@ -151,7 +151,7 @@ fn a_service_says_when_its_last_endpoint_is_lost_and_when_one_is_back() {
 fn an_awaited_endpoint_comes_in_with_its_first_good_probe() {
     for keys in ["wait_first = true", "ready_path = \"/ready\""] {
         let mut case = Case::new(1, 2, &format!("{PROBE}\n{keys}\n"));
-        case.check(&[(Good(1), "1:in some"), (Good(2), "2:in")]);
+        case.check(&[(Good(1), "1:in"), (Good(2), "2:in")]);
         assert_eq!(
             case.live(1).ramp,
             RAMP_WHOLE,
@@ -159,6 +159,16 @@ fn an_awaited_endpoint_comes_in_with_its_first_good_probe() {
         );
         case.check(&[(Failed(2), "2:unhealthy"), (Failed(1), "1:unhealthy none")]);
     }
+}
+
+#[test]
+fn a_service_whose_new_endpoints_all_fail_says_so() {
+    let mut case = Case::new(1, 2, &format!("{PROBE}\nwait_first = true\n"));
+    case.check(&[
+        (Failed(1), "1:unhealthy"),
+        (Failed(2), "2:unhealthy none"),
+        (Good(1), "1:healthy(0s) some"),
+    ]);
 }
 
 #[test]
