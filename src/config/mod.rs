@@ -287,6 +287,7 @@ impl Config {
         let small = small.map(|(key, limit)| too_few(&key, limit, shards));
         small
             .chain(self.unreachable())
+            .chain(self.drained())
             .chain(self.exposed())
             .collect()
     }
@@ -302,6 +303,18 @@ impl Config {
             }
             _ => None,
         }
+    }
+
+    /// Services whose requests can go to nobody.
+    fn drained(&self) -> impl Iterator<Item = String> {
+        let services = self.services.iter();
+        let drained = services.filter(|service| {
+            let mut backends = service.backends.iter();
+            !service.backends.is_empty() && backends.all(|backend| backend.drain)
+        });
+        drained.map(|Service { name, .. }| {
+            format!("service {name:?} has no backend without drain: its requests get a 503")
+        })
     }
 
     /// Services that no request can come to.

@@ -951,3 +951,12 @@ fn a_service_that_no_request_can_come_to_is_warned_of() {
     let served = AROUND.replacen("8080\"", "8080\"\nservice = \"s\"", 1);
     assert_eq!(accepted(&served).warnings(1), [""; 0]);
 }
+
+#[test]
+fn a_service_whose_backends_are_all_drained_is_warned_of() {
+    let drained =
+        "domains = [\"a.test\"]\nbackends = [{ address = \"127.0.0.1:9090\", drain = true }]";
+    let text = AROUND.replacen("backends = [\"127.0.0.1:9090\"]", drained, 1);
+    let expected = "service \"s\" has no backend without drain: its requests get a 503";
+    assert_eq!(accepted(&text).warnings(1), [expected]);
+}

@@ -134,8 +134,8 @@ impl<'a> Exchange<'a> {
         !statuses.is_empty() && statuses.contains(&status)
     }
 
-    /// Notes that the running try failed with `fault`, for which the endpoint is to blame; `None`:
-    /// with an answer that is tried again.
+    /// Notes that the running try failed, for which the endpoint is to blame: with `fault`, where
+    /// that says how long it was waited for.
     pub(super) fn endpoint_failed(&self, fault: Option<Fault>) {
         let Self {
             shard,

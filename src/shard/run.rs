@@ -232,7 +232,7 @@ impl Shard {
     }
 
     /// Adopts the newest plan if it is not the current one.
-    pub(super) fn look_at_door(&self) {
+    pub(super) fn look_at_door(self: &Rc<Self>) {
         let Some(posted) = self.door.borrow_mut().poll() else {
             return;
         };
@@ -249,6 +249,7 @@ impl Shard {
         self.adopt_services(&current, Some(&last));
         *self.current.borrow_mut() = Rc::new(current);
         self.adopted();
+        self.open_ahead();
         self.changed.ring();
     }
 

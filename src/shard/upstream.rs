@@ -95,7 +95,9 @@ pub(super) async fn reach<'a>(
             Choice::Nobody => return Err(tries.last_fault()),
         };
         let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
-        let fault = match connect(exchange, endpoint, tries).await {
+        let timeout = tries.within(exchange, exchange.service.timeouts.connect);
+        let is_cut_short = timeout < exchange.service.timeouts.connect;
+        let fault = match connect(exchange, endpoint, timeout).await {
             Ok(stream) => {
                 let counters = &exchange.counters.endpoints[exchange.endpoint.get()];
                 counters.connects.add(1);
@@ -106,7 +108,11 @@ pub(super) async fn reach<'a>(
         if fault.side() != Side::Upstream {
             return Err(fault);
         }
-        exchange.endpoint_failed(Some(fault));
+        // Of an exchange that had spent its time elsewhere an endpoint can't be blamed for more.
+        let is_late = fault == Fault::ConnectionTimeout && is_cut_short;
+        if !(is_late && tries.has_rested()) {
+            exchange.endpoint_failed(Some(fault).filter(|_| !is_late));
+        }
         if tries.is_over(exchange) {
             return Err(Fault::ExchangeTimeout);
         }
@@ -281,10 +287,9 @@ fn accept(exchange: &Exchange<'_>, given: Given, is_trusted: bool) -> Result<(St
 async fn connect(
     exchange: &Exchange<'_>,
     endpoint: &Endpoint,
-    tries: &Tries,
+    timeout: Duration,
 ) -> io::Result<Stream> {
     let shard = exchange.shard;
-    let timeout = tries.within(exchange, exchange.service.timeouts.connect);
     let (stream, wait) = loop {
         let asked = exchange.timing.ask();
         let stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;

@@ -217,6 +217,7 @@ fn service_of(backends: &str, keys: &str, known: &[(u16, EndpointLive)]) -> (Con
 }
 
 const HEALTHY: EndpointLive = EndpointLive {
+    proven: true,
     health: Health::Healthy,
     ejected: false,
     ramp: RAMP_WHOLE,
