@@ -192,7 +192,7 @@ impl Tries {
     /// True exactly when it has waited for something else than an endpoint: for a connection, or
     /// before a retry.
     pub(super) fn has_rested(&self) -> bool {
-        self.queue_ends != NEVER || 0 < self.statuses
+        self.has_waited() || 0 < self.statuses
     }
 
     /// The endpoints that failed this exchange, by their place in the service.
