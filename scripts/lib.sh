@@ -249,6 +249,42 @@ TEXT
     driver[$name]=$(sed -n 's/.* ready .*\(driver=.*\)/\1/p' "$work/$name.log")
 }
 
+# ---- an nginx: one worker that does the same work --------------------------------------------------------------------
+
+# start_nginx NAME SERVERS: NAME is its place in the tables above; SERVERS are the lines of its upstream.
+start_nginx() {
+    local name=$1
+    free_port
+    port[$name]=$free
+    nginx_conf "$name" > "$work/$name.conf"
+    cat > "$work/$name.http" <<TEXT
+upstream origin { $2 keepalive 1024; keepalive_requests 1000000000; }
+server {
+    listen 127.0.0.1:${port[$name]} backlog=4096;
+    server_name bench.test;
+    location / {
+        proxy_pass http://origin;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header Host \$http_host;
+        proxy_set_header X-Forwarded-For \$proxy_add_x_forwarded_for;
+        proxy_set_header X-Forwarded-Proto \$scheme;
+        proxy_set_header X-Forwarded-Host \$http_host;
+        proxy_set_header X-Request-Id \$request_id;
+        proxy_set_header Via "1.1 bench";
+        add_header Via "1.1 bench";
+    }
+}
+TEXT
+    start "$proxy_core" nginx -e "$work/$name.err" -c "$work/$name.conf"
+    wait_for "${port[$name]}" "$name"
+    # The master does nothing; its one worker does the work.
+    local children
+    children=$(< "/proc/$pid/task/$pid/children")
+    pids[$name]=${children%% *}
+    name_of[$name]=$(nginx -v 2>&1 | sed 's|.*nginx/|nginx |')
+}
+
 # ---- what a request costs --------------------------------------------------------------------------------------------
 
 # proc(5): utime and stime are fields 14 and 15 of stat, in ticks; the name before them may hold blanks.
