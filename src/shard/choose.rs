@@ -27,7 +27,7 @@ pub(super) enum Choice {
 /// Which endpoints may be used, beyond those that are in and have not failed the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Scope {
-    /// Also those that have failed it.
+    /// Also those that have failed it, unless they could not be connected to.
     failed: bool,
     /// Also those that the shard has ejected.
     ejected: bool,
@@ -58,7 +58,7 @@ const SCOPES: [Scope; 4] = [
 struct Scene<'a> {
     exchange: &'a Exchange<'a>,
     tier: &'a Tier,
-    failed: &'a [u32],
+    tries: &'a Tries,
     scope: Scope,
     tick: u32,
 }
@@ -110,7 +110,7 @@ impl<'a> Scene<'a> {
         Self {
             exchange,
             tier,
-            failed: tries.failed(),
+            tries,
             scope,
             tick: exchange.shard.clock.tick(),
         }
@@ -127,9 +127,12 @@ impl<'a> Scene<'a> {
 
     /// True exactly when the exchange may use it, be it full or not.
     fn is_usable(&self, place: usize) -> bool {
-        let has_failed = self.failed.contains(&self.tier.places[place]);
-        (self.scope.failed || !has_failed)
-            && (self.scope.ejected || !self.member(place).ejection.is_out(self.tick))
+        let in_service = self.tier.places[place];
+        let is_out = match self.scope.failed {
+            true => self.tries.has_refused(in_service),
+            false => self.tries.has_failed(in_service),
+        };
+        !is_out && (self.scope.ejected || !self.member(place).ejection.is_out(self.tick))
     }
 
     fn has_room(&self, place: usize) -> bool {

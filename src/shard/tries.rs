@@ -33,6 +33,8 @@ const NEVER: u32 = u32::MAX;
 pub(super) struct Tries {
     /// Endpoints that failed this exchange, by their place in the service.
     failed: [u32; TRIES_MAX],
+    /// Bit `i` is set exactly when `failed[i]` could not be connected to.
+    refused: u16,
     count: u8,
     /// Further tries that are left.
     left: u8,
@@ -70,6 +72,7 @@ impl Tries {
         let total = exchange.service.timeouts.total;
         Self {
             failed: [0; TRIES_MAX],
+            refused: 0,
             count: 0,
             left: exchange.service.retry.attempts_max,
             statuses: 0,
@@ -174,10 +177,8 @@ impl Tries {
     /// The slots of endpoints that it can't use; `u32::MAX` where there are fewer.
     pub(super) fn barred(&self, exchange: &Exchange<'_>) -> [u32; TRIES_MAX] {
         let mut barred = [u32::MAX; TRIES_MAX];
-        if !self.may_repeat() {
-            for (barred, failed) in barred.iter_mut().zip(self.failed()) {
-                *barred = exchange.service.endpoints[*failed as usize].slot;
-            }
+        for (barred, refused) in barred.iter_mut().zip(self.refused()) {
+            *barred = exchange.service.endpoints[refused as usize].slot;
         }
         barred
     }
@@ -196,7 +197,7 @@ impl Tries {
     }
 
     /// The endpoints that failed this exchange, by their place in the service.
-    pub(super) fn failed(&self) -> &[u32] {
+    fn failed(&self) -> &[u32] {
         &self.failed[..usize::from(self.count)]
     }
 
@@ -214,13 +215,27 @@ impl Tries {
         self.replayed || self.last == Ended::Fault(Fault::ConnectionTerminated)
     }
 
-    /// True exactly when an endpoint that failed may be tried again where there is no other: it was
-    /// connected to.
+    /// True exactly when the endpoint at `place` of the service has failed this exchange.
+    pub(super) fn has_failed(&self, place: u32) -> bool {
+        self.failed().contains(&place)
+    }
+
+    /// True exactly when the endpoint at `place` of the service could not be connected to: it is
+    /// no use to try it again.
+    pub(super) fn has_refused(&self, place: u32) -> bool {
+        self.refused().any(|refused| refused == place)
+    }
+
+    /// True exactly when an endpoint has failed that may be tried again where there is no other.
     pub(super) fn may_repeat(&self) -> bool {
-        match self.last {
-            Ended::Fault(fault) => fault.retryable() && !fault.nothing_sent(),
-            Ended::Status => true,
-        }
+        self.refused().count() < self.failed().len()
+    }
+
+    /// The endpoints that could not be connected to.
+    fn refused(&self) -> impl Iterator<Item = u32> {
+        let failed = self.failed().iter().enumerate();
+        let refused = failed.filter(|(index, _)| self.refused & 1 << index != 0);
+        refused.map(|(_, place)| *place)
     }
 
     /// True when the exchange may go on after `broken` on a connection that was `reused` or not, by
@@ -320,6 +335,7 @@ impl Tries {
             return false;
         }
         self.failed[usize::from(self.count)] = exchange.endpoint.get() as u32;
+        self.refused |= u16::from(reason == RetryReason::Connect) << self.count;
         self.count += 1;
         self.left -= 1;
         self.retrying = Some(reason);

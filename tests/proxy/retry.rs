@@ -23,6 +23,7 @@ on_both_drivers! {
     a_whole_exchange_that_takes_too_long_is_cut_inside_its_body
     a_kept_connection_outlives_the_bounds_of_its_exchange
     a_client_that_leaves_during_a_backoff_is_gone
+    who_broke_off_is_tried_again_and_who_refused_is_not
     a_kept_client_outlives_the_bounds_of_an_answer_that_was_invalid
     a_backoff_holds_no_connection
     a_whole_exchange_ends_while_it_waits_for_a_connection
@@ -345,4 +346,28 @@ fn a_client_that_is_slow_is_no_fault_of_the_endpoint(driver: Driver) {
     upstream.send(ok("done"));
     assert_eq!(client.answer().text(), "done");
     assert_eq!(told(&proxy)["retries"], 0);
+}
+
+fn who_broke_off_is_tried_again_and_who_refused_is_not(driver: Driver) {
+    let origin = Origin::new();
+    let backends = [Origin::refused(), origin.address()];
+    let proxy = start(driver, &backends, "[service.eject]\nconsecutive_faults = 0");
+    // Whichever is the first of both.
+    for _ in 0..2 {
+        let mut client = proxy.client();
+        client.send(GET);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.cut();
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\ndone");
+        assert_eq!(client.answer().text(), "done");
+    }
+    let told = told(&proxy);
+    let retries = &told["retries_by_reason"];
+    assert_eq!(
+        (&retries["connect"], &retries["terminated"]),
+        (&2.into(), &2.into())
+    );
 }
