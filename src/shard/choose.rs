@@ -60,7 +60,8 @@ struct Scene<'a> {
     tier: &'a Tier,
     tries: &'a Tries,
     scope: Scope,
-    tick: u32,
+    /// When it is asked whether they are ejected; `None` where none is, or that does not matter.
+    tick: Option<u32>,
 }
 
 /// An endpoint for the next try of `exchange`.
@@ -112,7 +113,7 @@ impl<'a> Scene<'a> {
             tier,
             tries,
             scope,
-            tick: exchange.shard.clock.tick(),
+            tick: (!scope.ejected && exchange.has_ejected()).then(|| exchange.shard.clock.tick()),
         }
     }
 
@@ -132,7 +133,8 @@ impl<'a> Scene<'a> {
             true => self.tries.has_refused(in_service),
             false => self.tries.has_failed(in_service),
         };
-        !is_out && (self.scope.ejected || !self.member(place).ejection.is_out(self.tick))
+        let is_ejected = |tick| self.member(place).ejection.is_out(tick);
+        !is_out && !self.tick.is_some_and(is_ejected)
     }
 
     fn has_room(&self, place: usize) -> bool {

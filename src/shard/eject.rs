@@ -203,6 +203,11 @@ impl Ejections {
         self.release(now, told);
     }
 
+    /// False where no endpoint is out, so that none need be asked: they lie apart in memory.
+    pub(crate) fn has_out(&self) -> bool {
+        !self.out.borrow().is_empty()
+    }
+
     /// An exchange has failed at tick `now`, and the endpoint is to blame. The last of so many in a
     /// row ejects it.
     pub(crate) fn fault(

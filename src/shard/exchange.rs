@@ -104,6 +104,11 @@ impl<'a> Exchange<'a> {
         &self.running.kept
     }
 
+    /// False where this shard has no endpoint of the service ejected.
+    pub(super) fn has_ejected(&self) -> bool {
+        self.kept().ejections.has_out()
+    }
+
     /// The endpoint of the running try, over all plans.
     fn member(&self) -> &'a Member {
         &self.running.members[self.endpoint.get()]
