@@ -381,6 +381,9 @@ impl Control {
     /// Notes and logs what the shards have to say.
     fn hear(&mut self) {
         let plan = self.plan();
+        // Before the notices: see `catch_up`.
+        let counters = self.publisher.shard_counters().iter();
+        let dropped: Vec<_> = counters.map(|one| one.notices_dropped.get()).collect();
         for (shard, notice) in self.publisher.notices() {
             match notice {
                 Notice::ShardReady { driver, reason } => {
@@ -416,16 +419,20 @@ impl Control {
                 Notice::Drained => log::debug!(shard; "drained"),
             }
         }
-        for shard in 0..self.shards.len() {
-            self.catch_up(shard);
+        for (shard, dropped) in dropped.into_iter().enumerate() {
+            self.catch_up(shard, dropped);
         }
     }
 
     /// Where notices of `shard` were dropped, reads off its counters what it has ejected. Without
     /// that, an endpoint whose way back nobody heard of would be out for ever: it gets no exchange
     /// that could eject it, and so readmit it, again.
-    fn catch_up(&mut self, shard: usize) {
-        let dropped = self.publisher.shard_counters()[shard].notices_dropped.get();
+    ///
+    /// `dropped` was read before all that the ring held then was heard. A notice that is older than
+    /// one of those that were dropped is never heard after the counters: it would eject an endpoint
+    /// whose way back they had shown. What the ring holds by now is newer, and where one behind it
+    /// was dropped, that is not counted yet and the next call catches up again.
+    fn catch_up(&mut self, shard: usize, dropped: u64) {
         let known = &mut self.shards[shard].notices_dropped;
         if dropped == *known {
             return;

@@ -191,7 +191,7 @@ fn other_statuses_and_silence_are_failures(driver: Driver) {
         .service(
             "a",
             &backends,
-            &probe("[service.timeouts]\nresponse = \"500ms\"").replace("2s", "200ms"),
+            &probe("[service.timeouts]\nresponse = \"500ms\""),
         )
         .expects_line(UNHEALTHY)
         .start();

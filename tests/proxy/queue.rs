@@ -400,13 +400,14 @@ fn the_limit_holds_for_many_clients(driver: Driver) {
     until_waiting(&proxy, 0);
 }
 
-/// Two origins, the second a backup if need be, and what is behind `connections_max = 1`.
-fn start_ejecting(driver: Driver, backend: &str, origins: &[Origin; 2]) -> Proxy {
+/// Two origins behind `connections_max = 1`, where one waits for so long; the second is written as
+/// `backend`, a backup if need be.
+fn start_ejecting(driver: Driver, queue: &str, backend: &str, origins: &[Origin; 2]) -> Proxy {
     let [first, second] = origins.each_ref().map(Origin::address);
     let backup = backend.replace("ADDRESS", &second.to_string());
     let service = format!(
         "[[service]]\nname = \"a\"\ndomains = [\"a.test\"]\nbackends = [\"{first}\", {backup}]\n\
-         [service.pool]\nconnections_max = 1\nqueue = \"2s\"\n\
+         [service.pool]\nconnections_max = 1\nqueue = \"{queue}\"\n\
          [service.eject]\nconsecutive_faults = 1\nduration = \"1m\"",
     );
     let setup = Setup::new(driver).admin("127.0.0.1:0");
@@ -425,7 +426,7 @@ fn holds(proxy: &Proxy) -> Wire {
 
 fn those_who_wait_do_not_hand_an_ejected_endpoint_round(driver: Driver) {
     let origins = [Origin::new(), Origin::new()];
-    let proxy = start_ejecting(driver, "\"ADDRESS\"", &origins);
+    let proxy = start_ejecting(driver, "3s", "\"ADDRESS\"", &origins);
     let mut held = [holds(&proxy), holds(&proxy)];
     let [mut bad, mut good] = origins.each_ref().map(Origin::accept);
     for upstream in [&mut bad, &mut good] {
@@ -450,7 +451,7 @@ fn those_who_wait_do_not_hand_an_ejected_endpoint_round(driver: Driver) {
 fn who_waits_goes_to_a_backup_once_its_endpoint_is_ejected(driver: Driver) {
     let origins = [Origin::new(), Origin::new()];
     let backup = "{ address = \"ADDRESS\", backup = true }";
-    let proxy = start_ejecting(driver, backup, &origins);
+    let proxy = start_ejecting(driver, "1m", backup, &origins);
     let mut held = holds(&proxy);
     let mut bad = origins[0].accept();
     bad.request();

@@ -276,7 +276,7 @@ fn a_backend_that_dies_is_not_noticed_by_those_who_have_no_other(driver: Driver)
 }
 
 fn a_backend_that_hangs_is_not_noticed(driver: Driver) {
-    let keys = format!("[service.retry]\nattempt = \"100ms\"\n{SHORT}");
+    let keys = format!("[service.retry]\nattempt = \"500ms\"\n{SHORT}");
     let service = check(driver, &keys, |crowd| {
         crowd.backends[0].signal("STOP");
         crowd.goes_on();

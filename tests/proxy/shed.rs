@@ -250,7 +250,7 @@ fn what_is_shed_reaches_no_endpoint_and_costs_no_connection(driver: Driver) {
 
 fn an_exchange_makes_room_whatever_ends_it(driver: Driver) {
     let origin = Origin::new();
-    let keys = "[service.timeouts]\nresponse = \"200ms\"\n[service.limits]\nclient_concurrent = 1";
+    let keys = "[service.timeouts]\nresponse = \"1s\"\n[service.limits]\nclient_concurrent = 1";
     let proxy = Setup::new(driver)
         .service("a", &[origin.address()], keys)
         .start();
