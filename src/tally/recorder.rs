@@ -66,6 +66,12 @@ impl Recorder {
             .expect(GROWS);
     }
 
+    /// How many times of `phase` were counted.
+    pub fn count(&self, phase: Phase) -> u64 {
+        let histogram = &self.histograms[phase.index()];
+        histogram.as_ref().map_or(0, Histogram::len)
+    }
+
     /// True exactly when nothing was recorded.
     pub fn is_empty(&self) -> bool {
         self.histograms.iter().all(Option::is_none)
