@@ -381,6 +381,10 @@ impl Control {
     /// Notes and logs what the shards have to say.
     fn hear(&mut self) {
         let plan = self.plan();
+        let place_of = |slot| {
+            let plan = plan.as_deref()?;
+            Standings::at_slot(plan, slot)
+        };
         // Before the notices: see `catch_up`.
         let counters = self.publisher.shard_counters().iter();
         let dropped: Vec<_> = counters.map(|one| one.notices_dropped.get()).collect();
@@ -400,18 +404,12 @@ impl Control {
                     log::warn!(shard, listener:?; "connections_max is reached; clients are shed");
                 }
                 Notice::Ejected { slot, reason } => {
-                    let place = plan
-                        .as_ref()
-                        .and_then(|plan| Standings::at_slot(plan, slot));
                     let eject = |place| self.standings.eject(place, shard, reason, now());
-                    say(&place.map_or_else(Vec::new, eject));
+                    say(&place_of(slot).map_or_else(Vec::new, eject));
                 }
                 Notice::Readmitted { slot } => {
-                    let place = plan
-                        .as_ref()
-                        .and_then(|plan| Standings::at_slot(plan, slot));
                     let readmit = |place| self.standings.readmit(place, shard, now());
-                    say(&place.map_or_else(Vec::new, readmit));
+                    say(&place_of(slot).map_or_else(Vec::new, readmit));
                 }
                 Notice::Panicked => {
                     log::error!(shard; "a panic was caught and its connection closed");

@@ -76,7 +76,7 @@ pub(super) fn choose(exchange: &Exchange<'_>, tries: &mut Tries) -> Choice {
                 }
                 return Choice::Picked(tier.places[place] as usize);
             }
-            if scene.has_limit() && (0..tier.places.len()).any(|place| scene.is_usable(place)) {
+            if scene.has_limit() && scene.has_usable() {
                 return Choice::Full;
             }
         }
@@ -90,10 +90,10 @@ pub(super) fn would_choose(exchange: &Exchange<'_>, tries: &Tries, place: usize)
     for scope in scopes(tries) {
         for tier in &exchange.service.tiers {
             let scene = Scene::new(exchange, tries, tier, scope);
-            let mut usable = (0..tier.places.len()).filter(|place| scene.is_usable(*place));
-            if let Some(first) = usable.next() {
-                let mut usable = std::iter::once(first).chain(usable);
-                return usable.any(|usable| tier.places[usable] as usize == place);
+            if scene.has_usable() {
+                let is_it = |at: &usize| tier.places[*at] as usize == place;
+                let at = (0..tier.places.len()).find(is_it);
+                return at.is_some_and(|at| scene.is_usable(at));
             }
         }
     }
@@ -124,6 +124,11 @@ impl<'a> Scene<'a> {
     fn member(&self, place: usize) -> &Member {
         let RunningService { members, .. } = &**self.exchange.running;
         &members[self.tier.places[place] as usize]
+    }
+
+    /// True exactly when there is one that the exchange may use, be it full or not.
+    fn has_usable(&self) -> bool {
+        (0..self.tier.places.len()).any(|place| self.is_usable(place))
     }
 
     /// True exactly when the exchange may use it, be it full or not.
