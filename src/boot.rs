@@ -154,6 +154,7 @@ async fn serve(
         shards: shards as u32,
         nofile: fd::descriptors_max(),
         endpoints: BTreeMap::new(),
+        resolved: BTreeMap::new(),
     };
     let control = Control::new(publisher, config.clone(), live, options.report_at_end);
     let (ended, ends) = unbounded_channel();

@@ -12,6 +12,7 @@ pub mod shard;
 pub mod door;
 
 pub mod plan;
+pub mod proxy_protocol;
 pub mod tally;
 
 pub mod balance;

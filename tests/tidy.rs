@@ -25,8 +25,20 @@ struct Room {
 
 /// All rooms of the library, from the top of the house down.
 const LIBRARY: &[&str] = &[
-    "boot", "cli", "config", "control", "shard", "door", "plan", "tally", "http", "balance",
-    "fault", "units", "fd",
+    "boot",
+    "cli",
+    "config",
+    "control",
+    "shard",
+    "door",
+    "plan",
+    "tally",
+    "http",
+    "proxy_protocol",
+    "balance",
+    "fault",
+    "units",
+    "fd",
 ];
 
 /// A module names only what stands below it.
@@ -55,7 +67,16 @@ const ROOMS: &[Room] = &[
     room(
         "control",
         &[
-            "config", "door", "plan", "tally", "http", "balance", "fault", "units", "fd",
+            "config",
+            "door",
+            "plan",
+            "tally",
+            "http",
+            "proxy_protocol",
+            "balance",
+            "fault",
+            "units",
+            "fd",
         ],
         &[
             "tokio",
@@ -69,12 +90,21 @@ const ROOMS: &[Room] = &[
     ),
     room(
         "shard",
-        &["door", "plan", "tally", "http", "balance", "fault", "fd"],
+        &[
+            "door",
+            "plan",
+            "tally",
+            "http",
+            "proxy_protocol",
+            "balance",
+            "fault",
+            "fd",
+        ],
         &["monoio", "io_uring", "httpdate"],
     ),
     room(
         "config",
-        &["plan", "units"],
+        &["plan", "proxy_protocol", "units"],
         &["toml", "annotate_snippets", "strsim"],
     ),
     room(
@@ -82,13 +112,18 @@ const ROOMS: &[Room] = &[
         &["plan", "tally", "fault"],
         &["arc_swap", "rtrb", "loom"],
     ),
-    room("plan", &["http", "balance", "fault"], &["memchr"]),
+    room(
+        "plan",
+        &["http", "proxy_protocol", "balance", "fault"],
+        &["memchr"],
+    ),
     room(
         "tally",
         &["fault"],
         &["hdrhistogram", "serde_json", "arc_swap", "loom"],
     ),
     room("http", &["fault"], &["httparse", "memchr"]),
+    room("proxy_protocol", &[], &[]),
     room("balance", &[], &["rand", "rand_xorshift", "xxhash_rust"]),
     room("fault", &[], &[]),
     room("units", &[], &[]),
@@ -114,7 +149,6 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("checkout", "take"),
     ("checkin", "put"),
     ("throttle", "admit or shed"),
-    ("ttl", "timeout or deadline"),
     ("lameduck", "drain"),
 ];
 

@@ -59,6 +59,7 @@ fn print_plan(config: &Config) -> ExitCode {
         shards: u32::try_from(shards).unwrap_or(u32::MAX),
         nofile: nofile().unwrap_or(NOFILE_FALLBACK),
         endpoints: BTreeMap::new(),
+        resolved: BTreeMap::new(),
     };
     for warning in config.warnings(live.shards) {
         let _ = writeln!(anstream::stderr(), "warning: {warning}");

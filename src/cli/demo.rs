@@ -133,7 +133,7 @@ mod tests {
             let written: Vec<_> = config.services()[0]
                 .backends
                 .iter()
-                .map(|backend| backend.address)
+                .filter_map(|backend| backend.address.socket())
                 .collect();
             assert_eq!(written, backends);
         }

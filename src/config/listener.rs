@@ -18,6 +18,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What is spoken.
     pub protocol: Protocol,
+    /// Whether each connection has to begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// The service of requests that no route matches; empty answers them with 404.
     pub service: String,
     /// The query parameter whose value stands for the Host; empty is none.
@@ -60,8 +62,9 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const PIB: u64 = 1 << 50;
 
+const PROTOCOLS: [(&str, Protocol); 1] = [("http", Protocol::Http)];
+
 pub(super) fn listener(table: &mut Table<'_, '_>) -> Listener {
-    table.flag("proxy_protocol", false);
     let name = table.required(
         "name",
         "a name, as in \"web\"",
@@ -86,7 +89,8 @@ pub(super) fn listener(table: &mut Table<'_, '_>) -> Listener {
     Listener {
         name,
         address,
-        protocol: table.choice("protocol", "http", &[("http", Protocol::Http)]),
+        protocol: table.choice("protocol", "http", &PROTOCOLS),
+        proxy_protocol: table.flag("proxy_protocol", false),
         service,
         service_parameter: table.text("service_parameter", "", words::parameter),
         limits: table.table("limits", limits),

@@ -32,9 +32,10 @@ pub use errors::{ConfigError, ConfigErrors};
 pub use findings::KnownKey;
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
 pub use route::Route;
-pub use runtime::{Admin, AdminAddress, Driver, LogConfig, LogFormat, Pin, Runtime};
+pub use runtime::{Admin, AdminAddress, Dns, Driver, LogConfig, LogFormat, Pin, Runtime};
 pub use service::{
-    Backend, Eject, Fields, Limits, Pool, Probe, ProbeKind, Retry, Service, ServiceTimeouts,
+    Backend, BackendAddress, Eject, Fanout, Fields, Limits, Pool, Probe, ProbeKind, Retry, Service,
+    ServiceTimeouts,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -59,6 +60,7 @@ pub struct Config {
     runtime: Runtime,
     admin: Admin,
     log: LogConfig,
+    dns: Dns,
     listeners: Vec<Listener>,
     services: Vec<Service>,
     routes: Vec<Route>,
@@ -132,11 +134,11 @@ pub fn keys() -> Vec<KnownKey> {
 }
 
 fn read(table: &mut Table<'_, '_>) -> Config {
-    table.table("dns", runtime::dns);
     let config = Config {
         runtime: table.table("runtime", runtime::runtime),
         admin: table.table("admin", runtime::admin),
         log: table.table("log", runtime::log),
+        dns: table.table("dns", runtime::dns),
         listeners: table.tables("listener", listener::listener),
         services: table.tables("service", service::service),
         routes: table.tables("route", route::route),
@@ -247,6 +249,11 @@ impl Config {
     /// `[log]`.
     pub fn log(&self) -> &LogConfig {
         &self.log
+    }
+
+    /// `[dns]`.
+    pub fn dns(&self) -> &Dns {
+        &self.dns
     }
 
     /// Every `[[listener]]`, in the order of the file; at least one.

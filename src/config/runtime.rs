@@ -1,7 +1,7 @@
 //! What holds for the whole process: `[runtime]`, `[admin]`, `[log]`, `[dns]`.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -25,6 +25,17 @@ pub struct Runtime {
     pub connections_max: u32,
     /// The name in Via; empty is one that is drawn at the start.
     pub via: String,
+}
+
+/// `[dns]`: how names of backends are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// How long an answer is kept at least.
+    pub ttl_min: Duration,
+    /// How long it is kept at most.
+    pub ttl_max: Duration,
+    /// Who is asked; empty is whom resolv.conf names.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// Whether each shard is bound to one CPU.
@@ -202,13 +213,14 @@ fn access_log(table: &mut Table<'_, '_>) {
     table.number("ratio", "1.0", 0.0..=1.0);
 }
 
-/// `[dns]`: its feature is not built yet, so nothing of it is kept.
-pub(super) fn dns(table: &mut Table<'_, '_>) {
-    table.duration("ttl_min", "1s", 100 * MILLISECOND..=DAY);
-    table.duration("ttl_max", "5m", SECOND..=DAY);
-    let server = |server: &str| match server.parse::<IpAddr>() {
-        Ok(address) => Ok(address.to_string()),
-        Err(_) => Err(format!("{server:?} is not an IP address")),
+pub(super) fn dns(table: &mut Table<'_, '_>) -> Dns {
+    let dns = Dns {
+        ttl_min: table.duration("ttl_min", "1s", 100 * MILLISECOND..=DAY),
+        ttl_max: table.duration("ttl_max", "5m", SECOND..=DAY),
+        servers: table.list("servers", "[]", text(words::dns_server)),
     };
-    table.list("servers", "[]", text(server));
+    if dns.ttl_max < dns.ttl_min {
+        table.wrong("ttl_max", "is below ttl_min".into());
+    }
+    dns
 }

@@ -1,23 +1,26 @@
 //! `[[service]]`: a named group of backends with one policy.
 
+mod backend;
+mod fanout;
 mod health;
 mod later;
 mod limits;
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::DeValue;
 
 use super::file::Table;
 use super::findings::Kind;
-use super::value::{Read, duration, integer_in, mismatch, placed, scalar, text};
+use super::value::{Read, duration, integer_in, placed, scalar, text};
 use super::{DAY, HOUR, MINUTE, words};
 use crate::plan::service::ATTEMPTS_MAX;
 use crate::plan::{HashKey, POLICIES, Policy, TICK};
+use crate::proxy_protocol::Version;
 
+pub use backend::{Backend, BackendAddress};
+pub use fanout::Fanout;
 pub(super) use health::interval as probe_interval;
 pub use health::{Eject, Probe, ProbeKind};
 pub use limits::Limits;
@@ -33,7 +36,7 @@ pub struct Service {
     pub policy: &'static Policy,
     /// What the policy `hash` hashes; the others do not look at it.
     pub hash_key: HashKey,
-    /// At least one; no address twice.
+    /// At least one; none twice.
     pub backends: Vec<Backend>,
     /// How long the weight of an endpoint that is new or has recovered grows to its whole; 0 is not
     /// at all.
@@ -54,21 +57,12 @@ pub struct Service {
     pub eject: Eject,
     /// How much is let in.
     pub limits: Limits,
+    /// How a request is sent to every backend; `None`: it goes to one endpoint.
+    pub fanout: Option<Fanout>,
+    /// The header of the PROXY protocol that connections to endpoints begin with; `None`: none.
+    pub send_proxy_protocol: Option<Version>,
     /// Fields that are set and removed.
     pub fields: Fields,
-}
-
-/// A backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Where to connect; the port is not 0.
-    pub address: SocketAddr,
-    /// Its share of the requests against the other backends' weights, `1..=1000`.
-    pub weight: u32,
-    /// Used only when no other is left.
-    pub backup: bool,
-    /// Gets nothing new.
-    pub drain: bool,
 }
 
 /// `[service.timeouts]`, each at least a tick.
@@ -135,6 +129,12 @@ pub struct Fields {
     pub response_remove: Vec<String>,
 }
 
+const PROXY_PROTOCOLS: [(&str, Option<Version>); 3] = [
+    ("off", None),
+    ("v1", Some(Version::V1)),
+    ("v2", Some(Version::V2)),
+];
+
 pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
     later::service(table);
     let name = table.required(
@@ -149,7 +149,7 @@ pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
         domains: domains(table),
         policy: table.choice("policy", "random", &policies()),
         hash_key: table.value("hash_key", "\"client\"", text(words::hash_key)),
-        backends: backends(table),
+        backends: backend::backends(table),
         slow_start: table.duration("slow_start", "0s", Duration::ZERO..=DAY),
         fail_open: table.flag("fail_open", true),
         backend_field: table.text("backend_field", "", words::field_name_or_empty),
@@ -159,6 +159,8 @@ pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
         probe: table.table_if_present("probe", health::probe),
         eject: table.table("eject", health::eject),
         limits: table.table("limits", limits::limits),
+        fanout: table.table_if_present("fanout", fanout::fanout),
+        send_proxy_protocol: table.choice("send_proxy_protocol", "off", &PROXY_PROTOCOLS),
         fields: table.table("fields", fields),
     };
     let field = &service.backend_field;
@@ -181,59 +183,6 @@ fn domains(table: &mut Table<'_, '_>) -> Vec<String> {
         table.define_at(Kind::Domain, "domains", domain.get_ref(), domain.span());
     }
     domains.into_iter().map(Spanned::into_inner).collect()
-}
-
-fn backends(table: &mut Table<'_, '_>) -> Vec<Backend> {
-    let Some(elements) = table.elements("backends") else {
-        return Vec::new();
-    };
-    if elements.is_empty() {
-        let message = "is missing: at least one backend, as in [\"127.0.0.1:9090\"]";
-        table.wrong("backends", message.into());
-    }
-    let mut backends: Vec<Backend> = Vec::new();
-    for element in elements {
-        let found = match element.get_ref() {
-            DeValue::Table(_) => table.enter("backends", element, backend),
-            DeValue::String(_) => {
-                let address = table.element("backends", element, text(words::backend_address));
-                address.map(Backend::at)
-            }
-            other => {
-                let message = mismatch("IP:PORT or a table with an address", other);
-                table.wrong_at("backends", element.span(), message);
-                None
-            }
-        };
-        let Some(found) = found else { continue };
-        if backends
-            .iter()
-            .any(|backend| backend.address == found.address)
-        {
-            let message = format!(
-                "{} is here twice; weight gives it a greater share",
-                found.address
-            );
-            table.wrong_at("backends", element.span(), message);
-        }
-        backends.push(found);
-    }
-    backends
-}
-
-fn backend(table: &mut Table<'_, '_>) -> Option<Backend> {
-    later::backend(table);
-    let weight = table.integer("weight", "1", 1..=1_000);
-    let backup = table.flag("backup", false);
-    let drain = table.flag("drain", false);
-    let read = text(|address| words::backend_address(address).map(Some));
-    let address = table.required("address", "IP:PORT, as in \"127.0.0.1:9090\"", None, read)?;
-    Some(Backend {
-        address,
-        weight,
-        backup,
-        drain,
-    })
 }
 
 fn timeouts(table: &mut Table<'_, '_>) -> ServiceTimeouts {
@@ -285,18 +234,6 @@ fn off_or(range: RangeInclusive<Duration>) -> impl Read<Duration> {
             }
         },
     )
-}
-
-impl Backend {
-    /// At `address`, all else by default.
-    const fn at(address: SocketAddr) -> Self {
-        Self {
-            address,
-            weight: 1,
-            backup: false,
-            drain: false,
-        }
-    }
 }
 
 fn fields(table: &mut Table<'_, '_>) -> Fields {

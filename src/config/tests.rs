@@ -119,7 +119,7 @@ policy = "p3c"
                 14,
                 87,
                 "service.backends",
-                "expected IP:PORT or a table with an address, found an integer",
+                "expected IP:PORT, HOST:PORT or a table with an address, found an integer",
             ),
             (
                 15,
@@ -191,7 +191,7 @@ fn what_is_missing_is_named() {
                 6,
                 13,
                 "service.backends.address",
-                "is missing: IP:PORT, as in \"127.0.0.1:9090\"",
+                "is missing: IP:PORT, as in \"127.0.0.1:9090\", or HOST:PORT",
             ),
         ],
     );
@@ -428,7 +428,8 @@ fn a_key_of_another_type_is_no_table() {
 
 #[test]
 fn addresses_of_backends_say_what_they_should_be() {
-    const ALLOWED: &str = "allowed: IP:PORT, as in \"127.0.0.1:9090\" or \"[::1]:9090\"";
+    const ALLOWED: &str =
+        "allowed: IP:PORT or HOST:PORT, as in \"127.0.0.1:9090\" or \"[::1]:9090\"";
     let cases = [
         ("http://127.0.0.1:9090", "is a URL; "),
         ("127.0.0.1", "has no port; "),

@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::findings::nearest;
+use super::service::BackendAddress;
 use crate::plan::HashKey;
 
 /// Fields that say how a message is framed or that belong to one connection (RFC 9110 section
@@ -60,13 +61,14 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// An address to connect to.
-pub(super) fn backend_address(text: &str) -> Result<SocketAddr, String> {
-    const ALLOWED: &str = "allowed: IP:PORT, as in \"127.0.0.1:9090\" or \"[::1]:9090\"";
+/// Where a backend is: an address to connect to, or a host and a port.
+pub(super) fn backend_address(text: &str) -> Result<BackendAddress, String> {
+    const ALLOWED: &str =
+        "allowed: IP:PORT or HOST:PORT, as in \"127.0.0.1:9090\" or \"[::1]:9090\"";
     if let Ok(address) = text.parse::<SocketAddr>() {
         return match address.port() {
             0 => Err(format!("{text:?} has port 0; allowed: 1 to 65535")),
-            _ => Ok(address),
+            _ => Ok(BackendAddress::Socket(address)),
         };
     }
     if text.contains("://") {
@@ -84,6 +86,29 @@ pub(super) fn backend_address(text: &str) -> Result<SocketAddr, String> {
         ));
     }
     Err(format!("{text:?} is not an address; {ALLOWED}"))
+}
+
+/// The name of a service's SRV records (RFC 2782).
+pub(super) fn srv_name(text: &str) -> Result<BackendAddress, String> {
+    if host_name(text) {
+        return Ok(BackendAddress::Srv(text.to_ascii_lowercase()));
+    }
+    Err(format!(
+        "{text:?} is not the name of SRV records; allowed: one without a port, as in \
+         \"_http._tcp.example.com\""
+    ))
+}
+
+/// A DNS server: an address, at port 53 where none is written.
+pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    /// RFC 1035 section 4.2.
+    const PORT: u16 = 53;
+    let address = text.parse::<SocketAddr>().ok();
+    let bare = || Some(SocketAddr::new(text.parse().ok()?, PORT));
+    let found = address.filter(|address| address.port() != 0).or_else(bare);
+    found.ok_or_else(|| {
+        format!("{text:?} is not a server; allowed: IP or IP:PORT, as in \"127.0.0.53\"")
+    })
 }
 
 /// A domain in lower case: a host name, a wildcard for all names below one, or an IP address as it

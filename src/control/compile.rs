@@ -5,22 +5,28 @@
 //! [`Config`] breaks no rule, so that every name in it resolves. Limits of the process are split
 //! over the shards here, and no shard gets less than 1.
 
+mod slots;
+mod stands;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+pub use stands::{Resolved, Stand, Stands};
+
+use self::slots::Slots;
 use super::probe::tries_max;
 use crate::balance::{Member, hash_key};
-use crate::config::{self, Config};
+use crate::config::{self, BackendAddress, Config};
 use crate::http::head::HeadLimits;
 use crate::http::hop::FieldEdits;
 use crate::plan::listener::{ListenerLimits, ListenerTimeouts};
 use crate::plan::route::{Destination, DomainMatch, PathMatch, Weights};
 use crate::plan::{
-    EjectRules, Endpoint, Life, Listener, Plan, PoolLimits, Rate, RetryRules, Route, Routes,
-    Service, ServiceIndex, ServiceLimits, ServiceTimeouts, Standing, Ticks, Tier,
-    endpoint::RAMP_WHOLE,
+    Backend, EjectRules, Endpoint, FanoutRules, Life, Listener, Plan, PoolLimits, Rate, RetryRules,
+    Route, Routes, Service, ServiceIndex, ServiceLimits, ServiceTimeouts, Slot, Standing, Ticks,
+    Tier, endpoint::RAMP_WHOLE,
 };
 
 /// Descriptors that the process keeps for itself: rings, logs, the admin API, files.
@@ -42,6 +48,8 @@ pub struct Live {
     /// What is known of endpoints, by the name of their service and their address; of others
     /// nothing is.
     pub endpoints: BTreeMap<String, BTreeMap<SocketAddr, EndpointLive>>,
+    /// What the names of backends stand for; those that are not in it, for nothing.
+    pub resolved: BTreeMap<BackendAddress, Vec<Resolved>>,
 }
 
 /// What is known of an endpoint.
@@ -87,7 +95,7 @@ impl Default for EndpointLive {
 
 /// The plan for `config` now. Services that are as in the plan `last` are shared with it.
 pub fn compile(config: &Config, live: &Live, last: Option<&Plan>) -> Plan {
-    let mut slots = 0;
+    let mut slots = Slots::after(last);
     let response_head = response_head(config);
     let mut had = last.iter().flat_map(|last| &last.services);
     let mut compiled = |written: &config::Service| {
@@ -118,7 +126,7 @@ pub fn compile(config: &Config, live: &Live, last: Option<&Plan>) -> Plan {
         listeners,
         services,
         routes: Arc::new(Routes::new(routes, domains)),
-        slots,
+        slots: slots.finish(),
     }
 }
 
@@ -188,7 +196,7 @@ fn connections_max(config: &Config, live: &Live) -> u32 {
     match config.runtime().connections_max {
         // Each client may need an upstream connection.
         0 => {
-            let own = OWN_DESCRIPTORS + probed(config).min(tries_max(live.nofile));
+            let own = OWN_DESCRIPTORS + probed(config, live).min(tries_max(live.nofile));
             let most = live.nofile.saturating_sub(own) / 2;
             u32::try_from(most).unwrap_or(u32::MAX)
         }
@@ -197,10 +205,12 @@ fn connections_max(config: &Config, live: &Live) -> u32 {
 }
 
 /// How many endpoints are probed; each try holds a descriptor.
-fn probed(config: &Config) -> u64 {
+fn probed(config: &Config, live: &Live) -> u64 {
     let services = config.services().iter();
     let probed = services.filter(|service| service.probe.is_some());
-    probed.map(|service| service.backends.len() as u64).sum()
+    probed
+        .map(|service| Stands::of(service, live).endpoints.len() as u64)
+        .sum()
 }
 
 /// A shard's part of a limit of the process: their sum is not above it, unless that would leave a
@@ -246,6 +256,7 @@ fn listener(
         name: written.name.as_str().into(),
         address: written.address,
         protocol: written.protocol,
+        proxy_protocol: written.proxy_protocol,
         service: (!written.service.is_empty()).then(|| indices[written.service.as_str()]),
         service_parameter: non_empty(&written.service_parameter),
         limits: ListenerLimits {
@@ -271,21 +282,26 @@ fn listener(
     }
 }
 
-/// `slots` is the first free slot, before and after.
 fn service(
     written: &config::Service,
     live: &Live,
     response_head: HeadLimits,
-    slots: &mut u32,
+    slots: &mut Slots<'_>,
 ) -> Service {
     let known = live.endpoints.get(&written.name);
-    let endpoint = |backend: &config::Backend| {
-        let known = known.and_then(|known| known.get(&backend.address));
-        let slot = *slots;
-        *slots += 1;
-        endpoint(written, backend, known.copied().unwrap_or_default(), slot)
+    let endpoint = |stand: &Stand| {
+        let known = known.and_then(|known| known.get(&stand.address));
+        let slot = slots.of(&written.name, stand.address);
+        endpoint(written, stand, known.copied().unwrap_or_default(), slot)
     };
-    let endpoints: Box<[Endpoint]> = written.backends.iter().map(endpoint).collect();
+    let stands = Stands::of(written, live);
+    let endpoints: Box<[Endpoint]> = stands.endpoints.iter().map(endpoint).collect();
+    let backends = written.backends.iter().zip(stands.backends);
+    let backends = backends.map(|(backend, endpoints)| Backend {
+        name: backend.address.to_string().into(),
+        endpoints: endpoints.into(),
+        drain: backend.drain,
+    });
     let (tiers, fails_open) = tiers(&endpoints, written.fail_open);
     let fields = &written.fields;
     Service {
@@ -293,6 +309,7 @@ fn service(
         policy: written.policy,
         hash_key: written.hash_key.clone(),
         endpoints,
+        backends: backends.collect(),
         tiers,
         fails_open,
         timeouts: timeouts(written.timeouts),
@@ -300,6 +317,8 @@ fn service(
         retry: retry(&written.retry, live.shards),
         eject: eject(written.eject),
         limits: limits(written.limits, live.shards),
+        fanout: written.fanout.map(fanout),
+        send_proxy_protocol: written.send_proxy_protocol,
         response_head,
         request_edits: edits(&fields.request_set, &fields.request_remove),
         response_edits: edits(&fields.response_set, &fields.response_remove),
@@ -307,18 +326,13 @@ fn service(
     }
 }
 
-fn endpoint(
-    service: &config::Service,
-    backend: &config::Backend,
-    known: EndpointLive,
-    slot: u32,
-) -> Endpoint {
-    let config::Backend {
+fn endpoint(service: &config::Service, stand: &Stand, known: EndpointLive, slot: Slot) -> Endpoint {
+    let Stand {
         address,
         weight,
         backup,
         drain,
-    } = *backend;
+    } = *stand;
     let awaited = service
         .probe
         .as_ref()
@@ -452,6 +466,20 @@ fn limits(written: config::Limits, shards: u32) -> ServiceLimits {
     }
 }
 
+fn fanout(written: config::Fanout) -> FanoutRules {
+    FanoutRules {
+        require: written.require,
+        status: written.status as u16,
+        attempts_max: written.attempts_max,
+        backoff_max: written.backoff_max,
+        jitter: written.jitter,
+        body_bytes_max: bytes(written.body_bytes_max),
+        shard_legs_max: written.legs_max,
+        shard_kept_bytes_max: bytes(written.kept_bytes_max),
+        detached: written.detached,
+    }
+}
+
 fn edits(set: &[(String, String)], remove: &[String]) -> FieldEdits {
     FieldEdits {
         set: set
@@ -487,7 +515,7 @@ fn non_empty(text: &str) -> Option<Box<str>> {
 
 /// A size in memory: the configuration's bounds are far below what an address holds.
 fn bytes(size: u64) -> usize {
-    usize::try_from(size).expect("sizes of heads are at most 1 MiB")
+    usize::try_from(size).expect("addresses have 64 bits")
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! One loop. Nothing here is on the path of an exchange; the shards go on whatever this thread
 //! does.
 
+mod hear;
+
 use std::io;
 use std::panic::resume_unwind;
 use std::process;
@@ -20,9 +22,9 @@ use super::compile::{Live, compile};
 use super::printer::Printer;
 use super::probe::Probers;
 use super::signal::{Ask, Signals};
-use super::standing::{Change, Place, Standings};
+use super::standing::{Change, Standings};
 use crate::config::Config;
-use crate::door::{Notice, Publisher, Subscriber};
+use crate::door::{Publisher, Subscriber};
 use crate::fd;
 use crate::plan::{Life, Plan};
 use crate::tally::report::{Process, Report};
@@ -153,7 +155,7 @@ impl Control {
         let shards: Vec<ShardLife> = (0..publisher.shards()).map(shard).collect();
         Self {
             publisher,
-            standings: Standings::new(&config, shards.len(), started),
+            standings: Standings::new(&config, &live, shards.len(), started),
             config,
             live,
             started,
@@ -179,7 +181,7 @@ impl Control {
     ) -> Result<End, String> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut probers = Probers::start(&self.config, self.live.nofile);
+        let mut probers = Probers::start(&self.config, &self.live);
         loop {
             tokio::select! {
                 // Signals first: one that has come before the last shard ended is answered.
@@ -376,78 +378,6 @@ impl Control {
             driver = driver.unwrap_or("unknown");
             "ready"
         );
-    }
-
-    /// Notes and logs what the shards have to say.
-    fn hear(&mut self) {
-        let plan = self.plan();
-        let place_of = |slot| {
-            let plan = plan.as_deref()?;
-            Standings::at_slot(plan, slot)
-        };
-        // Before the notices: see `catch_up`.
-        let counters = self.publisher.shard_counters().iter();
-        let dropped: Vec<_> = counters.map(|one| one.notices_dropped.get()).collect();
-        for (shard, notice) in self.publisher.notices() {
-            match notice {
-                Notice::ShardReady { driver, reason } => {
-                    if let Some(reason) = reason {
-                        log::warn!(shard, driver:%, reason:%; "degraded; see: ringmain doctor");
-                    }
-                    self.shards[shard].driver = Some(driver.into_owned());
-                }
-                Notice::AcceptFailed { listener, errno } => {
-                    let error = io::Error::from_raw_os_error(errno);
-                    log::warn!(shard, listener, error:%; "accept failed; resting");
-                }
-                Notice::ConnectionsMax { listener } => {
-                    log::warn!(shard, listener:?; "connections_max is reached; clients are shed");
-                }
-                Notice::Ejected { slot, reason } => {
-                    let eject = |place| self.standings.eject(place, shard, reason, now());
-                    say(&place_of(slot).map_or_else(Vec::new, eject));
-                }
-                Notice::Readmitted { slot } => {
-                    let readmit = |place| self.standings.readmit(place, shard, now());
-                    say(&place_of(slot).map_or_else(Vec::new, readmit));
-                }
-                Notice::Panicked => {
-                    log::error!(shard; "a panic was caught and its connection closed");
-                }
-                Notice::Drained => log::debug!(shard; "drained"),
-            }
-        }
-        for (shard, dropped) in dropped.into_iter().enumerate() {
-            self.catch_up(shard, dropped);
-        }
-    }
-
-    /// Where notices of `shard` were dropped, reads off its counters what it has ejected. Without
-    /// that, an endpoint whose way back nobody heard of would be out for ever: it gets no exchange
-    /// that could eject it, and so readmit it, again.
-    ///
-    /// `dropped` was read before all that the ring held then was heard. A notice that is older than
-    /// one of those that were dropped is never heard after the counters: it would eject an endpoint
-    /// whose way back they had shown. What the ring holds by now is newer, and where one behind it
-    /// was dropped, that is not counted yet and the next call catches up again.
-    fn catch_up(&mut self, shard: usize, dropped: u64) {
-        let known = &mut self.shards[shard].notices_dropped;
-        if dropped == *known {
-            return;
-        }
-        let notices = dropped - std::mem::replace(known, dropped);
-        log::warn!(shard, notices; "notices were dropped; the shard's ejections are counted anew");
-        let Some(posted) = self.publisher.current() else {
-            return;
-        };
-        let services = posted.counters[shard].services.iter().enumerate();
-        for (service, counters) in services {
-            for (endpoint, counters) in counters.endpoints.iter().enumerate() {
-                let place = Place { service, endpoint };
-                let is_out = 0 < counters.ejected.get();
-                say(&self.standings.catch_up(place, shard, is_out, now()));
-            }
-        }
     }
 
     fn shard_ended(&mut self, end: ShardEnd) -> Result<(), String> {

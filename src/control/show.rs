@@ -243,7 +243,8 @@ fn show_endpoint(f: &mut fmt::Formatter<'_>, endpoint: &Endpoint) -> fmt::Result
     } = endpoint;
     write!(
         f,
-        "  endpoint {name} weight {weight} slot {slot} {}",
+        "  endpoint {name} weight {weight} slot {} {}",
+        slot.index,
         standing.label()
     )?;
     if *ramp != RAMP_WHOLE {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::plan::Slot;
 use crate::tally::EjectReason;
 
 /// How many notices of one shard may wait for control, which reads them many times a second.
@@ -33,14 +34,14 @@ pub enum Notice {
     /// An endpoint was taken out, for a while.
     Ejected {
         /// The endpoint's slot.
-        slot: u32,
+        slot: Slot,
         /// Why.
         reason: EjectReason,
     },
     /// An endpoint that was ejected is in again.
     Readmitted {
         /// The endpoint's slot.
-        slot: u32,
+        slot: Slot,
     },
     /// A panic was caught; its connection is closed.
     Panicked,

@@ -18,7 +18,7 @@ fn plan(generation: u64, services: &[(&str, &[u16])]) -> Plan {
         listeners: [].into(),
         services: services.map(Arc::new).collect(),
         routes: Arc::default(),
-        slots: 0,
+        slots: [].into(),
     }
 }
 

@@ -16,9 +16,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// Parts of its weight that it has grown to since it was new or recovered, `1..=RAMP_WHOLE`.
     pub ramp: u32,
-    /// A number that no other endpoint of the plan has and that it keeps from one generation to the
-    /// next, so that shards can keep what belongs to it in arrays. `0 <= slot < Plan::slots`.
-    pub slot: u32,
+    /// No other endpoint of the plan has it, and it stays from one generation to the next.
+    pub slot: Slot,
     /// True exactly when it is used only where no other is left.
     pub backup: bool,
     /// What control knows of it.
@@ -26,6 +25,16 @@ pub struct Endpoint {
     /// How many times control found it healthy after it had not been: a shard that has ejected it
     /// readmits it at once when this grows.
     pub recoveries: u32,
+}
+
+/// Where shards keep, in arrays, what belongs to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// `0 <= index < Plan::slots.len()`.
+    pub index: u32,
+    /// Which of the endpoints it is that have had this index one after the other, counted from 1:
+    /// what ends under an older plan may meet the slot's next tenant there.
+    pub tenant: u32,
 }
 
 /// What control knows of an endpoint, in the order of its life.

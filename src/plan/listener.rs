@@ -13,7 +13,10 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What is spoken.
     pub protocol: Protocol,
-    /// Where requests go that no route matches; `None` answers 404.
+    /// True exactly when each connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Where requests go that no route matches; `None` answers 404. With TCP there is one, and
+    /// every connection goes there.
     pub service: Option<ServiceIndex>,
     /// The query parameter whose value, where present, stands for the Host.
     pub service_parameter: Option<Box<str>>,
@@ -28,6 +31,8 @@ pub struct Listener {
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0.
     Http,
+    /// Whatever it is: bytes go both ways as they are.
+    Tcp,
 }
 
 /// Bounds on what clients send.

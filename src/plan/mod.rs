@@ -6,6 +6,7 @@
 //! names are bytes, hosts are in lower case.
 
 pub mod endpoint;
+pub mod fanout;
 pub mod key;
 pub mod limits;
 pub mod listener;
@@ -16,12 +17,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::balance::{POLICIES, Policy};
-pub use endpoint::{Endpoint, Standing};
+pub use endpoint::{Endpoint, Slot, Standing};
+pub use fanout::{FanoutRules, Require};
 pub use key::HashKey;
 pub use limits::{Rate, ServiceLimits};
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts, Protocol};
 pub use route::{Route, Routes};
-pub use service::{EjectRules, PoolLimits, RetryRules, Service, ServiceTimeouts, Tier};
+pub use service::{Backend, EjectRules, PoolLimits, RetryRules, Service, ServiceTimeouts, Tier};
 
 /// How long a shard's tick is, and so the least timeout: 100 milliseconds.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -43,8 +45,8 @@ pub struct Plan {
     pub services: Box<[Arc<Service>]>,
     /// From host, path and method to a service.
     pub routes: Arc<Routes>,
-    /// One more than the greatest slot of an endpoint in this plan.
-    pub slots: u32,
+    /// For each slot, how often it was given to an endpoint, in this plan and in those before it.
+    pub slots: Box<[u32]>,
 }
 
 /// A service's place in [`Plan::services`]; valid within its own plan only.

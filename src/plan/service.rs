@@ -4,10 +4,11 @@ use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::{Endpoint, HashKey, Policy, ServiceLimits, Ticks};
+use super::{Endpoint, FanoutRules, HashKey, Policy, ServiceLimits, Ticks};
 use crate::balance::{Member, Picker};
 use crate::http::head::HeadLimits;
 use crate::http::hop::FieldEdits;
+use crate::proxy_protocol::Version;
 
 /// A service.
 #[derive(Debug, PartialEq)]
@@ -18,8 +19,10 @@ pub struct Service {
     pub policy: &'static Policy,
     /// What is hashed where the policy asks for it.
     pub hash_key: HashKey,
-    /// At least one.
+    /// No address twice. None while no name of its backends has been resolved.
     pub endpoints: Box<[Endpoint]>,
+    /// In the order of the file.
+    pub backends: Box<[Backend]>,
     /// Those endpoints that are picked from: the first of these, and of each further one when none
     /// of those before it can be used. Empty when none may be picked.
     pub tiers: Box<[Tier]>,
@@ -35,6 +38,10 @@ pub struct Service {
     pub eject: EjectRules,
     /// How much is let in.
     pub limits: ServiceLimits,
+    /// How a request is sent to every backend; `None` where it goes to one endpoint.
+    pub fanout: Option<FanoutRules>,
+    /// What connections to endpoints begin with, if anything.
+    pub send_proxy_protocol: Option<Version>,
     /// Bytes and fields of a response head.
     pub response_head: HeadLimits,
     /// What is set on and removed from requests.
@@ -43,6 +50,17 @@ pub struct Service {
     pub response_edits: FieldEdits,
     /// The response field that names the endpoint, in the operator's spelling.
     pub backend_field: Option<Box<str>>,
+}
+
+/// A backend that the operator wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// As the operator wrote it.
+    pub name: Box<str>,
+    /// The endpoints that it stands for, by their places in the service; two may share one.
+    pub endpoints: Box<[u32]>,
+    /// True exactly when it gets nothing new.
+    pub drain: bool,
 }
 
 /// Endpoints that are picked from together.
@@ -165,14 +183,17 @@ impl Service {
             name: address.to_string().into(),
             weight: 1,
             ramp: super::endpoint::RAMP_WHOLE,
-            slot: 0,
+            slot: super::Slot {
+                index: 0,
+                tenant: 1,
+            },
             backup: false,
             standing: super::Standing::Unknown,
             recoveries: 0,
         };
         let mut endpoints: Box<[Endpoint]> = addresses.iter().map(endpoint).collect();
         for (slot, endpoint) in (0..).zip(&mut endpoints) {
-            endpoint.slot = slot;
+            endpoint.slot.index = slot;
         }
         Self {
             name: name.into(),
@@ -186,6 +207,14 @@ impl Service {
                     .collect(),
             )]
             .into(),
+            backends: (0..)
+                .zip(&endpoints)
+                .map(|(place, endpoint)| Backend {
+                    name: endpoint.name.clone(),
+                    endpoints: [place].into(),
+                    drain: false,
+                })
+                .collect(),
             endpoints,
             fails_open: false,
             timeouts: ServiceTimeouts {
@@ -220,6 +249,8 @@ impl Service {
                 latency_factor: 0.0,
             },
             limits: ServiceLimits::default(),
+            fanout: None,
+            send_proxy_protocol: None,
             response_head: HeadLimits {
                 bytes_max: 4096,
                 fields_max: 50,

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::Shard;
 use super::io::Stream;
 use super::queue::Seat;
-use crate::plan::{Endpoint, Life, Service};
+use crate::plan::{Endpoint, Life, Service, Slot};
 use crate::tally::ServiceCounters;
 
 /// Connections that a shard opens at once: what makes a descriptor and a handshake each, and must
@@ -86,7 +86,7 @@ impl Shard {
 struct Opening {
     shard: Rc<Shard>,
     /// Of its endpoint.
-    slot: u32,
+    slot: Slot,
     /// `None` when the connection is there and has taken it over.
     seat: Option<Seat>,
     has_failed: bool,

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use super::io::Stream;
 use super::queue::{Place, Queue, Seat};
 use crate::fd;
-use crate::plan::{Endpoint, Plan, PoolLimits, Ticks};
+use crate::plan::{self, Endpoint, Plan, PoolLimits, Service, Ticks};
 
 #[derive(Debug)]
 struct Idle {
@@ -29,6 +29,8 @@ struct Idle {
 /// One endpoint's connections.
 #[derive(Debug)]
 struct Slot {
+    /// Whose connections these are, by [`plan::Slot::tenant`]; 0 where nobody has the slot.
+    tenant: u32,
     place: Rc<Place>,
     idle: Vec<Idle>,
     /// Connections that are being opened ahead.
@@ -57,7 +59,7 @@ pub(crate) struct Taken {
 }
 
 /// What [`Pool::weed`] closed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Weeded {
     /// How many were found closed.
     pub(crate) stale: u64,
@@ -65,22 +67,49 @@ pub(crate) struct Weeded {
     pub(crate) closed: u64,
 }
 
+impl Slot {
+    fn of(slot: plan::Slot) -> Self {
+        Self {
+            tenant: slot.tenant,
+            place: Place::new(slot, &Rc::default()),
+            idle: Vec::new(),
+            opening: 0,
+            unreachable: false,
+        }
+    }
+}
+
 impl Pool {
-    /// Prepares for `plan`. Who waits for an endpoint that stays keeps its turn.
-    pub(crate) fn adopt(&self, plan: &Plan) {
+    /// What `act` makes of the endpoint with `slot`; `None` where the newest plan does not have it.
+    fn slot<T>(&self, slot: plan::Slot, act: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+        let found = &mut self.slots.borrow_mut()[slot.index as usize];
+        (found.tenant == slot.tenant).then(|| act(found))
+    }
+
+    /// Prepares for `plan`. Who waits for an endpoint that stays keeps its turn; the idle
+    /// connections of one that is gone are closed. Returns how many these are.
+    pub(crate) fn adopt(&self, plan: &Plan) -> u64 {
         let mut slots = self.slots.borrow_mut();
-        for slot in slots.len() as u32..plan.slots {
-            slots.push(Slot {
-                place: Place::new(slot, &Rc::default()),
-                idle: Vec::new(),
-                opening: 0,
-                unreachable: false,
-            });
+        let mut tenants = vec![0; plan.slots.len().max(slots.len())];
+        let endpoints = plan.services.iter().flat_map(|service| &service.endpoints);
+        for plan::Slot { index, tenant } in endpoints.map(|endpoint| endpoint.slot) {
+            tenants[index as usize] = tenant;
+        }
+        let mut closed = 0;
+        for (index, tenant) in (0..).zip(tenants) {
+            match slots.get_mut(index as usize) {
+                Some(slot) if slot.tenant == tenant => {}
+                Some(slot) => {
+                    closed += slot.idle.len() as u64;
+                    *slot = Slot::of(plan::Slot { index, tenant });
+                }
+                None => slots.push(Slot::of(plan::Slot { index, tenant })),
+            }
         }
         let mut queues = Vec::with_capacity(plan.services.len());
         for service in &plan.services {
             let places = service.endpoints.iter();
-            let places = places.map(|endpoint| &slots[endpoint.slot as usize].place);
+            let places = places.map(|endpoint| &slots[endpoint.slot.index as usize].place);
             let mut had = places.clone().map(|place| place.queue());
             let queue = had.find(|queue| !queue.is_empty()).unwrap_or_default();
             places.for_each(|place| place.set_queue(&queue));
@@ -92,87 +121,92 @@ impl Pool {
         old.retain(|old| !old.is_empty() && is_new(old));
         queues.append(&mut old);
         *self.queues.borrow_mut() = queues;
+        closed
     }
 
     /// True exactly when a connection to `endpoint` can be had now: an idle one, or one to be made.
     pub(crate) fn has_room(&self, endpoint: &Endpoint, limit: NonZeroU32) -> bool {
-        let slots = self.slots.borrow();
-        let Slot { place, idle, .. } = &slots[endpoint.slot as usize];
-        !idle.is_empty() || place.has_seat(limit)
+        let has_room = |slot: &mut Slot| !slot.idle.is_empty() || slot.place.has_seat(limit);
+        self.slot(endpoint.slot, has_room).unwrap_or(true)
     }
 
     /// True exactly when `limit` leaves room for one more connection to `endpoint`.
     pub(crate) fn has_seat(&self, endpoint: &Endpoint, limit: NonZeroU32) -> bool {
-        self.slots.borrow()[endpoint.slot as usize]
-            .place
-            .has_seat(limit)
+        let has_seat = |slot: &mut Slot| slot.place.has_seat(limit);
+        self.slot(endpoint.slot, has_seat).unwrap_or(true)
     }
 
     /// How many idle connections `endpoint` lacks of `idle_min`; one at a time while it can't be
     /// connected to.
     pub(crate) fn missing(&self, endpoint: &Endpoint, idle_min: usize) -> usize {
-        let slots = self.slots.borrow();
-        let Slot {
-            idle,
-            opening,
-            unreachable,
-            ..
-        } = &slots[endpoint.slot as usize];
-        let missing = idle_min.saturating_sub(idle.len() + opening);
-        match (*unreachable, *opening) {
-            (true, 0) => missing.min(1),
-            (true, _) => 0,
-            (false, _) => missing,
-        }
+        let missing = self.slot(endpoint.slot, |slot| {
+            let missing = idle_min.saturating_sub(slot.idle.len() + slot.opening);
+            match (slot.unreachable, slot.opening) {
+                (true, 0) => missing.min(1),
+                (true, _) => 0,
+                (false, _) => missing,
+            }
+        });
+        missing.unwrap_or(0)
     }
 
     /// One more connection to the endpoint with `slot` is being opened ahead.
-    pub(crate) fn opens(&self, slot: u32) {
-        self.slots.borrow_mut()[slot as usize].opening += 1;
+    pub(crate) fn opens(&self, slot: plan::Slot) {
+        self.slot(slot, |slot| slot.opening += 1);
     }
 
     /// One that was being opened ahead is there, or could not be made.
-    pub(crate) fn opened(&self, slot: u32, is_open: bool) {
-        let slot = &mut self.slots.borrow_mut()[slot as usize];
-        slot.opening -= 1;
-        slot.unreachable = !is_open;
+    pub(crate) fn opened(&self, slot: plan::Slot, is_open: bool) {
+        self.slot(slot, |slot| {
+            slot.opening -= 1;
+            slot.unreachable = !is_open;
+        });
     }
 
     /// Takes the connection to `endpoint` that was used last. Each is looked at first (a system
     /// call, 3 to 6 % of an exchange): it may have been closed, or have bytes that nobody asked
     /// for, which would be taken for the answer to the next client's request.
     pub(crate) fn take(&self, endpoint: &Endpoint) -> Taken {
-        let mut slots = self.slots.borrow_mut();
-        let mut stale = 0;
-        while let Some(idle) = slots[endpoint.slot as usize].idle.pop() {
-            if fd::is_quiet(idle.stream.fd()) {
-                let kept = Some((idle.stream, idle.seat));
-                return Taken { kept, stale };
+        let taken = self.slot(endpoint.slot, |slot| {
+            let mut stale = 0;
+            while let Some(idle) = slot.idle.pop() {
+                if fd::is_quiet(idle.stream.fd()) {
+                    let kept = Some((idle.stream, idle.seat));
+                    return Taken { kept, stale };
+                }
+                stale += 1;
             }
-            stale += 1;
-        }
-        Taken { kept: None, stale }
+            Taken { kept: None, stale }
+        });
+        taken.unwrap_or(Taken {
+            kept: None,
+            stale: 0,
+        })
     }
 
     /// Makes room for a new connection to `endpoint` where its idle ones are not to be trusted:
     /// closes those that it has closed, and if that leaves no seat below `limit`, the oldest one.
     pub(crate) fn weed(&self, endpoint: &Endpoint, limit: Option<NonZeroU32>) -> Weeded {
-        let Slot { place, idle, .. } = &mut self.slots.borrow_mut()[endpoint.slot as usize];
-        let before = idle.len();
-        idle.retain(|idle| fd::is_quiet(idle.stream.fd()));
-        let stale = before - idle.len();
-        while limit.is_some_and(|limit| !place.has_seat(limit)) && !idle.is_empty() {
-            idle.remove(0);
-        }
-        Weeded {
-            stale: stale as u64,
-            closed: (before - idle.len()) as u64,
-        }
+        let weeded = self.slot(endpoint.slot, |Slot { place, idle, .. }| {
+            let before = idle.len();
+            idle.retain(|idle| fd::is_quiet(idle.stream.fd()));
+            let stale = before - idle.len();
+            while limit.is_some_and(|limit| !place.has_seat(limit)) && !idle.is_empty() {
+                idle.remove(0);
+            }
+            Weeded {
+                stale: stale as u64,
+                closed: (before - idle.len()) as u64,
+            }
+        });
+        weeded.unwrap_or_default()
     }
 
-    /// A seat for a connection to `endpoint` that is about to be made.
+    /// A seat for a connection to `endpoint` that is about to be made. At one that the newest plan
+    /// does not have any more it is nobody else's.
     pub(crate) fn seat(&self, endpoint: &Endpoint) -> Seat {
-        Seat::take(&self.slots.borrow()[endpoint.slot as usize].place)
+        let seat = self.slot(endpoint.slot, |slot| Seat::take(&slot.place));
+        seat.unwrap_or_else(|| Seat::take(&Place::new(endpoint.slot, &Rc::default())))
     }
 
     /// Gives what is idle or free at `endpoint` to those who wait for it: it can be used again, or
@@ -183,15 +217,19 @@ impl Pool {
             seat.hand_on(stream);
             given += 1;
         }
-        let place = Rc::clone(&self.slots.borrow()[endpoint.slot as usize].place);
-        place.offer();
+        let place = self.slot(endpoint.slot, |slot| Rc::clone(&slot.place));
+        if let Some(place) = place {
+            place.offer();
+        }
         given
     }
 
     /// An idle connection to `endpoint` that somebody waits for.
     fn awaited(&self, endpoint: &Endpoint) -> Option<(Stream, Seat)> {
-        let idle = &mut self.slots.borrow_mut()[endpoint.slot as usize].idle;
-        let last = idle.pop_if(|idle| idle.seat.is_awaited())?;
+        let last = self.slot(endpoint.slot, |slot| {
+            slot.idle.pop_if(|idle| idle.seat.is_awaited())
+        });
+        let last = last.flatten()?;
         Some((last.stream, last.seat))
     }
 
@@ -201,15 +239,16 @@ impl Pool {
         self.tickets.get()
     }
 
-    /// Where exchanges wait that no endpoint of the service has room for; `endpoint` is any of
-    /// them.
-    pub(crate) fn queue(&self, endpoint: &Endpoint) -> Rc<Queue> {
-        self.slots.borrow()[endpoint.slot as usize].place.queue()
+    /// Where exchanges wait that no endpoint of `service` has room for. `None` where the newest
+    /// plan has none of these endpoints: they have no limit then.
+    pub(crate) fn queue(&self, service: &Service) -> Option<Rc<Queue>> {
+        let mut endpoints = service.endpoints.iter();
+        endpoints.find_map(|endpoint| self.slot(endpoint.slot, |slot| slot.place.queue()))
     }
 
     /// Keeps a connection whose exchange has ended cleanly. Who waits for one gets it. True when
-    /// nobody did, and it is idle now; false also where the endpoint has as many as it may, and it
-    /// is closed.
+    /// nobody did, and it is idle now; false also where the endpoint has as many as it may, or the
+    /// newest plan does not have it any more, and it is closed.
     pub(crate) fn put(
         &self,
         endpoint: &Endpoint,
@@ -224,17 +263,19 @@ impl Pool {
             seat.hand_on(stream);
             return false;
         }
-        let idle = &mut self.slots.borrow_mut()[endpoint.slot as usize].idle;
-        if limits.idle_max <= idle.len() {
-            return false;
-        }
-        idle.push(Idle {
-            stream,
-            seat,
-            since: now,
-            idle: limits.idle,
+        let put = self.slot(endpoint.slot, |Slot { idle, .. }| {
+            let has_room = idle.len() < limits.idle_max;
+            if has_room {
+                idle.push(Idle {
+                    stream,
+                    seat,
+                    since: now,
+                    idle: limits.idle,
+                });
+            }
+            has_room
         });
-        true
+        put.unwrap_or(false)
     }
 
     /// Ends the waits that are over at tick `now`, and those of clients that are `gone`, by their

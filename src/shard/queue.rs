@@ -21,6 +21,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::io::Stream;
 use crate::fault::Fault;
+use crate::plan::Slot;
 use crate::plan::service::ATTEMPTS_MAX;
 
 /// The most tries that any configuration allows, the first included.
@@ -32,7 +33,7 @@ const KEPT_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Place {
     /// The endpoint's slot.
-    slot: u32,
+    slot: Slot,
     /// Its seats that are taken.
     open: Cell<u32>,
     /// Where exchanges of its service wait.
@@ -68,7 +69,7 @@ pub(crate) struct Queue {
 pub(crate) struct Wish {
     /// Its turn: no other exchange of the shard has the same, and a later one has a greater one.
     pub(crate) ticket: u64,
-    /// The slots of endpoints that it can't use; `u32::MAX` where there are fewer.
+    /// The indices of the slots of endpoints that it can't use; `u32::MAX` where there are fewer.
     pub(crate) barred: [u32; TRIES_MAX],
     /// The seats that its endpoints have.
     pub(crate) limit: NonZeroU32,
@@ -102,7 +103,7 @@ pub(crate) struct Wait {
 
 impl Place {
     /// Of the endpoint with `slot`, whose service's exchanges wait in `queue`.
-    pub(crate) fn new(slot: u32, queue: &Rc<Queue>) -> Rc<Self> {
+    pub(crate) fn new(slot: Slot, queue: &Rc<Queue>) -> Rc<Self> {
         Rc::new(Self {
             slot,
             open: Cell::new(0),
@@ -143,7 +144,7 @@ impl Seat {
     }
 
     /// The slot of its endpoint.
-    pub(crate) fn slot(&self) -> u32 {
+    pub(crate) fn slot(&self) -> Slot {
         self.place.slot
     }
 
@@ -287,8 +288,8 @@ impl Queue {
 }
 
 impl Waiting {
-    fn may_use(&self, slot: u32) -> bool {
-        matches!(self.state, State::Waits(_)) && !self.wish.barred.contains(&slot)
+    fn may_use(&self, slot: Slot) -> bool {
+        matches!(self.state, State::Waits(_)) && !self.wish.barred.contains(&slot.index)
     }
 
     fn end(&mut self, end: Result<Given, Fault>) {
@@ -368,7 +369,10 @@ mod tests {
 
     fn places<const N: usize>() -> (Rc<Queue>, [Rc<Place>; N]) {
         let queue = Rc::default();
-        let places = std::array::from_fn(|slot| Place::new(slot as u32, &queue));
+        let places = std::array::from_fn(|index| {
+            let index = index as u32;
+            Place::new(Slot { index, tenant: 1 }, &queue)
+        });
         (queue, places)
     }
 
@@ -399,9 +403,9 @@ mod tests {
         let mut second = Rc::clone(&queue).wait(wish(1));
         seats[0] = None;
         assert!(end_of(&mut first).is_none());
-        assert_eq!(seat_of(&mut second).place.slot, 0);
+        assert_eq!(seat_of(&mut second).place.slot.index, 0);
         seats[2] = None;
-        assert_eq!(seat_of(&mut first).place.slot, 1);
+        assert_eq!(seat_of(&mut first).place.slot.index, 1);
     }
 
     #[test]

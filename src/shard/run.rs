@@ -245,7 +245,8 @@ impl Shard {
             self.wheel.hasten(Late::KeepAlive, QUIET);
             self.wheel.hasten(Late::Head, QUIET);
         }
-        self.pool.adopt(current.plan());
+        let closed = self.pool.adopt(current.plan());
+        self.counters.upstreams_idle.sub(closed);
         self.adopt_services(&current, Some(&last));
         *self.current.borrow_mut() = Rc::new(current);
         self.adopted();
@@ -322,6 +323,7 @@ mod tests {
             name: "web".into(),
             address: listener,
             protocol: Protocol::Http,
+            proxy_protocol: false,
             service: Some(ServiceIndex(0)),
             service_parameter: None,
             limits: ListenerLimits {
@@ -346,7 +348,7 @@ mod tests {
             listeners: [Arc::new(listener)].into(),
             services: [Arc::new(service)].into(),
             routes: Arc::new(Routes::default()),
-            slots: 1,
+            slots: [1].into(),
         }
     }
 

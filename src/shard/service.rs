@@ -11,7 +11,7 @@ use super::eject::{Change, Ejection, Ejections};
 use super::{Current, Shard};
 use crate::balance::{Budget, Load, Picker, Xorshift};
 use crate::door::Notice;
-use crate::plan::{Endpoint, Service};
+use crate::plan::{Endpoint, Service, Slot};
 use crate::tally::ServiceCounters;
 
 /// A service under a plan.
@@ -61,9 +61,9 @@ impl Drop for Visit {
     }
 }
 
-/// The endpoints of all services, by their slots.
+/// The endpoints of all services, by their slots, each with its tenant.
 #[derive(Debug, Default)]
-pub(super) struct Members(RefCell<Vec<Rc<Member>>>);
+pub(super) struct Members(RefCell<Vec<(u32, Rc<Member>)>>);
 
 impl Members {
     /// Those of `service`, in its order.
@@ -71,11 +71,15 @@ impl Members {
         let mut all = self.0.borrow_mut();
         let endpoints = service.endpoints.iter();
         let member = endpoints.map(|endpoint| {
-            let slot = endpoint.slot as usize;
-            if all.len() <= slot {
-                all.resize_with(slot + 1, Member::new);
+            let Slot { index, tenant } = endpoint.slot;
+            let index = index as usize;
+            if all.len() <= index {
+                all.resize_with(index + 1, || (0, Member::new()));
             }
-            Rc::clone(&all[slot])
+            if all[index].0 != tenant {
+                all[index] = (tenant, Member::new());
+            }
+            Rc::clone(&all[index].1)
         });
         member.collect()
     }

@@ -174,11 +174,11 @@ impl Tries {
         self.queue_ends != NEVER
     }
 
-    /// The slots of endpoints that it can't use; `u32::MAX` where there are fewer.
+    /// The indices of the slots of endpoints that it can't use; `u32::MAX` where there are fewer.
     pub(super) fn barred(&self, exchange: &Exchange<'_>) -> [u32; TRIES_MAX] {
         let mut barred = [u32::MAX; TRIES_MAX];
         for (barred, refused) in barred.iter_mut().zip(self.refused()) {
-            *barred = exchange.service.endpoints[refused as usize].slot;
+            *barred = exchange.service.endpoints[refused as usize].slot.index;
         }
         barred
     }

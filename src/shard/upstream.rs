@@ -154,7 +154,10 @@ async fn wait(
         return Err(Fault::ConnectionLimitReached);
     }
     shard.counters.exchanges_waiting.add(1);
-    let waiting = queue(exchange, client, tries);
+    let Some(waiting) = queue(exchange, client, tries) else {
+        shard.counters.exchanges_waiting.sub(1);
+        return Ok(None);
+    };
     let ended = wait_guarded(exchange, client, waiting).await;
     shard.counters.exchanges_waiting.sub(1);
     let given = ended.map_err(|fault| match fault {
@@ -173,8 +176,8 @@ async fn wait(
     Ok(None)
 }
 
-/// Goes to its place in the queue of the service.
-fn queue(exchange: &Exchange<'_>, client: &Client, tries: &mut Tries) -> Wait {
+/// Goes to its place in the queue of the service. `None` where there is room by now.
+fn queue(exchange: &Exchange<'_>, client: &Client, tries: &mut Tries) -> Option<Wait> {
     let Exchange { shard, service, .. } = exchange;
     let limit = service.pool.shard_connections_max;
     let wish = Wish {
@@ -184,7 +187,7 @@ fn queue(exchange: &Exchange<'_>, client: &Client, tries: &mut Tries) -> Wait {
         deadline: tries.queue_ends(exchange),
         client: client.stream.reading().entry(),
     };
-    shard.pool.queue(&service.endpoints[0]).wait(wish)
+    shard.pool.queue(service).map(|queue| queue.wait(wish))
 }
 
 /// Waits, while a client that is gone is noticed.

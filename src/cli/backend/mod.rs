@@ -122,8 +122,12 @@ fn addresses_of(config: &Config) -> Result<Vec<SocketAddr>, Failure> {
         summary.push_str(&format!("service {}:", service.name));
         for backend in &service.backends {
             summary.push_str(&format!(" {}", backend.address));
-            if !addresses.contains(&backend.address) {
-                addresses.push(backend.address);
+            // A name stands for addresses that others give it.
+            let Some(address) = backend.address.socket() else {
+                continue;
+            };
+            if !addresses.contains(&address) {
+                addresses.push(address);
             }
         }
         summary.push('\n');

@@ -12,6 +12,7 @@ const LIVE: Live = Live {
     shards: 4,
     nofile: 1_064,
     endpoints: BTreeMap::new(),
+    resolved: BTreeMap::new(),
 };
 
 fn plan_of(text: &str, live: &Live) -> String {

@@ -12,6 +12,7 @@ mod http;
 mod pace;
 mod tcp;
 
+use std::collections::{HashMap, HashSet};
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
@@ -21,13 +22,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use count::Count;
 use pace::Beats;
 
-use super::compile::Health;
+use super::compile::{Health, Live, Stands};
 use super::standing::Place;
 use crate::balance::{self, Xorshift};
 use crate::config::{Config, Probe, ProbeKind, Service};
@@ -98,7 +99,10 @@ pub enum ProbeError {
 /// The tasks that probe, and what they say.
 #[derive(Debug)]
 pub struct Probers {
+    common: Arc<Common>,
     tasks: JoinSet<()>,
+    /// Who is probed.
+    probed: HashMap<Place, AbortHandle>,
     verdicts: Receiver<Verdict>,
 }
 
@@ -134,14 +138,14 @@ struct Prober {
 }
 
 impl Probers {
-    /// Probes every endpoint of `config` whose service says so, from now on, with
-    /// [`tries_max`] of `nofile`. To be called on control's runtime.
-    pub fn start(config: &Config, nofile: u64) -> Self {
+    /// Probes every endpoint that the backends of `config` stand for and whose service says so,
+    /// from now on. To be called on control's runtime.
+    pub fn start(config: &Config, live: &Live) -> Self {
         let (sender, verdicts) = channel(VERDICTS_MAX);
         let begun = Instant::now();
         let common = Arc::new(Common {
             beats: Beats::new(begun),
-            tries: Semaphore::new(tries_max(nofile) as usize),
+            tries: Semaphore::new(tries_max(live.nofile) as usize),
             commands: Semaphore::new(COMMANDS_MAX),
             asked: Notify::new(),
             look: Notify::new(),
@@ -151,18 +155,38 @@ impl Probers {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&common).call_looks());
+        let mut probers = Self {
+            common,
+            tasks,
+            probed: HashMap::new(),
+            verdicts,
+        };
         for (service, written) in config.services().iter().enumerate() {
-            let Some(probe) = &written.probe else {
-                continue;
-            };
-            let probe = Arc::new(probe.clone());
-            for (endpoint, backend) in written.backends.iter().enumerate() {
-                let place = Place { service, endpoint };
-                let prober = Prober::new(&common, written, &probe, (place, backend.address));
-                tasks.spawn(prober.live());
-            }
+            probers.follow(service, written, &Stands::of(written, live));
         }
-        Self { tasks, verdicts }
+        probers
+    }
+
+    /// The service at `service`, which is `written` so, has the endpoints of `stands` from now on.
+    pub fn follow(&mut self, service: usize, written: &Service, stands: &Stands) {
+        let Some(probe) = &written.probe else { return };
+        let probe = Arc::new(probe.clone());
+        let addresses = stands.endpoints.iter().map(|stand| stand.address);
+        let addresses: HashSet<SocketAddr> = addresses.collect();
+        self.probed.retain(|place, task| {
+            let stays = place.service != service || addresses.contains(&place.address);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for address in stands.endpoints.iter().map(|stand| stand.address) {
+            let place = Place { service, address };
+            self.probed.entry(place).or_insert_with(|| {
+                let prober = Prober::new(&self.common, written, &probe, place);
+                self.tasks.spawn(prober.live())
+            });
+        }
     }
 
     /// Waits for the next verdict; for ever where nobody probes. May be dropped: none is lost.
@@ -171,7 +195,10 @@ impl Probers {
             tokio::select! {
                 Some(verdict) = self.verdicts.recv() => return verdict,
                 Some(Err(error)) = self.tasks.join_next() => {
-                    log::error!(error:%; "an endpoint is not probed any more");
+                    // Those of endpoints that are gone were told to end.
+                    if !error.is_cancelled() {
+                        log::error!(error:%; "an endpoint is not probed any more");
+                    }
                 }
                 else => pending().await,
             }
@@ -215,12 +242,8 @@ impl Common {
 }
 
 impl Prober {
-    fn new(
-        common: &Arc<Common>,
-        service: &Service,
-        probe: &Arc<Probe>,
-        (place, address): (Place, SocketAddr),
-    ) -> Self {
+    fn new(common: &Arc<Common>, service: &Service, probe: &Arc<Probe>, place: Place) -> Self {
+        let address = place.address;
         let request = |path: &str| http::request(service, path, address);
         let is_http = probe.kind == ProbeKind::Http;
         Self {

@@ -12,30 +12,30 @@
 
 mod change;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub use change::{Change, News};
 
-use super::compile::{EndpointLive, Health};
+use super::compile::{EndpointLive, Health, Live, Stand, Stands};
 use super::probe::Verdict;
 use crate::config::{self, Config};
-use crate::plan::Plan;
 use crate::plan::endpoint::RAMP_WHOLE;
+use crate::plan::{Plan, Slot};
 use crate::tally::EjectReason;
 
 /// How long a plan may wait whose exchanges would go where they go now: at the start thousands of
 /// endpoints give their first answers, and each plan of thousands of services is some work.
 const UNHURRIED: Duration = Duration::from_secs(1);
 
-/// An endpoint's place in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// Of its service.
+    /// Its service's place in the configuration.
     pub service: usize,
-    /// Of its backend in that service.
-    pub endpoint: usize,
+    /// Where it is.
+    pub address: SocketAddr,
 }
 
 /// What is known of all endpoints.
@@ -60,8 +60,14 @@ struct ServiceStanding {
     slow_start: Duration,
     /// How many endpoints may be ejected for all.
     ejected_max: usize,
-    /// In the order of the configuration.
+    /// In the order of the plan.
     endpoints: Vec<EndpointStanding>,
+    /// Their places by their addresses.
+    places: HashMap<SocketAddr, usize>,
+    /// `eject.ratio_max`.
+    ratio_max: f64,
+    /// They get nothing before their first good probes.
+    awaited: bool,
     /// Whether an endpoint was in, or might be, by its health, when that was looked at last.
     has_healthy: bool,
 }
@@ -88,15 +94,20 @@ struct EndpointStanding {
 }
 
 impl Standings {
-    /// Of endpoints that nobody has asked yet; their weights are whole.
-    pub fn new(config: &Config, shards: usize, now: Instant) -> Self {
+    /// Of the endpoints that the backends of `config` stand for, which nobody has asked yet; their
+    /// weights are whole.
+    pub fn new(config: &Config, live: &Live, shards: usize, now: Instant) -> Self {
         let services = config.services().iter();
+        let service = |written: &config::Service| {
+            let mut service = ServiceStanding::new(written);
+            service.follow(&Stands::of(written, live), now);
+            service.look();
+            service
+        };
         Self {
             shards,
             dead: BTreeSet::new(),
-            services: services
-                .map(|service| ServiceStanding::new(service, now))
-                .collect(),
+            services: services.map(service).collect(),
             changed: false,
             next_step: None,
             unhurried: None,
@@ -104,14 +115,25 @@ impl Standings {
     }
 
     /// The endpoint that has `slot` in `plan`, which was compiled from the same configuration.
-    pub fn at_slot(plan: &Plan, slot: u32) -> Option<Place> {
-        let services = plan.services.iter().enumerate();
-        let mut endpoints = services.flat_map(|(service, found)| {
-            let endpoints = found.endpoints.iter().enumerate();
-            endpoints.map(move |(endpoint, found)| (Place { service, endpoint }, found.slot))
-        });
-        let found = endpoints.find(|(_, found)| *found == slot);
-        found.map(|(place, _)| place)
+    pub fn at_slot(plan: &Plan, slot: Slot) -> Option<Place> {
+        let mut services = plan.services.iter().enumerate();
+        services.find_map(|(service, found)| {
+            let mut endpoints = found.endpoints.iter();
+            let found = endpoints.find(|endpoint| endpoint.slot == slot)?;
+            let address = found.address;
+            Some(Place { service, address })
+        })
+    }
+
+    /// The service at `service` has the endpoints of `stands` from now on. What is known of those
+    /// that stay stays; the weights of new ones grow, unless all are new.
+    pub fn follow(&mut self, service: usize, stands: &Stands, now: Instant) -> Vec<Change> {
+        let followed = &mut self.services[service];
+        followed.follow(stands, now);
+        self.changed = true;
+        let mut changes = Vec::from_iter(followed.look());
+        changes.extend(self.settle(service, now));
+        changes
     }
 
     /// A probe has come to a verdict.
@@ -123,7 +145,10 @@ impl Standings {
         } = verdict;
         let service = &mut self.services[place.service];
         let ramp_from = service.ramp_from(now);
-        let endpoint = &mut service.endpoints[place.endpoint];
+        let Some(at) = service.place_of(place) else {
+            return Vec::new();
+        };
+        let endpoint = &mut service.endpoints[at];
         let was_in = endpoint.may_be_used();
         let was = std::mem::replace(&mut endpoint.health, health);
         endpoint.proven |= health == Health::Healthy;
@@ -148,7 +173,7 @@ impl Standings {
             Health::Healthy if !was_in => News::Healthy { after: None },
             Health::Healthy | Health::Unknown => {
                 self.unhurried.get_or_insert(now + UNHURRIED);
-                return vec![service.change(place.endpoint, News::FirstAnswer)];
+                return vec![service.change(at, News::FirstAnswer)];
             }
             Health::Unhealthy => {
                 endpoint.ramp_from = None;
@@ -156,7 +181,7 @@ impl Standings {
             }
         };
         self.changed = true;
-        let mut changes = vec![service.change(place.endpoint, news)];
+        let mut changes = vec![service.change(at, news)];
         changes.extend(service.look());
         changes
     }
@@ -170,11 +195,14 @@ impl Standings {
         now: Instant,
     ) -> Vec<Change> {
         let service = &mut self.services[place.service];
-        let by = &mut service.endpoints[place.endpoint].ejected_by;
+        let Some(at) = service.place_of(place) else {
+            return Vec::new();
+        };
+        let by = &mut service.endpoints[at].ejected_by;
         let first = by.is_empty();
         by.insert(shard);
         let news = first.then_some(News::Ejected { shard, reason });
-        let mut changes = Vec::from_iter(news.map(|news| service.change(place.endpoint, news)));
+        let mut changes = Vec::from_iter(news.map(|news| service.change(at, news)));
         changes.extend(self.settle(place.service, now));
         changes
     }
@@ -182,7 +210,10 @@ impl Standings {
     /// `shard` uses an endpoint again that it had ejected.
     pub fn readmit(&mut self, place: Place, shard: usize, now: Instant) -> Vec<Change> {
         let service = &mut self.services[place.service];
-        let mut changes = Vec::from_iter(service.let_in(place.endpoint, shard));
+        let Some(at) = service.place_of(place) else {
+            return Vec::new();
+        };
+        let mut changes = Vec::from_iter(service.let_in(at, shard));
         changes.extend(self.settle(place.service, now));
         changes
     }
@@ -196,7 +227,11 @@ impl Standings {
         is_out: bool,
         now: Instant,
     ) -> Vec<Change> {
-        let by = &mut self.services[place.service].endpoints[place.endpoint].ejected_by;
+        let service = &mut self.services[place.service];
+        let Some(at) = service.place_of(place) else {
+            return Vec::new();
+        };
+        let by = &mut service.endpoints[at].ejected_by;
         match (by.contains(&shard), is_out) {
             (true, false) => self.readmit(place, shard, now),
             (false, true) => {
@@ -301,36 +336,52 @@ impl Standings {
 }
 
 impl ServiceStanding {
-    fn new(written: &config::Service, now: Instant) -> Self {
-        let awaited = written
-            .probe
-            .as_ref()
-            .is_some_and(config::Probe::is_awaited);
-        let backends = written.backends.iter();
-        let endpoints: Vec<EndpointStanding> = backends
-            .map(|backend| EndpointStanding {
-                address: backend.address,
-                drain: backend.drain,
-                awaited,
+    /// Without endpoints.
+    fn new(written: &config::Service) -> Self {
+        let probe = written.probe.as_ref();
+        Self {
+            name: written.name.clone(),
+            slow_start: written.slow_start,
+            ejected_max: 0,
+            endpoints: Vec::new(),
+            places: HashMap::new(),
+            ratio_max: written.eject.ratio_max,
+            awaited: probe.is_some_and(config::Probe::is_awaited),
+            has_healthy: false,
+        }
+    }
+
+    fn follow(&mut self, stands: &Stands, now: Instant) {
+        let grows_from = self.ramp_from(now).filter(|_| !self.endpoints.is_empty());
+        let had = std::mem::take(&mut self.endpoints).into_iter();
+        let mut had: HashMap<_, _> = had.map(|endpoint| (endpoint.address, endpoint)).collect();
+        let endpoint = |stand: &Stand| {
+            let fresh = || EndpointStanding {
+                address: stand.address,
+                drain: stand.drain,
+                awaited: self.awaited,
                 health: Health::Unknown,
                 proven: false,
                 since: now,
                 ejected_by: BTreeSet::new(),
                 ejected: false,
-                ramp_from: None,
+                ramp_from: grows_from,
                 recoveries: 0,
-            })
-            .collect();
-        let mut service = Self {
-            name: written.name.clone(),
-            slow_start: written.slow_start,
-            // A share like 0.29 of 100 may come out a little under the whole number.
-            ejected_max: (written.eject.ratio_max * endpoints.len() as f64 + 1e-9) as usize,
-            endpoints,
-            has_healthy: false,
+            };
+            let mut endpoint = had.remove(&stand.address).unwrap_or_else(fresh);
+            endpoint.drain = stand.drain;
+            endpoint
         };
-        service.look();
-        service
+        self.endpoints = stands.endpoints.iter().map(endpoint).collect();
+        let addresses = self.endpoints.iter().map(|endpoint| endpoint.address);
+        self.places = addresses.zip(0..).collect();
+        // A share like 0.29 of 100 may come out a little under the whole number.
+        self.ejected_max = (self.ratio_max * self.endpoints.len() as f64 + 1e-9) as usize;
+    }
+
+    /// Where an endpoint stands; `None` where it is gone.
+    fn place_of(&self, place: Place) -> Option<usize> {
+        self.places.get(&place.address).copied()
     }
 
     /// Whether an endpoint may be used by its health, or its first verdict is still awaited; `Some`

@@ -1,6 +1,7 @@
 //! Events, each with what is said of it, and what the plan is told then.
 
 use crate::config;
+use crate::plan::Life;
 use crate::units::format_duration;
 
 use super::*;
@@ -39,8 +40,17 @@ impl Case {
         let config = config::parse("config.toml", &text).expect("the text breaks no rule");
         #[expect(clippy::disallowed_methods, reason = "any begin will do")]
         let begin = Instant::now();
+        let live = Live {
+            generation: 1,
+            life: Life::Serving,
+            via: String::new(),
+            shards: shards as u32,
+            nofile: 1_064,
+            endpoints: BTreeMap::new(),
+            resolved: BTreeMap::new(),
+        };
         Self {
-            standings: Standings::new(&config, shards, begin),
+            standings: Standings::new(&config, &live, shards, begin),
             begin,
             now: begin,
         }
@@ -87,7 +97,7 @@ fn address(port: u16) -> SocketAddr {
 fn place(port: u16) -> Place {
     Place {
         service: 0,
-        endpoint: usize::from(port) - 1,
+        address: address(port),
     }
 }
 

@@ -161,7 +161,7 @@ fn plans_share_what_a_service_has_let_in_by_its_name() {
             })
             .collect(),
         routes: Arc::default(),
-        slots: 0,
+        slots: [].into(),
     };
     let first = plan(&[("a", [0, 1, 0, 0]), ("b", [0; 4]), ("c", [1, 0, 0, 0])]);
     let last = open(&first, None);
