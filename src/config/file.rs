@@ -23,6 +23,7 @@ use super::value::{
     Read, Wrong, choice, duration, integer, list, literal, mismatch, number, pairs, scalar, size,
     text,
 };
+use crate::plan::Protocol;
 
 /// A table of the document, or an absent one, whose keys all take their defaults.
 #[derive(Debug)]
@@ -136,12 +137,7 @@ impl<'f, 't> Table<'f, 't> {
         default: &str,
         words: &[(&str, T)],
     ) -> T {
-        let refused = unsupported::words(&join(&self.path, key));
-        self.value(
-            key,
-            &quoted(default),
-            scalar(|value| choice(value, words, refused)),
-        )
+        self.value(key, &quoted(default), scalar(|value| choice(value, words)))
     }
 
     /// A list whose elements `read` reads.
@@ -342,12 +338,23 @@ impl<'f, 't> Table<'f, 't> {
             .define(kind, join(&self.path, key), name, span);
     }
 
-    /// Records that the value of `key` names a service, which may stand further down.
-    pub(super) fn refer(&mut self, key: &'static str, service: &str) {
+    /// Records that the value of `key` names a service, which may stand further down and is to be
+    /// one that `protocol` can be spoken to.
+    pub(super) fn refer(&mut self, key: &'static str, service: &str, protocol: Protocol) {
         let span = self.place(key);
         let key = join(&self.path, key);
         let service = service.to_owned();
-        self.findings.refer(Reference { span, key, service });
+        self.findings.refer(Reference {
+            span,
+            key,
+            service,
+            protocol,
+        });
+    }
+
+    /// Records that the service `name` sends what it gets to every backend.
+    pub(super) fn fans_out(&mut self, name: &str) {
+        self.findings.fans_out(name);
     }
 
     /// A finding at the value of `key`, or at the table where the key is absent.

@@ -3,11 +3,12 @@
 //! Names may be used before they are defined, and a key is known to be misplaced once all keys are
 //! known; both are looked up at the end. Pure.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::errors::{Finding, Lines};
+use crate::plan::Protocol;
 
 /// What the readers found, over the whole document.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Findings<'t> {
     /// Where each name was taken first.
     defined: HashMap<(Kind, String), Range<usize>>,
     references: Vec<Reference>,
+    /// The services that send what they get to every backend.
+    fanned_out: HashSet<String>,
 }
 
 impl<'t> Findings<'t> {
@@ -34,6 +37,7 @@ impl<'t> Findings<'t> {
             unknown: Vec::new(),
             defined: HashMap::new(),
             references: Vec::new(),
+            fanned_out: HashSet::new(),
         }
     }
 
@@ -90,6 +94,11 @@ impl<'t> Findings<'t> {
         self.references.push(reference);
     }
 
+    /// The service `name` sends what it gets to every backend.
+    pub(super) fn fans_out(&mut self, name: &str) {
+        self.fanned_out.insert(name.to_owned());
+    }
+
     /// Every finding, once the document has been read; `keys` are those of a whole configuration.
     pub(super) fn finish(mut self, keys: impl FnOnce() -> Vec<KnownKey>) -> Vec<Finding> {
         self.resolve();
@@ -108,8 +117,21 @@ impl<'t> Findings<'t> {
 
     /// Looks up what `refer` was told.
     fn resolve(&mut self) {
-        for Reference { span, key, service } in std::mem::take(&mut self.references) {
+        for Reference {
+            span,
+            key,
+            service,
+            protocol,
+        } in std::mem::take(&mut self.references)
+        {
             if self.defined.contains_key(&(Kind::Service, service.clone())) {
+                if protocol == Protocol::Tcp && self.fanned_out.contains(&service) {
+                    let message = format!(
+                        "service {service:?} has a [service.fanout]; with protocol \"tcp\" a \
+                         connection goes to one backend"
+                    );
+                    self.wrong.push(Finding { span, key, message });
+                }
                 continue;
             }
             let mut names: Vec<&str> = self
@@ -163,6 +185,8 @@ pub(super) struct Reference {
     pub(super) span: Range<usize>,
     pub(super) key: String,
     pub(super) service: String,
+    /// What is spoken to it.
+    pub(super) protocol: Protocol,
 }
 
 impl Unknown {

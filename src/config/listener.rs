@@ -20,9 +20,10 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Whether each connection has to begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
-    /// The service of requests that no route matches; empty answers them with 404.
+    /// The service of requests that no route matches; empty answers them with 404. With TCP it is
+    /// named, and every connection goes there.
     pub service: String,
-    /// The query parameter whose value stands for the Host; empty is none.
+    /// The query parameter whose value stands for the Host; empty is none, as it is with TCP.
     pub service_parameter: String,
     /// Bounds on what clients send.
     pub limits: ListenerLimits,
@@ -62,7 +63,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const PIB: u64 = 1 << 50;
 
-const PROTOCOLS: [(&str, Protocol); 1] = [("http", Protocol::Http)];
+const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("tcp", Protocol::Tcp)];
 
 pub(super) fn listener(table: &mut Table<'_, '_>) -> Listener {
     let name = table.required(
@@ -82,17 +83,29 @@ pub(super) fn listener(table: &mut Table<'_, '_>) -> Listener {
     if address.port() != 0 {
         table.define(Kind::Address, "address", &address.to_string());
     }
+    let protocol = table.choice("protocol", "http", &PROTOCOLS);
     let service = table.text("service", "", words::name_or_empty);
     if !service.is_empty() {
-        table.refer("service", &service);
+        table.refer("service", &service, protocol);
+    }
+    let service_parameter = table.text("service_parameter", "", words::parameter);
+    if protocol == Protocol::Tcp {
+        if service.is_empty() {
+            let message = "is missing: with protocol \"tcp\" every connection goes to one service";
+            table.wrong("service", message.into());
+        }
+        if !service_parameter.is_empty() {
+            let message = "with protocol \"tcp\" there are no requests that could have it";
+            table.wrong("service_parameter", message.into());
+        }
     }
     Listener {
         name,
         address,
-        protocol: table.choice("protocol", "http", &PROTOCOLS),
+        protocol,
         proxy_protocol: table.flag("proxy_protocol", false),
         service,
-        service_parameter: table.text("service_parameter", "", words::parameter),
+        service_parameter,
         limits: table.table("limits", limits),
         timeouts: table.table("timeouts", timeouts),
     }

@@ -28,6 +28,8 @@ use errors::Finding;
 use file::{Table, document};
 use findings::Findings;
 
+use crate::plan::{HashKey, Protocol};
+
 pub use errors::{ConfigError, ConfigErrors};
 pub use findings::KnownKey;
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
@@ -295,6 +297,7 @@ impl Config {
         small
             .chain(self.unreachable())
             .chain(self.drained())
+            .chain(self.unhashable())
             .chain(self.exposed())
             .collect()
     }
@@ -321,6 +324,28 @@ impl Config {
         });
         drained.map(|Service { name, .. }| {
             format!("service {name:?} has no backend without drain: its requests get a 503")
+        })
+    }
+
+    /// Services whose `hash_key` the connections of a TCP listener do not have.
+    fn unhashable(&self) -> impl Iterator<Item = String> {
+        let tcp = self.listeners.iter();
+        let tcp = tcp.filter(|listener| listener.protocol == Protocol::Tcp);
+        tcp.filter_map(|listener| {
+            let named = |service: &&Service| service.name == listener.service;
+            let Service {
+                name,
+                policy,
+                hash_key,
+                ..
+            } = self.services.iter().find(named)?;
+            (policy.keyed && *hash_key != HashKey::Client).then(|| {
+                format!(
+                    "service.hash_key of {name:?} is nothing that a TCP connection has: those of \
+                     listener {:?} are told apart by their client",
+                    listener.name
+                )
+            })
         })
     }
 

@@ -3,6 +3,7 @@
 use super::file::Table;
 use super::value::{integer_in, text};
 use super::words;
+use crate::plan::Protocol;
 
 /// A route; routes are tried in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,14 +65,14 @@ fn destination(table: &mut Table<'_, '_>, route: &Route) {
     } = route;
     match (service.is_empty(), weights.is_empty()) {
         (true, true) => table.wrong("service", "is missing: the name of a service".into()),
-        (false, true) => table.refer("service", service),
+        (false, true) => table.refer("service", service, Protocol::Http),
         (true, false) => {
             if weights.iter().all(|(_, weight)| *weight == 0) {
                 let message = "no service has a weight; at least one needs 1 or more";
                 table.wrong("weights", message.into());
             }
             for (service, _) in weights {
-                table.refer("weights", service);
+                table.refer("weights", service, Protocol::Http);
             }
         }
         (false, false) => {

@@ -163,6 +163,9 @@ pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
         send_proxy_protocol: table.choice("send_proxy_protocol", "off", &PROXY_PROTOCOLS),
         fields: table.table("fields", fields),
     };
+    if service.fanout.is_some() {
+        table.fans_out(&service.name);
+    }
     let field = &service.backend_field;
     let mut set = service.fields.response_set.iter();
     if set.any(|(name, _)| words::same_field(name, field)) {

@@ -961,3 +961,53 @@ fn a_service_whose_backends_are_all_drained_is_warned_of() {
     let expected = "service \"s\" has no backend without drain: its requests get a 503";
     assert_eq!(accepted(&text).warnings(1), [expected]);
 }
+
+/// What is wrong with [`AROUND`] whose listener has these keys too and whose service these.
+#[track_caller]
+fn messages_of(listener: &str, service: &str) -> Vec<String> {
+    let text = AROUND.replacen("8080\"", &format!("8080\"\n{listener}"), 1);
+    let errors = parse("config.toml", &format!("{text}{service}"));
+    let errors = errors.expect_err("something is wrong");
+    let finding = |error: &ConfigError| format!("{}: {}", error.key, error.message);
+    errors.iter().map(finding).collect()
+}
+
+#[test]
+fn a_tcp_listener_names_its_one_service() {
+    let config =
+        accepted(&AROUND.replacen("8080\"", "8080\"\nprotocol = \"tcp\"\nservice = \"s\"", 1));
+    assert_eq!(config.listeners()[0].protocol, Protocol::Tcp);
+    assert_eq!(config.warnings(1), [""; 0]);
+    let missing = "listener.service: is missing: with protocol \"tcp\" every connection goes to one \
+                   service";
+    assert_eq!(messages_of("protocol = \"tcp\"", ""), [missing]);
+    let parameter = "listener.service_parameter: with protocol \"tcp\" there are no requests that \
+                     could have it";
+    let keys = "protocol = \"tcp\"\nservice = \"s\"\nservice_parameter = \"s\"";
+    assert_eq!(messages_of(keys, ""), [parameter]);
+}
+
+#[test]
+fn a_tcp_listener_does_not_name_a_service_that_fans_out() {
+    let fanned = "listener.service: service \"s\" has a [service.fanout]; with protocol \"tcp\" a \
+                  connection goes to one backend";
+    let messages = messages_of("protocol = \"tcp\"\nservice = \"s\"", "[service.fanout]\n");
+    assert!(
+        messages.iter().any(|message| message == fanned),
+        "{messages:?}"
+    );
+}
+
+#[test]
+fn a_key_that_tcp_connections_do_not_have_is_warned_of() {
+    let keyed = |key: &str, protocol: &str| {
+        let listener = format!("8080\"\nservice = \"s\"\nprotocol = \"{protocol}\"");
+        let text = AROUND.replacen("8080\"", &listener, 1);
+        accepted(&format!("{text}policy = \"hash\"\nhash_key = \"{key}\"\n")).warnings(1)
+    };
+    let warning = "service.hash_key of \"s\" is nothing that a TCP connection has: those of \
+                   listener \"web\" are told apart by their client";
+    assert_eq!(keyed("path", "tcp"), [warning]);
+    assert_eq!(keyed("client", "tcp"), [""; 0]);
+    assert_eq!(keyed("path", "http"), [""; 0]);
+}

@@ -1,4 +1,4 @@
-//! The keys, words and tables of features that are not built yet: the one list of what is refused
+//! The keys and tables of features that are not built yet: the one list of what is refused
 //! until then.
 //!
 //! They are read, typed and bounded like all others, so that a file which sets them to their
@@ -8,8 +8,6 @@
 enum Row {
     /// This key takes its default and these values (as TOML writes them) only.
     Key(&'static str, &'static [&'static str]),
-    /// These words of an enumeration are known and refused.
-    Words(&'static str, &'static [&'static str]),
     /// This table has to be absent.
     Table(&'static str),
 }
@@ -24,7 +22,6 @@ const ROWS: &[Row] = &[
     Row::Key("dns.ttl_min", &[]),
     Row::Key("dns.ttl_max", &[]),
     Row::Key("dns.servers", &[]),
-    Row::Words("listener.protocol", &["tcp"]),
     Row::Key("listener.proxy_protocol", &[]),
     Row::Key("service.backends.srv", &[]),
     Row::Key("service.send_proxy_protocol", &[]),
@@ -41,15 +38,6 @@ pub(super) fn values(path: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-/// The words of the key at `path` that are known and refused.
-pub(super) fn words(path: &str) -> &'static [&'static str] {
-    let found = ROWS.iter().find_map(|row| match row {
-        Row::Words(key, words) if *key == path => Some(*words),
-        _ => None,
-    });
-    found.unwrap_or(&[])
-}
-
 /// True exactly when the table at `path` has to be absent.
 pub(super) fn table(path: &str) -> bool {
     ROWS.iter()
@@ -60,6 +48,6 @@ pub(super) fn table(path: &str) -> bool {
 #[cfg(test)]
 pub(super) fn paths() -> impl Iterator<Item = &'static str> {
     ROWS.iter().map(|row| match row {
-        Row::Key(path, _) | Row::Words(path, _) | Row::Table(path) => *path,
+        Row::Key(path, _) | Row::Table(path) => *path,
     })
 }

@@ -162,12 +162,8 @@ fn whole(value: &DeValue<'_>) -> Result<u64, String> {
     })
 }
 
-/// One of `words`; `refused` are known, and not supported yet.
-pub(super) fn choice<T: Copy>(
-    value: &DeValue<'_>,
-    words: &[(&str, T)],
-    refused: &[&str],
-) -> Result<T, String> {
+/// One of `words`.
+pub(super) fn choice<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, String> {
     let DeValue::String(text) = value else {
         return Err(mismatch("a string", value));
     };
@@ -179,11 +175,6 @@ pub(super) fn choice<T: Copy>(
         .map(|(word, _)| format!("\"{word}\""))
         .collect();
     let allowed = allowed.join(", ");
-    if refused.contains(&text.as_ref()) {
-        return Err(format!(
-            "{text:?} is not supported yet; accepted: {allowed}"
-        ));
-    }
     Err(format!("{text:?} is not known; allowed: {allowed}"))
 }
 

@@ -13,8 +13,8 @@ use crate::plan::endpoint::RAMP_WHOLE;
 use crate::plan::limits::{CLIENT_BYTES, CLIENTS_KEPT};
 use crate::plan::route::{Destination, DomainMatch, PathMatch};
 use crate::plan::{
-    EjectRules, Endpoint, HashKey, Listener, Plan, Rate, RetryRules, Route, Service, ServiceIndex,
-    ServiceLimits, TICK, Ticks,
+    EjectRules, Endpoint, HashKey, Listener, Plan, Protocol, Rate, RetryRules, Route, Service,
+    ServiceIndex, ServiceLimits, TICK, Ticks,
 };
 use crate::tally::recorder;
 use crate::units::{format_duration, format_size};
@@ -96,7 +96,15 @@ impl Display for Shown<'_> {
 fn show_listener(f: &mut fmt::Formatter<'_>, plan: &Plan, listener: &Listener) -> fmt::Result {
     let limits = listener.limits;
     let timeouts = listener.timeouts;
-    writeln!(f, "listener {} {} http", listener.name, listener.address)?;
+    let protocol = match listener.protocol {
+        Protocol::Http => "http",
+        Protocol::Tcp => "tcp",
+    };
+    writeln!(
+        f,
+        "listener {} {} {protocol}",
+        listener.name, listener.address
+    )?;
     let service = listener
         .service
         .map_or("none (404)", |index| name(plan, index));

@@ -16,7 +16,7 @@ use super::io::Stream;
 use super::linger::linger;
 use super::slots::Slots;
 use super::tunnel::Tunnel;
-use super::{Shard, serve};
+use super::{Shard, serve, tcp};
 use crate::fd;
 use crate::plan::Ticks;
 
@@ -90,6 +90,13 @@ impl Client {
 /// Serves one client to its end. It is boxed so that handing it to a conversation and back copies a
 /// pointer.
 pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
+    if tcp::is_spoken(&shard, client.listener) {
+        // In boxes of their own they are not part of every idle client.
+        if let Some(tunnel) = Box::pin(tcp::open(&shard, &mut client)).await {
+            Box::pin(tunnel.run(&shard, &mut client)).await;
+        }
+        return;
+    }
     let timeouts = shard.current.borrow().plan().listeners[client.listener].timeouts;
     client
         .stream

@@ -13,7 +13,7 @@ use super::timing::Timing;
 use super::{Current, SECOND, Shard};
 use crate::fault::Fault;
 use crate::http::exchange::RequestFacts;
-use crate::plan::{Listener, RetryRules, Service, TICK};
+use crate::plan::{Listener, Protocol, RetryRules, Service, TICK};
 use crate::tally::{Phase, ServiceCounters};
 
 /// What every step of an exchange may look at.
@@ -62,11 +62,18 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// True exactly when it is a session of TCP: the one exchange of its client's connection.
+    pub(super) fn is_session(&self) -> bool {
+        self.listener.protocol == Protocol::Tcp
+    }
+
     /// Counts it in, and what it pays for the retries of the service.
     pub(super) fn begins(&self) {
         self.counters.exchanges.add(1);
         self.shard.counters.exchanges.add(1);
-        self.kept().budget.borrow_mut().request(self.second());
+        if !self.is_session() {
+            self.kept().budget.borrow_mut().request(self.second());
+        }
     }
 
     /// Counts a fault, and the answer of ringmain's own that tells of it.
@@ -169,6 +176,13 @@ impl<'a> Exchange<'a> {
         } else {
             self.member().ejection.good();
         }
+    }
+
+    /// Notes that the endpoint of a session took its connection in `nanoseconds`, which is all that
+    /// can be seen of it.
+    pub(super) fn endpoint_connected(&self, nanoseconds: u64) {
+        self.member().ejection.good();
+        self.endpoint_waited(nanoseconds);
     }
 
     /// How long the endpoint of the running try was waited for, when that is what ended it.

@@ -7,13 +7,14 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Shard;
 use super::buffer::TINY;
 use super::client::{Client, client};
 use super::io::{Caught, Listening, Stream, either, sleep};
+use super::{Shard, tcp};
 use crate::door::Notice;
 use crate::fault::Fault;
 use crate::fd;
@@ -111,20 +112,24 @@ fn is_full(shard: &Shard, listener: usize) -> bool {
 }
 
 /// Tells a client that there is no room for it, in as much as its socket takes at once, and lets
-/// it go: it must not hold what there is none of.
-fn shed(shard: &Shard, listener: usize, tcp: &TcpStream) {
+/// it go: it must not hold what there is none of. One that does not speak HTTP is reset.
+fn shed(shard: &Shard, listener: usize, connection: &TcpStream) {
     let fault = Fault::ConnectionLimitReached;
     let counters = &shard.counters;
+    let is_answered = !tcp::is_spoken(shard, listener);
     counters.clients_refused.add(1);
     counters.exchanges.add(1);
-    counters.own_answers.add(1);
+    counters.own_answers.add(u64::from(is_answered));
     counters.no_service_exchanges.add(1);
-    counters.no_service_own_answers.add(1);
+    counters.no_service_own_answers.add(u64::from(is_answered));
     counters.no_service_fault(fault);
     if !shard.shedding.replace(true) {
         shard.notify(Notice::ConnectionsMax {
             listener: Some(listener),
         });
+    }
+    if !is_answered {
+        return fd::reset_at_close(connection.as_raw_fd());
     }
     let mut answer = shard.stock.take(TINY);
     write_reply(
@@ -138,7 +143,7 @@ fn shed(shard: &Shard, listener: usize, tcp: &TcpStream) {
         },
         &shard.clock.date(),
     );
-    fd::farewell(tcp, answer.filled());
+    fd::farewell(connection, answer.filled());
     shard.stock.put(answer);
 }
 

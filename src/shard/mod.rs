@@ -6,9 +6,10 @@
 //! its head, `admit` lets it in, `exchange` is what every step of it may look at, `upstream` finds
 //! a connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways,
 //! `tries` knows whether there is another, `answer` is ringmain's own, `linger` a close that loses
-//! nothing, `tunnel` what follows a 101. Below them the shard's own parts: `choose` and `service`,
-//! `eject`, `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `slots`, `clock`, `timing`,
-//! `tallies`; at the edge `io` and `driver`, the only modules that know the runtime.
+//! nothing, `tcp` the begin of a session of TCP, `tunnel` what follows that or a 101. Below them the
+//! shard's own parts: `choose` and `service`, `eject`, `pool`, `queue`, `descriptors`, `deadline`,
+//! `buffer`, `slots`, `clock`, `timing`, `tallies`; at the edge `io` and `driver`, the only modules
+//! that know the runtime.
 
 mod admit;
 mod ahead;
@@ -22,6 +23,7 @@ mod order;
 mod relay;
 mod run;
 mod serve;
+mod tcp;
 mod tries;
 mod tunnel;
 mod upload;

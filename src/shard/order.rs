@@ -165,8 +165,8 @@ pub(super) fn order(
     Ok((routed, order))
 }
 
-/// What the limits of its service say of a request.
-fn admit(
+/// What the limits of its service say of a request, or of a session of TCP.
+pub(super) fn admit(
     shard: &Shard,
     current: &Current,
     client: &Client,

@@ -307,7 +307,7 @@ async fn refuse(
 }
 
 /// Counts the fault of an exchange that ends in a panic.
-struct CountsPanic<'a>(&'a ServiceCounters);
+pub(super) struct CountsPanic<'a>(pub(super) &'a ServiceCounters);
 
 impl Drop for CountsPanic<'_> {
     fn drop(&mut self) {

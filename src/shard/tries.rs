@@ -8,6 +8,9 @@
 //! | no response head within `attempt` | idempotent, kept | yes |
 //! | an answer with one of `statuses` | idempotent, kept, sent | yes |
 //!
+//! A session of TCP is sent once it is connected, so its tries are connects alone: each endpoint
+//! once, and `connect` for all of them together.
+//!
 //! "Kept" means that all of the request is at hand. Once a byte of an answer has gone to the
 //! client there is no other try.
 
@@ -57,7 +60,23 @@ pub(super) struct Tries {
     try_ends: u32,
     /// The tick at which the exchange has to be over, or never.
     ends: u32,
+    /// What a session of TCP goes by instead of `failed` and the bounds above. In a box, for it is
+    /// no part of an exchange of HTTP, whose state is to stay small.
+    session: Option<Box<Session>>,
 }
+
+/// What a session of TCP has tried. Nothing was sent before it is connected, so it goes on to every
+/// endpoint once, as long as the time that `connect` allows for all of them together.
+#[derive(Debug)]
+struct Session {
+    /// What is left of that time; waits for room at an endpoint do not count.
+    left: Duration,
+    /// Endpoints that could not be connected to, by their place in the service.
+    refused: Vec<u32>,
+}
+
+/// The most endpoints that a session tries: where a hundred have refused, the next one would.
+const CONNECTS_MAX: usize = 100;
 
 /// What ended a try that gave no answer to go on with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +88,13 @@ enum Ended {
 impl Tries {
     /// Nothing was tried yet, and the exchange begins now.
     pub(super) fn new(exchange: &Exchange<'_>) -> Self {
-        let total = exchange.service.timeouts.total;
+        let timeouts = &exchange.service.timeouts;
+        let session = exchange.is_session().then(|| {
+            Box::new(Session {
+                left: timeouts.connect,
+                refused: Vec::new(),
+            })
+        });
         Self {
             failed: [0; TRIES_MAX],
             refused: 0,
@@ -83,17 +108,27 @@ impl Tries {
             ticket: 0,
             queue_ends: NEVER,
             try_ends: NEVER,
-            ends: match total.0 {
+            ends: match timeouts.total.0 {
                 0 => NEVER,
+                // How long a session may last is for `tunnel_idle` to say.
+                _ if session.is_some() => NEVER,
                 // One more than asked for: the running tick is already partly over.
                 ticks => exchange.shard.clock.tick().saturating_add(ticks + 1),
             },
+            session,
         }
+    }
+
+    /// True exactly when these are the tries of a session of TCP.
+    pub(super) fn is_session(&self) -> bool {
+        self.session.is_some()
     }
 
     /// Another try begins. Says why, where it is not the first.
     pub(super) fn begin(&mut self, exchange: &Exchange<'_>) -> Option<RetryReason> {
-        self.try_ends = Self::attempt_ends(exchange);
+        if self.session.is_none() {
+            self.try_ends = Self::attempt_ends(exchange);
+        }
         self.retrying.take()
     }
 
@@ -147,6 +182,9 @@ impl Tries {
 
     /// What is left of `usual` for the running try.
     pub(super) fn within(&self, exchange: &Exchange<'_>, usual: Duration) -> Duration {
+        if let Some(session) = &self.session {
+            return usual.min(session.left);
+        }
         match self.try_ends.min(self.ends) {
             NEVER => usual,
             ends => usual.min(TICK * ends.saturating_sub(exchange.shard.clock.tick())),
@@ -190,10 +228,13 @@ impl Tries {
         }
     }
 
-    /// True exactly when it has waited for something else than an endpoint: for a connection, or
-    /// before a retry.
+    /// True exactly when it has waited for something else than the endpoint of the running try: for
+    /// a connection, before a retry, or, as a session, for other endpoints.
     pub(super) fn has_rested(&self) -> bool {
-        self.has_waited() || 0 < self.statuses
+        let mut sessions = self.session.iter();
+        self.has_waited()
+            || 0 < self.statuses
+            || sessions.any(|session| !session.refused.is_empty())
     }
 
     /// The endpoints that failed this exchange, by their place in the service.
@@ -217,13 +258,18 @@ impl Tries {
 
     /// True exactly when the endpoint at `place` of the service has failed this exchange.
     pub(super) fn has_failed(&self, place: u32) -> bool {
-        self.failed().contains(&place)
+        self.failed().contains(&place) || self.session_was_refused(place)
     }
 
     /// True exactly when the endpoint at `place` of the service could not be connected to: it is
     /// no use to try it again.
     pub(super) fn has_refused(&self, place: u32) -> bool {
-        self.refused().any(|refused| refused == place)
+        self.refused().any(|refused| refused == place) || self.session_was_refused(place)
+    }
+
+    fn session_was_refused(&self, place: u32) -> bool {
+        let mut sessions = self.session.iter();
+        sessions.any(|session| session.refused.contains(&place))
     }
 
     /// True exactly when an endpoint has failed that may be tried again where there is no other.
@@ -291,8 +337,21 @@ impl Tries {
             && self.spend(exchange, Ended::Fault(broken.fault), reason)
     }
 
-    /// Notes that no connection could be made, for `fault`. True when another try may follow.
-    pub(super) fn may_connect_again(&mut self, exchange: &Exchange<'_>, fault: Fault) -> bool {
+    /// Notes that no connection could be made within `took`, for `fault`. True when another try may
+    /// follow.
+    pub(super) fn may_connect_again(
+        &mut self,
+        exchange: &Exchange<'_>,
+        fault: Fault,
+        took: Duration,
+    ) -> bool {
+        if let Some(session) = &mut self.session {
+            self.last = Ended::Fault(fault);
+            self.retrying = Some(RetryReason::Connect);
+            session.left = session.left.saturating_sub(took);
+            session.refused.push(exchange.endpoint.get() as u32);
+            return !session.left.is_zero() && session.refused.len() < CONNECTS_MAX;
+        }
         // Nothing was sent, so any method may go elsewhere.
         self.spend(exchange, Ended::Fault(fault), RetryReason::Connect)
     }

@@ -1,10 +1,11 @@
 //! A tunnel: a client's connection and an endpoint's that have left HTTP by a 101 (RFC 9110 section
-//! 7.8), whose bytes go both ways as they are until both sides have ended.
+//! 7.8) or never spoke it ([`tcp`](super::tcp)), whose bytes go both ways as they are until both
+//! sides have ended.
 //!
-//! It is no exchange: that ended with the 101. So it runs in the client's own task, outside of the
-//! slots, holds neither its service nor the plan that it began under (they would be as old as it,
-//! and the shard would free them), has no fault, and is counted apart. Its connection is never
-//! pooled.
+//! It is no exchange: that ended with the 101, or when the endpoint was connected. So it runs in
+//! the client's own task, outside of the slots, holds neither its service nor the plan that it
+//! began under (they would be as old as it, and the shard would free them), has no fault, and is
+//! counted apart. Its connection is never pooled.
 //!
 //! Each way is a loop of one read and one write through one buffer, so that a side that takes
 //! nothing holds the other one back. While a way waits for bytes, that is the least buffer, unless
@@ -37,7 +38,7 @@ use super::service::Visit;
 use super::upstream::Link;
 use crate::fd::{self, Cut};
 use crate::plan::Ticks;
-use crate::tally::{Counter, ServiceCounters};
+use crate::tally::{Counter, Phase, ServiceCounters};
 
 /// A tunnel that is about to run.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub(super) struct Tunnel {
     /// The connection to the endpoint.
     stream: Stream,
     /// With it the connection counts against `connections_max`. Dropped after it.
-    _seat: Seat,
+    seat: Seat,
     /// With it the tunnel counts as an exchange at the endpoint.
     _visit: Visit,
     /// What the client sent behind its request.
@@ -57,7 +58,10 @@ pub(super) struct Tunnel {
     idle: Ticks,
     /// With it the tunnel counts against the limits of its service.
     _admission: Option<Admission>,
-    _open: Open,
+    /// When its client was accepted, in nanoseconds of the shard's clock, where that is all that it
+    /// came for: a session of TCP. Its end is recorded.
+    session: Option<u64>,
+    open: Open,
 }
 
 /// Counts a tunnel in where it is made and out where it is dropped, whatever ends it.
@@ -95,15 +99,21 @@ impl Tunnel {
         } = link;
         Self {
             stream,
-            _seat: seat,
+            seat,
             _visit: visit,
             from_client: Buffer::default(),
             from_endpoint: behind,
             service: exchange.service.name.clone(),
             idle: exchange.service.timeouts.tunnel_idle,
             _admission: admission,
-            _open: Open::count(&exchange.tally.counters),
+            session: None,
+            open: Open::count(&exchange.tally.counters),
         }
+    }
+
+    /// It is a session of TCP, whose client was accepted at `begun`.
+    pub(super) fn is_session_since(&mut self, begun: u64) {
+        self.session = Some(begun);
     }
 
     /// The client has sent `behind` behind its request.
@@ -124,7 +134,7 @@ impl Tunnel {
         };
         pair.watch_idle();
         let (up_ended, down_ended) = (Cell::new(false), Cell::new(false));
-        let counters = &shard.counters;
+        let (counters, service) = (&shard.counters, &self.open.0);
         let mut up = Way {
             shard,
             pair: &pair,
@@ -137,7 +147,7 @@ impl Tunnel {
             ended: &up_ended,
             other_ended: &down_ended,
             came: &counters.bytes_client_in,
-            went: &counters.bytes_upstream_out,
+            went: [&counters.bytes_upstream_out, &service.tunnel_bytes_up],
         };
         let mut down = Way {
             shard,
@@ -151,7 +161,7 @@ impl Tunnel {
             ended: &down_ended,
             other_ended: &up_ended,
             came: &counters.bytes_upstream_in,
-            went: &counters.bytes_client_out,
+            went: [&counters.bytes_client_out, &service.tunnel_bytes_down],
         };
         // Pinned here: what is moved into a future is held twice by it.
         both(pin!(up.run()), pin!(down.run())).await;
@@ -161,6 +171,26 @@ impl Tunnel {
         // A half that is dropped alone sends a FIN, which must not come before a reset.
         client.stream.unite(client_read, client_write);
         self.stream.unite(endpoint_read, endpoint_write);
+        self.record(shard);
+    }
+
+    /// Records how long a session took, for what the newest plan has of its service: the tallies
+    /// that it began with may be as old as it.
+    fn record(&self, shard: &Shard) {
+        let Some(begun) = self.session else { return };
+        let current = shard.current();
+        let mut services = current.plan().services.iter();
+        let Some(index) = services.position(|service| service.name == self.service) else {
+            return;
+        };
+        let (service, tally) = (&current.plan().services[index], &current.tallies[index]);
+        let took = shard.clock.now() - begun;
+        tally.record(Phase::Total, took);
+        let slot = self.seat.slot();
+        let mut endpoints = service.endpoints.iter();
+        if let Some(endpoint) = endpoints.position(|endpoint| endpoint.slot == slot) {
+            tally.record_endpoint(endpoint, Phase::Total, took);
+        }
     }
 }
 
@@ -236,8 +266,8 @@ struct Way<'a> {
     other_ended: &'a Cell<bool>,
     /// Bytes read from the source's side, of all connections.
     came: &'a Counter,
-    /// Bytes written to the sink's side.
-    went: &'a Counter,
+    /// Bytes written to the sink's side, and those of tunnels of the service alone.
+    went: [&'a Counter; 2],
 }
 
 impl Way<'_> {
@@ -275,7 +305,7 @@ impl Way<'_> {
         if self.buffer.unsent() == 0 {
             return true;
         }
-        self.went.add(self.buffer.unsent() as u64);
+        let unsent = self.buffer.unsent();
         self.pair.write_begins();
         if !self.other_ended.get() {
             // A source that resets while nothing is read from it would not be noticed.
@@ -286,6 +316,10 @@ impl Way<'_> {
         self.source.reading().unguard();
         self.pair.write_ends();
         self.buffer = back;
+        let went = unsent - self.buffer.unsent();
+        for counter in self.went {
+            counter.add(went as u64);
+        }
         if sent.is_err() {
             self.give_up();
             return false;

@@ -10,7 +10,7 @@ use super::Shard;
 use super::choose::{Choice, choose, would_choose};
 use super::client::Client;
 use super::exchange::Exchange;
-use super::io::{Stream, sleep};
+use super::io::{Stream, either, sleep};
 use super::pool::{Taken, Weeded};
 use super::queue::{Given, Seat, TRIES_MAX, Wait, Wish};
 use super::service::Visit;
@@ -74,8 +74,8 @@ pub(super) async fn reach<'a>(
         let (visit, seat) = match choose(exchange, tries) {
             Choice::Picked(picked) => {
                 let (endpoint, visit) = begin_try(exchange, tries, picked);
-                if tries.has_lost_one() {
-                    weed(exchange, endpoint);
+                if tries.has_lost_one() || tries.is_session() {
+                    weed(exchange, endpoint, tries);
                 } else if let Some(kept) = take(exchange, endpoint) {
                     return Ok(Link::new(exchange.shard, kept, visit, true));
                 }
@@ -86,7 +86,7 @@ pub(super) async fn reach<'a>(
                     continue;
                 };
                 let (_, visit) = begin_try(exchange, tries, picked);
-                let is_trusted = !tries.has_lost_one();
+                let is_trusted = !tries.has_lost_one() && !tries.is_session();
                 match accept(exchange, given, is_trusted) {
                     Ok(kept) => return Ok(Link::new(exchange.shard, kept, visit, true)),
                     Err(seat) => (visit, seat),
@@ -97,7 +97,13 @@ pub(super) async fn reach<'a>(
         let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
         let timeout = tries.within(exchange, exchange.service.timeouts.connect);
         let is_cut_short = timeout < exchange.service.timeouts.connect;
-        let fault = match connect(exchange, endpoint, timeout).await {
+        let begun = exchange.shard.clock.now();
+        let connected = match tries.is_session() {
+            false => connect(exchange, endpoint, timeout).await,
+            // In a box of its own it is not part of every exchange.
+            true => Box::pin(connect_guarded(exchange, client, endpoint, timeout)).await?,
+        };
+        let fault = match connected {
             Ok(stream) => {
                 let counters = &exchange.counters.endpoints[exchange.endpoint.get()];
                 counters.connects.add(1);
@@ -116,7 +122,8 @@ pub(super) async fn reach<'a>(
         if tries.is_over(exchange) {
             return Err(Fault::ExchangeTimeout);
         }
-        if !tries.may_connect_again(exchange, fault) {
+        let took = Duration::from_nanos(exchange.shard.clock.now() - begun);
+        if !tries.may_connect_again(exchange, fault, took) {
             return Err(fault);
         }
     }
@@ -217,15 +224,8 @@ pub(super) async fn rest(
     let shard = exchange.shard;
     let ticks = (duration.as_nanos() / TICK.as_nanos()) as u32;
     if 0 < ticks {
-        let wish = Wish {
-            ticket: shard.pool.draw_ticket(),
-            // Nobody has anything to give there.
-            barred: [u32::MAX; TRIES_MAX],
-            limit: NonZeroU32::MIN,
-            deadline: shard.clock.tick().saturating_add(ticks),
-            client: client.stream.reading().entry(),
-        };
-        let waiting = Rc::clone(&shard.naps).wait(wish);
+        let deadline = shard.clock.tick().saturating_add(ticks);
+        let waiting = Rc::clone(&shard.naps).wait(nap(shard, client, deadline));
         match wait_guarded(exchange, client, waiting).await {
             Err(Fault::ConnectionLimitReached) | Ok(_) => {}
             Err(fault) => return Err(fault),
@@ -260,10 +260,14 @@ fn take(exchange: &Exchange<'_>, endpoint: &Endpoint) -> Option<(Stream, Seat)> 
 }
 
 /// Makes room for a new connection. Where one was stale, the others will be; and a look can't tell
-/// whether an endpoint is about to close one. Only a new one is none of these.
-fn weed(exchange: &Exchange<'_>, endpoint: &Endpoint) {
+/// whether an endpoint is about to close one. Only a new one is none of these. Nor can a session
+/// use one that has carried requests; but it looks at them only where room has to be made.
+fn weed(exchange: &Exchange<'_>, endpoint: &Endpoint, tries: &Tries) {
     let Exchange { shard, service, .. } = exchange;
     let limit = service.pool.shard_connections_max;
+    if tries.is_session() && limit.is_none() {
+        return;
+    }
     let Weeded { stale, closed } = shard.pool.weed(endpoint, limit);
     shard.counters.upstreams_stale.add(stale);
     shard.counters.upstreams_idle.sub(closed);
@@ -308,7 +312,45 @@ async fn connect(
         .tally
         .record_both(picked, Phase::UpstreamConnect, took);
     shard.counters.upstreams_opened.add(1);
+    if exchange.is_session() {
+        exchange.endpoint_connected(took);
+    }
     Ok(stream)
+}
+
+/// As [`connect`], for a session: a client that is gone by then, and the end of the drain, end it.
+///
+/// # Errors
+/// `ClientGone`, `DrainTimeout`.
+async fn connect_guarded(
+    exchange: &Exchange<'_>,
+    client: &Client,
+    endpoint: &Endpoint,
+    timeout: Duration,
+) -> Result<io::Result<Stream>, Fault> {
+    let shard = exchange.shard;
+    let waiting = Rc::clone(&shard.naps).wait(nap(shard, client, u32::MAX));
+    let watch = client.stream.reading();
+    let (mut connected, mut gone) = (None, None);
+    watch.guard_waiting();
+    either(
+        async { connected = Some(connect(exchange, endpoint, timeout).await) },
+        async { gone = waiting.await.err() },
+    )
+    .await;
+    watch.unguard();
+    connected.ok_or(gone.unwrap_or(Fault::ClientGone))
+}
+
+/// What `client` waits for where nobody has anything to give: until the tick `deadline`.
+fn nap(shard: &Shard, client: &Client, deadline: u32) -> Wish {
+    Wish {
+        ticket: shard.pool.draw_ticket(),
+        barred: [u32::MAX; TRIES_MAX],
+        limit: NonZeroU32::MIN,
+        deadline,
+        client: client.stream.reading().entry(),
+    }
 }
 
 /// The cause behind a failed connect. Errors that speak of no refusal and no lateness speak of the

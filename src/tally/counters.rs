@@ -150,8 +150,8 @@ impl ShardCounters {
 }
 
 /// What one shard counts for one service. Of the exchanges that have ended, each was forwarded, or
-/// got an answer of ringmain's own, or (its client being gone) none: `forwarded + own_answers <=
-/// exchanges`.
+/// got an answer of ringmain's own, or none, its client being gone or speaking TCP: `forwarded +
+/// own_answers <= exchanges`. A session of TCP is one exchange; it became a tunnel, or is a fault.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ServiceCounters {
@@ -178,10 +178,15 @@ pub struct ServiceCounters {
     pub clients_forgotten: Counter,
     /// Exchanges for which endpoints were used that are not in, because none is.
     pub failed_open: Counter,
-    /// Tunnels begun: exchanges whose answer was a 101, which is counted as forwarded.
+    /// Tunnels begun: exchanges whose answer was a 101, which is counted as forwarded, and sessions
+    /// of TCP that were connected, of which nothing else is.
     pub tunnels: Counter,
     /// Gauge: tunnels open now.
     pub tunnels_open: Counter,
+    /// Bytes of tunnels that were written to endpoints.
+    pub tunnel_bytes_up: Counter,
+    /// Bytes of tunnels that were written to clients.
+    pub tunnel_bytes_down: Counter,
     /// Faults by cause.
     pub faults: FaultCounters,
     /// Where the shard lays down what it has recorded of the service.

@@ -150,7 +150,7 @@ pub const TUNNELS: Metric = Metric {
     kind: Kind::Counter,
     unit: Unit::Things,
     labels: &["service"],
-    help: "Exchanges whose answer was a 101, after which the two connections became a tunnel.",
+    help: "Tunnels begun: exchanges whose answer was a 101, and sessions of TCP.",
 };
 
 /// Tunnels.
@@ -160,6 +160,15 @@ pub const TUNNELS_OPEN: Metric = Metric {
     unit: Unit::Things,
     labels: &["service"],
     help: "Tunnels open now.",
+};
+
+/// Bytes of tunnels.
+pub const TUNNEL_BYTES: Metric = Metric {
+    name: "ringmain_tunnel_bytes_total",
+    kind: Kind::Counter,
+    unit: Unit::Bytes,
+    labels: &["service", "direction"],
+    help: "Bytes that tunnels have passed on, up to endpoints and down to clients.",
 };
 
 /// Client connections.
@@ -208,7 +217,7 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 19] = [
+pub const ALL: [Metric; 20] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
@@ -223,6 +232,7 @@ pub const ALL: [Metric; 19] = [
     WAITING_EXCHANGES,
     TUNNELS,
     TUNNELS_OPEN,
+    TUNNEL_BYTES,
     CLIENT_CONNECTIONS,
     UPSTREAM_CONNECTIONS,
     GIVEN_UP_CONNECTIONS,

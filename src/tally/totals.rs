@@ -33,6 +33,10 @@ pub struct ServiceTotals {
     pub tunnels: u64,
     /// See [`ServiceCounters::tunnels_open`].
     pub tunnels_open: u64,
+    /// See [`ServiceCounters::tunnel_bytes_up`].
+    pub tunnel_bytes_up: u64,
+    /// See [`ServiceCounters::tunnel_bytes_down`].
+    pub tunnel_bytes_down: u64,
     /// See [`ServiceCounters::faults`].
     pub faults: ByFault<u64>,
     /// In the order of the newest plan's endpoints.
@@ -114,6 +118,8 @@ impl ServiceTotals {
         self.clients_forgotten += counters.clients_forgotten.get();
         self.tunnels += counters.tunnels.get();
         self.tunnels_open += counters.tunnels_open.get();
+        self.tunnel_bytes_up += counters.tunnel_bytes_up.get();
+        self.tunnel_bytes_down += counters.tunnel_bytes_down.get();
         add_each(&mut self.shed, values(&counters.shed));
         add_each(&mut self.forwarded, values(&counters.forwarded));
         add_each(&mut self.faults, values(&counters.faults));
@@ -133,6 +139,8 @@ impl AddAssign<&Self> for ServiceTotals {
         self.clients_forgotten += other.clients_forgotten;
         self.tunnels += other.tunnels;
         self.tunnels_open += other.tunnels_open;
+        self.tunnel_bytes_up += other.tunnel_bytes_up;
+        self.tunnel_bytes_down += other.tunnel_bytes_down;
         add_each(&mut self.shed, other.shed);
         add_each(&mut self.forwarded, other.forwarded);
         add_each(&mut self.faults, *other.faults);
@@ -214,6 +222,8 @@ mod tests {
                 counters.clients_forgotten.add(turn % 2);
                 counters.tunnels.add(turn % 3);
                 counters.tunnels_open.add(turn % 11);
+                counters.tunnel_bytes_up.add(turn % 13);
+                counters.tunnel_bytes_down.add(turn % 17);
                 let endpoint = turn as usize % 2;
                 counters.endpoints[endpoint].exchanges.add(1);
                 counters.endpoints[endpoint].connects.add(turn);

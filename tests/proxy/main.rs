@@ -32,4 +32,5 @@ mod retry;
 mod revive;
 mod routing;
 mod shed;
+mod tcp;
 mod upgrade;

@@ -26,6 +26,8 @@ pub(crate) struct Row {
     pub(crate) own_answers: u64,
     pub(crate) tunnels: u64,
     pub(crate) tunnels_open: u64,
+    /// Bytes of tunnels, up and down.
+    pub(crate) tunnel_bytes: [u64; 2],
     /// By limit.
     pub(crate) shed: BTreeMap<String, u64>,
     /// By label.
@@ -87,6 +89,7 @@ impl Report {
                     let row = report.row(&service);
                     row.tunnels = after(line, "tunnels");
                     row.tunnels_open = after(line, "open");
+                    row.tunnel_bytes = ["up", "down"].map(|way| after(line, way));
                 }
                 ["shed", pairs @ ..] => report.row(&service).shed = labelled(pairs),
                 ["faults", pairs @ ..] => report.row(&service).faults = labelled(pairs),

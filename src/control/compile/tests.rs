@@ -120,6 +120,12 @@ fn limits_and_routes_reach_the_plan() {
         name = "web"
         address = "127.0.0.1:8080"
 
+        [[listener]]
+        name = "raw"
+        address = "[::1]:8081"
+        protocol = "tcp"
+        service = "green"
+
         [[service]]
         name = "blue"
         policy = "hash"

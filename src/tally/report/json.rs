@@ -83,6 +83,7 @@ fn totals_value(totals: &ServiceTotals) -> Value {
         "forgotten": totals.clients_forgotten,
         "tunnels": totals.tunnels,
         "tunnels_open": totals.tunnels_open,
+        "tunnel_bytes": {"up": totals.tunnel_bytes_up, "down": totals.tunnel_bytes_down},
         "faults": faults_value(&totals.faults),
     })
 }
@@ -200,6 +201,8 @@ mod tests {
             clients_forgotten: 2,
             tunnels: 5,
             tunnels_open: 3,
+            tunnel_bytes_up: 70,
+            tunnel_bytes_down: 80,
             retries: [1, 2, 0, 4],
             retries_refused: 8,
             failed_open: 6,
@@ -265,6 +268,7 @@ mod tests {
                 "retries": 7, "retries_by_reason": retries([1, 2, 0, 4]), "retries_refused": 8,
                 "replays": 0, "limited": 0, "failed_open": 6, "shed": shed(3, 1),
                 "forgotten": 2, "tunnels": 5, "tunnels_open": 3,
+                "tunnel_bytes": {"up": 70, "down": 80},
                 "faults": {"connection_refused": 1},
                 "phases": {"total": {
                     "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
@@ -287,7 +291,7 @@ mod tests {
                     "exchanges": 0, "forwarded": forwarded(0, 0), "own_answers": 0, "retries": 0,
                     "retries_by_reason": retries([0; 4]), "retries_refused": 0, "replays": 0,
                     "limited": 0, "failed_open": 0, "shed": shed(0, 0), "forgotten": 0,
-                    "tunnels": 0, "tunnels_open": 0,
+                    "tunnels": 0, "tunnels_open": 0, "tunnel_bytes": {"up": 0, "down": 0},
                     "faults": none, "phases": none,
                 },
                 "no_service": {"exchanges": 0, "own_answers": 0, "faults": none},

@@ -227,7 +227,12 @@ fn write_exchanges(f: &mut fmt::Formatter<'_>, what: &str, totals: &ServiceTotal
     writeln!(f, "   own answers {}", Grouped(totals.own_answers))?;
     if 0 < totals.tunnels {
         let (begun, open) = (Grouped(totals.tunnels), Grouped(totals.tunnels_open));
-        writeln!(f, "  tunnels {begun}   open {open}")?;
+        let (up, down) = (totals.tunnel_bytes_up, totals.tunnel_bytes_down);
+        let (up, down) = (Grouped(up), Grouped(down));
+        writeln!(
+            f,
+            "  tunnels {begun}   open {open}   bytes up {up}   down {down}"
+        )?;
     }
     write_retries(f, totals)?;
     let met = [

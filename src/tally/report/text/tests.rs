@@ -28,6 +28,8 @@ fn report() -> Report<'static> {
         shed: [1_003, 0, 1, 0],
         tunnels: 1_234,
         tunnels_open: 5,
+        tunnel_bytes_up: 12_345,
+        tunnel_bytes_down: 6_789_000,
         endpoints: vec![endpoint(6_172_840, 3), endpoint(6_172_838, 0)],
         ..ServiceTotals::default()
     };
@@ -103,7 +105,7 @@ fn the_text_is_that_of_the_contract() {
              since start",
             "service my-service   12,345,678 exchanges   forwarded 12,345,600 \
              (2xx 12,345,000 4xx 550 5xx 50)   own answers 78",
-            "  tunnels 1,234   open 5",
+            "  tunnels 1,234   open 5   bytes up 12,345   down 6,789,000",
             "  shed  client_rate 1,003   rate 1",
             "  faults  connection_refused 3   http_response_timeout 75",
             "  endpoint 127.0.0.1:9090   6,172,840 exchanges   unknown   faults 3",
@@ -143,7 +145,7 @@ fn what_came_in_the_way_has_its_words() {
              since start",
             "service my-service   12,345,678 exchanges   forwarded 12,345,600 \
              (2xx 12,345,000 4xx 550 5xx 50)   own answers 78",
-            "  tunnels 1,234   open 5",
+            "  tunnels 1,234   open 5   bytes up 12,345   down 6,789,000",
             "  retries 1,212 (connect 10 status 1,200 attempt_timeout 2)   refused 3   replays 4",
             "  limited 7   failed open 5",
             "  shed  client_rate 1,003   rate 1",
@@ -290,7 +292,7 @@ fn phases_stand_below_their_service_and_endpoint() {
             "late: shard 1, 3 (busy or stuck); the phases lack what it recorded lately",
             "service my-service   12,345,678 exchanges   forwarded 12,345,600 \
              (2xx 12,345,000 4xx 550 5xx 50)   own answers 78",
-            "  tunnels 1,234   open 5",
+            "  tunnels 1,234   open 5   bytes up 12,345   down 6,789,000",
             "  shed  client_rate 1,003   rate 1",
             "  faults  connection_refused 3   http_response_timeout 75",
             "  phase                 count        p50        p90        p99      p99.9     \
