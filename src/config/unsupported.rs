@@ -25,9 +25,7 @@ const ROWS: &[Row] = &[
     Row::Key("dns.ttl_max", &[]),
     Row::Key("dns.servers", &[]),
     Row::Words("listener.protocol", &["tcp"]),
-    Row::Key("listener.proxy_protocol", &[]),
     Row::Key("service.backends.srv", &[]),
-    Row::Key("service.send_proxy_protocol", &[]),
     Row::Table("service.fanout"),
     Row::Table("service.slo"),
 ];

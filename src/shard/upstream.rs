@@ -12,6 +12,7 @@ use super::client::Client;
 use super::exchange::Exchange;
 use super::io::{Stream, sleep};
 use super::pool::{Taken, Weeded};
+use super::proxied::send_header;
 use super::queue::{Given, Seat, TRIES_MAX, Wait, Wish};
 use super::service::Visit;
 use super::tries::Tries;
@@ -97,13 +98,13 @@ pub(super) async fn reach<'a>(
         let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
         let timeout = tries.within(exchange, exchange.service.timeouts.connect);
         let is_cut_short = timeout < exchange.service.timeouts.connect;
-        let fault = match connect(exchange, endpoint, timeout).await {
+        let fault = match connect(exchange, client, endpoint, timeout).await {
             Ok(stream) => {
                 let counters = &exchange.counters.endpoints[exchange.endpoint.get()];
                 counters.connects.add(1);
                 return Ok(Link::new(exchange.shard, (stream, seat), visit, false));
             }
-            Err(error) => connect_fault(&error),
+            Err(fault) => fault,
         };
         if fault.side() != Side::Upstream {
             return Err(fault);
@@ -248,9 +249,13 @@ pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>) {
     }
 }
 
-/// An idle connection.
+/// An idle connection. One that has said whose it is, is nobody else's; and one that has not, as an
+/// earlier plan may have left it, would let the endpoint take the client for us.
 fn take(exchange: &Exchange<'_>, endpoint: &Endpoint) -> Option<(Stream, Seat)> {
     let shard = exchange.shard;
+    if exchange.service.send_proxy_protocol.is_some() {
+        return None;
+    }
     let Taken { kept, stale } = shard.pool.take(endpoint);
     let reused = u64::from(kept.is_some());
     shard.counters.upstreams_stale.add(stale);
@@ -275,7 +280,8 @@ fn weed(exchange: &Exchange<'_>, endpoint: &Endpoint) {
 /// Its seat, for a new one.
 fn accept(exchange: &Exchange<'_>, given: Given, is_trusted: bool) -> Result<(Stream, Seat), Seat> {
     let Given { kept, seat } = given;
-    let Some(stream) = kept.filter(|_| is_trusted) else {
+    let is_anyones = exchange.service.send_proxy_protocol.is_none();
+    let Some(stream) = kept.filter(|_| is_trusted && is_anyones) else {
         return Err(seat);
     };
     let counters = &exchange.shard.counters;
@@ -287,27 +293,36 @@ fn accept(exchange: &Exchange<'_>, given: Given, is_trusted: bool) -> Result<(St
     Ok((stream, seat))
 }
 
+/// A new connection, on which `client` has been introduced where the service says so.
 async fn connect(
     exchange: &Exchange<'_>,
+    client: &Client,
     endpoint: &Endpoint,
     timeout: Duration,
-) -> io::Result<Stream> {
+) -> Result<Stream, Fault> {
     let shard = exchange.shard;
-    let (stream, wait) = loop {
+    let (connected, wait) = loop {
         let asked = exchange.timing.ask();
         let stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
         let wait = exchange.timing.done(asked);
         // Idle connections must not keep one that is needed from being made.
         let is_starved = stream.as_ref().is_err_and(fd::is_out_of_descriptors);
         if !is_starved || !shard.give_up_idle(1).await {
-            break (stream?, wait);
+            break (stream, wait);
         }
     };
+    let stream = connected.map_err(|error| connect_fault(&error))?;
     let (picked, took) = (exchange.endpoint.get(), wait.end - wait.begin);
     exchange
         .tally
         .record_both(picked, Phase::UpstreamConnect, took);
     shard.counters.upstreams_opened.add(1);
+    if let Some(version) = exchange.service.send_proxy_protocol {
+        let addresses = client.addresses().map_err(|_gone| Fault::ClientGone)?;
+        let sent = send_header(&stream, version, &addresses);
+        let sent = sent.map_err(|error| connect_fault(&error))?;
+        shard.counters.bytes_upstream_out.add(sent as u64);
+    }
     Ok(stream)
 }
 

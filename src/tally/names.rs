@@ -171,6 +171,15 @@ pub const CLIENT_CONNECTIONS: Metric = Metric {
     help: "Client connections open now.",
 };
 
+/// Clients without a PROXY header.
+pub const UNPROXIED_CLIENTS: Metric = Metric {
+    name: "ringmain_unproxied_clients_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &[],
+    help: "Client connections closed because their PROXY header was missing, broken or late.",
+};
+
 /// Upstream connections.
 pub const UPSTREAM_CONNECTIONS: Metric = Metric {
     name: "ringmain_upstream_connections",
@@ -208,7 +217,7 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 19] = [
+pub const ALL: [Metric; 20] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
@@ -224,6 +233,7 @@ pub const ALL: [Metric; 19] = [
     TUNNELS,
     TUNNELS_OPEN,
     CLIENT_CONNECTIONS,
+    UNPROXIED_CLIENTS,
     UPSTREAM_CONNECTIONS,
     GIVEN_UP_CONNECTIONS,
     BYTES,
