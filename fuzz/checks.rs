@@ -10,6 +10,8 @@ use ringmain::http::hop::{
     ClientConnection, FieldEdits, RequestHop, ResponseHop, write_request, write_response,
 };
 
+use ringmain::proxy_protocol::{self, Decoded, HEADER_BYTES_MAX, Header, HeaderError};
+
 const HEAD_LIMITS: HeadLimits = HeadLimits {
     bytes_max: 1024,
     fields_max: 20,
@@ -316,4 +318,44 @@ fn relay(length: BodyLength, bytes: &[u8], piece: usize) -> Result<Relayed, Fram
         done: forwarded.is_done(),
         may_end: forwarded.end().is_ok(),
     })
+}
+
+/// A header of the PROXY protocol gives the same decision in any split, is never longer than it may
+/// be, and says the same when it is written anew.
+pub(crate) fn proxy_protocol(bytes: &[u8]) {
+    let decided = proxy_protocol::decode(bytes);
+    assert_eq!(decided, first_decision(bytes));
+    let Ok(Decoded::Whole(header)) = decided else {
+        return;
+    };
+    assert!(header.length <= HEADER_BYTES_MAX.min(bytes.len()));
+    let written = proxy_protocol::encode(header.version, header.addresses.as_ref());
+    let read = proxy_protocol::decode(written.as_bytes());
+    let expected = Header {
+        length: written.as_bytes().len(),
+        ..header
+    };
+    assert_eq!(read, Ok(Decoded::Whole(expected)));
+}
+
+/// What is decided of `bytes` when they come one by one. What is missing is never said to be more
+/// than it is.
+fn first_decision(bytes: &[u8]) -> Result<Decoded, HeaderError> {
+    let mut least = 0;
+    for end in 0..=bytes.len() {
+        match proxy_protocol::decode(&bytes[..end]) {
+            Ok(Decoded::Incomplete { missing }) => {
+                assert!(0 < missing);
+                least = least.max(end + missing);
+            }
+            decided => {
+                if let Ok(Decoded::Whole(header)) = decided {
+                    assert_eq!(header.length, end);
+                    assert!(least <= end);
+                }
+                return decided;
+            }
+        }
+    }
+    proxy_protocol::decode(bytes)
 }

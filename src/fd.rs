@@ -103,6 +103,31 @@ fn peek(fd: RawFd) -> isize {
     unsafe { libc::recv(fd, byte.as_mut_ptr().cast(), 1, flags) }
 }
 
+/// Copies what has come on the connection `fd`, as far as it fits into `bytes`, and leaves it to be
+/// read; says how many bytes that are, 0 at the end. One system call.
+///
+/// # Errors
+/// What recv(2) says, `WouldBlock` where nothing has come.
+pub fn look(fd: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
+    receive(fd, bytes, libc::MSG_PEEK)
+}
+
+/// As [`look`], and takes it off the connection.
+///
+/// # Errors
+/// As [`look`].
+pub fn take(fd: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
+    receive(fd, bytes, 0)
+}
+
+fn receive(fd: RawFd, bytes: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    let flags = flags | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel writes at most as many bytes as the slice has, which lives across the
+    // call. That `fd` still names the caller's connection is the caller's rule.
+    let received = unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(received).map_err(|_negative| io::Error::last_os_error())
+}
+
 /// True exactly when the connection `fd` has ended both ways or is in error, also where a pending
 /// operation has taken that error already. One system call (poll(2)).
 pub fn is_gone(fd: RawFd) -> bool {
@@ -216,6 +241,19 @@ pub fn local_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
     address
         .as_socket()
         .ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// The addresses of the connection `fd`: the other side's, and ours. Two system calls.
+///
+/// # Errors
+/// What getpeername(2) or getsockname(2) say, `NotConnected` where the other side is gone, or
+/// `Unsupported` for a socket that is not of the internet.
+pub fn ends(fd: RawFd) -> io::Result<(SocketAddr, SocketAddr)> {
+    // SAFETY: the caller's stream holds `fd` open across the calls.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    let other = SockRef::from(&socket).peer_addr()?.as_socket();
+    let other = other.ok_or(io::ErrorKind::Unsupported)?;
+    Ok((other, local_address(&socket)?))
 }
 
 /// Accepts one client, close-on-exec; `None` when nobody waits.

@@ -44,6 +44,11 @@ fn a_hop_changes_what_it_says() {
 }
 
 #[test]
+fn proxy_headers_decide_alike_in_any_split() {
+    replay("proxy_protocol", checks::proxy_protocol);
+}
+
+#[test]
 fn any_text_is_a_configuration_or_errors() {
     replay("config", checks::config);
 }

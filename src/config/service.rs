@@ -172,6 +172,13 @@ pub(super) fn service(table: &mut Table<'_, '_>) -> Service {
         let message = format!("{field:?} is in response_set too; a field has one value");
         table.wrong("backend_field", message);
     }
+    let idle_min = service.pool.idle_min;
+    if service.send_proxy_protocol.is_some() && 0 < idle_min {
+        let message = format!(
+            "pool.idle_min is {idle_min}; a connection that says whose it is can't be opened ahead"
+        );
+        table.wrong("send_proxy_protocol", message);
+    }
     service
 }
 

@@ -22,9 +22,7 @@ const ROWS: &[Row] = &[
     Row::Key("dns.ttl_min", &[]),
     Row::Key("dns.ttl_max", &[]),
     Row::Key("dns.servers", &[]),
-    Row::Key("listener.proxy_protocol", &[]),
     Row::Key("service.backends.srv", &[]),
-    Row::Key("service.send_proxy_protocol", &[]),
     Row::Table("service.fanout"),
     Row::Table("service.slo"),
 ];

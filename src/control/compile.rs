@@ -313,7 +313,7 @@ fn service(
         tiers,
         fails_open,
         timeouts: timeouts(written.timeouts),
-        pool: pool(written.pool, live.shards),
+        pool: pool(written, live.shards),
         retry: retry(&written.retry, live.shards),
         eject: eject(written.eject),
         limits: limits(written.limits, live.shards),
@@ -416,10 +416,15 @@ fn timeouts(written: config::ServiceTimeouts) -> ServiceTimeouts {
     }
 }
 
-fn pool(written: config::Pool, shards: u32) -> PoolLimits {
+fn pool(service: &config::Service, shards: u32) -> PoolLimits {
+    let written = service.pool;
     let connections_max = NonZeroU32::new(written.connections_max);
     PoolLimits {
-        idle_max: written.idle_max as usize,
+        idle_max: match service.send_proxy_protocol {
+            None => written.idle_max as usize,
+            // A connection that has said whose it is serves nobody else.
+            Some(_) => 0,
+        },
         idle_min: written.idle_min as usize,
         idle: Ticks::from_duration(written.idle),
         shard_connections_max: connections_max.map(|limit| share_of(limit, shards)),

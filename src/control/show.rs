@@ -112,6 +112,9 @@ fn show_listener(f: &mut fmt::Formatter<'_>, plan: &Plan, listener: &Listener) -
     if let Some(parameter) = &listener.service_parameter {
         writeln!(f, "  service_parameter {parameter}")?;
     }
+    if listener.proxy_protocol {
+        writeln!(f, "  proxy_protocol")?;
+    }
     let connections = limits.shard_connections_max;
     writeln!(
         f,
@@ -190,6 +193,9 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
         "  response head_bytes_max {bytes} fields_max {}",
         head.fields_max
     )?;
+    if let Some(version) = service.send_proxy_protocol {
+        writeln!(f, "  send_proxy_protocol {}", version.label())?;
+    }
     show_edits(f, "request", &service.request_edits)?;
     show_edits(f, "response", &service.response_edits)?;
     match &service.backend_field {

@@ -4,8 +4,9 @@
 //! kilobyte, the kernel's part aside. While it has something to say, its conversation runs in a
 //! slot of the shard ([`slots`](super::slots)).
 
-use std::cell::Cell;
+use std::cell::{Cell, Ref};
 use std::fmt::Write;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -16,9 +17,10 @@ use super::io::Stream;
 use super::linger::linger;
 use super::slots::Slots;
 use super::tunnel::Tunnel;
-use super::{Shard, serve, tcp};
+use super::{Shard, proxied, serve, tcp};
 use crate::fd;
-use crate::plan::Ticks;
+use crate::plan::{Listener, Ticks};
+use crate::proxy_protocol::Addresses;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(super) struct Client {
     pub(super) address: AddressText,
     /// Its address, as far as limits tell clients apart.
     pub(super) key: ClientKey,
+    /// What a header of the PROXY protocol has said of it; the address and the key are of that.
+    proxied: Option<Box<Addresses>>,
     /// When the first byte of the running request, or of the next one, was there, in nanoseconds of
     /// the shard's clock.
     pub(super) begun: u64,
@@ -71,11 +75,35 @@ impl Client {
             listener,
             address,
             key,
+            proxied: None,
             begun: 0,
             greeted: false,
             held: None,
             _presence: presence,
         }
+    }
+
+    /// From now on it is who a header says it is.
+    pub(super) fn stands_for(&mut self, addresses: Addresses) {
+        let ip = addresses.source.ip();
+        (self.key, self.address) = (ClientKey::of(ip), AddressText::new(ip));
+        self.proxied = Some(Box::new(addresses));
+    }
+
+    /// Whose connection this is and where it goes to: what a header has said, or else, for two
+    /// system calls, what its socket says.
+    ///
+    /// # Errors
+    /// Where the client is gone.
+    pub(super) fn addresses(&self) -> io::Result<Addresses> {
+        if let Some(proxied) = &self.proxied {
+            return Ok(**proxied);
+        }
+        let (source, destination) = fd::ends(self.stream.fd())?;
+        Ok(Addresses {
+            source,
+            destination,
+        })
     }
 
     /// Some bytes of a head are here and more are awaited: from the first on it has `timeout`.
@@ -90,18 +118,23 @@ impl Client {
 /// Serves one client to its end. It is boxed so that handing it to a conversation and back copies a
 /// pointer.
 pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
+    arm_head(&shard, &client);
+    if listener(&shard, &client).proxy_protocol {
+        // In a box of its own it is not part of every idle client.
+        if !Box::pin(proxied::take_header(&shard, &mut client)).await {
+            return;
+        }
+        // The header was the time of who has sent it; the head has its own.
+        arm_head(&shard, &client);
+    }
     if tcp::is_spoken(&shard, client.listener) {
+        client.stream.reading().disarm();
         // In boxes of their own they are not part of every idle client.
         if let Some(tunnel) = Box::pin(tcp::open(&shard, &mut client)).await {
             Box::pin(tunnel.run(&shard, &mut client)).await;
         }
         return;
     }
-    let timeouts = shard.current.borrow().plan().listeners[client.listener].timeouts;
-    client
-        .stream
-        .reading()
-        .arm(shard.patience(timeouts.head), Late::Head);
     loop {
         let asked = shard.clock.turn();
         if client.stream.readable().await.is_err() {
@@ -125,14 +158,23 @@ pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
     }
 }
 
+/// The listener that a client was accepted on, in the plan of the moment.
+fn listener<'a>(shard: &'a Shard, client: &Client) -> Ref<'a, Listener> {
+    Ref::map(shard.current.borrow(), |current| {
+        &*current.plan().listeners[client.listener]
+    })
+}
+
+/// From now on the first head, or the header before it, has its time.
+fn arm_head(shard: &Shard, client: &Client) {
+    let timeout = listener(shard, client).timeouts.head;
+    let reading = client.stream.reading();
+    reading.arm(shard.patience(timeout), Late::Head);
+}
+
 /// How long a client may be idle now.
 fn keep_alive(shard: &Shard, client: &Client) -> Ticks {
-    let current = shard.current.borrow();
-    shard.patience(
-        current.plan().listeners[client.listener]
-            .timeouts
-            .keep_alive,
-    )
+    shard.patience(listener(shard, client).timeouts.keep_alive)
 }
 
 /// Serves requests as long as bytes of the next one are already here. Runs in a slot.

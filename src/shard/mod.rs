@@ -2,11 +2,12 @@
 //! thread could wait for.
 //!
 //! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts,
-//! `client` lives between two requests, `serve` is one exchange top to bottom, `order` understands
-//! its head, `admit` lets it in, `exchange` is what every step of it may look at, `upstream` finds
-//! a connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways,
-//! `tries` knows whether there is another, `answer` is ringmain's own, `linger` a close that loses
-//! nothing, `tcp` the begin of a session of TCP, `tunnel` what follows that or a 101. Below them the
+//! `proxied` finds out whose connection it is, `client` lives between two requests, `serve` is one
+//! exchange top to bottom, `order` understands its head, `admit` lets it in, `exchange` is what
+//! every step of it may look at, `upstream` finds a connection to an endpoint, `relay` is one try
+//! on it, `upload` and `deliver` its two ways, `tries` knows whether there is another, `answer` is
+//! ringmain's own, `linger` a close that loses nothing, `tcp` the begin of a session of TCP,
+//! `tunnel` what follows that or a 101. Below them the
 //! shard's own parts: `choose` and `service`, `eject`, `pool`, `queue`, `descriptors`, `deadline`,
 //! `buffer`, `slots`, `clock`, `timing`, `tallies`; at the edge `io` and `driver`, the only modules
 //! that know the runtime.
@@ -20,6 +21,7 @@ mod exchange;
 mod linger;
 mod listen;
 mod order;
+mod proxied;
 mod relay;
 mod run;
 mod serve;

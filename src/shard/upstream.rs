@@ -12,6 +12,7 @@ use super::client::Client;
 use super::exchange::Exchange;
 use super::io::{Stream, either, sleep};
 use super::pool::{Taken, Weeded};
+use super::proxied::send_header;
 use super::queue::{Given, Seat, TRIES_MAX, Wait, Wish};
 use super::service::Visit;
 use super::tries::Tries;
@@ -99,9 +100,9 @@ pub(super) async fn reach<'a>(
         let is_cut_short = timeout < exchange.service.timeouts.connect;
         let begun = exchange.shard.clock.now();
         let connected = match tries.is_session() {
-            false => connect(exchange, endpoint, timeout).await,
+            false => connect(exchange, client, endpoint, timeout).await,
             // In a box of its own it is not part of every exchange.
-            true => Box::pin(connect_guarded(exchange, client, endpoint, timeout)).await?,
+            true => Box::pin(connect_guarded(exchange, client, endpoint, timeout)).await,
         };
         let fault = match connected {
             Ok(stream) => {
@@ -109,7 +110,7 @@ pub(super) async fn reach<'a>(
                 counters.connects.add(1);
                 return Ok(Link::new(exchange.shard, (stream, seat), visit, false));
             }
-            Err(error) => connect_fault(&error),
+            Err(fault) => fault,
         };
         if fault.side() != Side::Upstream {
             return Err(fault);
@@ -248,9 +249,13 @@ pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>) {
     }
 }
 
-/// An idle connection.
+/// An idle connection. One that has said whose it is, is nobody else's; and one that has not, as an
+/// earlier plan may have left it, would let the endpoint take the client for us.
 fn take(exchange: &Exchange<'_>, endpoint: &Endpoint) -> Option<(Stream, Seat)> {
     let shard = exchange.shard;
+    if exchange.service.send_proxy_protocol.is_some() {
+        return None;
+    }
     let Taken { kept, stale } = shard.pool.take(endpoint);
     let reused = u64::from(kept.is_some());
     shard.counters.upstreams_stale.add(stale);
@@ -279,7 +284,8 @@ fn weed(exchange: &Exchange<'_>, endpoint: &Endpoint, tries: &Tries) {
 /// Its seat, for a new one.
 fn accept(exchange: &Exchange<'_>, given: Given, is_trusted: bool) -> Result<(Stream, Seat), Seat> {
     let Given { kept, seat } = given;
-    let Some(stream) = kept.filter(|_| is_trusted) else {
+    let is_anyones = exchange.service.send_proxy_protocol.is_none();
+    let Some(stream) = kept.filter(|_| is_trusted && is_anyones) else {
         return Err(seat);
     };
     let counters = &exchange.shard.counters;
@@ -291,22 +297,25 @@ fn accept(exchange: &Exchange<'_>, given: Given, is_trusted: bool) -> Result<(St
     Ok((stream, seat))
 }
 
+/// A new connection, on which `client` has been introduced where the service says so.
 async fn connect(
     exchange: &Exchange<'_>,
+    client: &Client,
     endpoint: &Endpoint,
     timeout: Duration,
-) -> io::Result<Stream> {
+) -> Result<Stream, Fault> {
     let shard = exchange.shard;
-    let (stream, wait) = loop {
+    let (connected, wait) = loop {
         let asked = exchange.timing.ask();
         let stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
         let wait = exchange.timing.done(asked);
         // Idle connections must not keep one that is needed from being made.
         let is_starved = stream.as_ref().is_err_and(fd::is_out_of_descriptors);
         if !is_starved || !shard.give_up_idle(1).await {
-            break (stream?, wait);
+            break (stream, wait);
         }
     };
+    let stream = connected.map_err(|error| connect_fault(&error))?;
     let (picked, took) = (exchange.endpoint.get(), wait.end - wait.begin);
     exchange
         .tally
@@ -315,31 +324,34 @@ async fn connect(
     if exchange.is_session() {
         exchange.endpoint_connected(took);
     }
+    if let Some(version) = exchange.service.send_proxy_protocol {
+        let addresses = client.addresses().map_err(|_gone| Fault::ClientGone)?;
+        let sent = send_header(&stream, version, &addresses);
+        let sent = sent.map_err(|error| connect_fault(&error))?;
+        shard.counters.bytes_upstream_out.add(sent as u64);
+    }
     Ok(stream)
 }
 
 /// As [`connect`], for a session: a client that is gone by then, and the end of the drain, end it.
-///
-/// # Errors
-/// `ClientGone`, `DrainTimeout`.
 async fn connect_guarded(
     exchange: &Exchange<'_>,
     client: &Client,
     endpoint: &Endpoint,
     timeout: Duration,
-) -> Result<io::Result<Stream>, Fault> {
+) -> Result<Stream, Fault> {
     let shard = exchange.shard;
     let waiting = Rc::clone(&shard.naps).wait(nap(shard, client, u32::MAX));
     let watch = client.stream.reading();
     let (mut connected, mut gone) = (None, None);
     watch.guard_waiting();
     either(
-        async { connected = Some(connect(exchange, endpoint, timeout).await) },
+        async { connected = Some(connect(exchange, client, endpoint, timeout).await) },
         async { gone = waiting.await.err() },
     )
     .await;
     watch.unguard();
-    connected.ok_or(gone.unwrap_or(Fault::ClientGone))
+    connected.unwrap_or(Err(gone.unwrap_or(Fault::ClientGone)))
 }
 
 /// What `client` waits for where nobody has anything to give: until the tick `deadline`.

@@ -83,6 +83,9 @@ pub struct ShardCounters {
     pub clients_open: Counter,
     /// Calls of accept that failed, other than for want of a connection.
     pub accept_failures: Counter,
+    /// Client connections closed because no header of the PROXY protocol came that could be taken;
+    /// those that ended without a byte are none of these.
+    pub clients_unproxied: Counter,
     /// Client connections closed at once because a limit on connections was reached.
     pub clients_refused: Counter,
     /// Idle client connections closed because descriptors had run out.

@@ -180,6 +180,15 @@ pub const CLIENT_CONNECTIONS: Metric = Metric {
     help: "Client connections open now.",
 };
 
+/// Clients without a PROXY header.
+pub const UNPROXIED_CLIENTS: Metric = Metric {
+    name: "ringmain_unproxied_clients_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &[],
+    help: "Client connections closed because their PROXY header was missing, broken or late.",
+};
+
 /// Upstream connections.
 pub const UPSTREAM_CONNECTIONS: Metric = Metric {
     name: "ringmain_upstream_connections",
@@ -217,7 +226,7 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 20] = [
+pub const ALL: [Metric; 21] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
@@ -234,6 +243,7 @@ pub const ALL: [Metric; 20] = [
     TUNNELS_OPEN,
     TUNNEL_BYTES,
     CLIENT_CONNECTIONS,
+    UNPROXIED_CLIENTS,
     UPSTREAM_CONNECTIONS,
     GIVEN_UP_CONNECTIONS,
     BYTES,

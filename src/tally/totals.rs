@@ -69,6 +69,8 @@ pub struct ShardTotals {
     pub exchanges_waiting: u64,
     /// See [`ShardCounters::accept_failures`].
     pub accept_failures: u64,
+    /// See [`ShardCounters::clients_unproxied`].
+    pub clients_unproxied: u64,
     /// See [`ShardCounters::clients_given_up`].
     pub clients_given_up: u64,
     /// See [`ShardCounters::upstreams_given_up`].
@@ -166,6 +168,7 @@ impl From<&ShardCounters> for ShardTotals {
             clients_open: counters.clients_open.get(),
             exchanges_waiting: counters.exchanges_waiting.get(),
             accept_failures: counters.accept_failures.get(),
+            clients_unproxied: counters.clients_unproxied.get(),
             clients_given_up: counters.clients_given_up.get(),
             upstreams_given_up: counters.upstreams_given_up.get(),
             exchanges: counters.exchanges.get(),

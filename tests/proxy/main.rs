@@ -25,6 +25,7 @@ mod measured;
 mod phases;
 mod probe;
 mod process;
+mod proxy_protocol;
 mod queue;
 mod replay;
 mod report;

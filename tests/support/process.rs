@@ -47,6 +47,7 @@ pub(crate) struct Setup {
     driver: Driver,
     shards: u32,
     log: &'static str,
+    via: &'static str,
     runtime: String,
     admin: String,
     listener: String,
@@ -64,6 +65,7 @@ impl Setup {
             driver,
             shards: 1,
             log: "level = \"info\"",
+            via: "ringmain-test",
             runtime: "drain_timeout = \"5s\"".to_owned(),
             admin: String::new(),
             listener: String::new(),
@@ -84,6 +86,12 @@ impl Setup {
     /// The keys of `[log]`.
     pub(crate) fn log(mut self, keys: &'static str) -> Self {
         self.log = keys;
+        self
+    }
+
+    /// Its name in Via, where two stand one behind the other.
+    pub(crate) fn via(mut self, via: &'static str) -> Self {
+        self.via = via;
         self
     }
 
@@ -157,6 +165,7 @@ impl Setup {
         let Self {
             shards,
             log,
+            via,
             runtime,
             admin,
             listener,
@@ -166,7 +175,7 @@ impl Setup {
         let driver = self.driver.label();
         format!(
             "[runtime]\nshards = {shards}\npin = \"off\"\ndriver = \"{driver}\"\n\
-             via = \"ringmain-test\"\n{runtime}\n\
+             via = \"{via}\"\n{runtime}\n\
              [admin]\naddress = \"{admin}\"\n[log]\n{log}\n\
              [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{listener}\n{rest}"
         )

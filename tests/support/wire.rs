@@ -60,6 +60,11 @@ impl Wire {
         wire
     }
 
+    /// Its own address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("the socket is connected")
+    }
+
     /// How long a read or write may take from now on.
     pub(crate) fn set_deadline(&self, deadline: Duration) {
         let stream = &self.stream;

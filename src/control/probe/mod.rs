@@ -34,6 +34,7 @@ use crate::balance::{self, Xorshift};
 use crate::config::{Config, Probe, ProbeKind, Service};
 use crate::fault::Fault;
 use crate::fd;
+use crate::proxy_protocol::{self, Encoded};
 use crate::units::format_duration;
 
 /// Tries under way at once; each holds a descriptor.
@@ -129,7 +130,8 @@ struct Prober {
     place: Place,
     address: SocketAddr,
     probe: Arc<Probe>,
-    /// For `path`; empty for other kinds.
+    /// What a connection begins with: the PROXY header, where the service sends one, and for the
+    /// kind HTTP the request for `path`.
     request: Box<[u8]>,
     /// For `ready_path`, where there is one.
     ready_request: Option<Box<[u8]>>,
@@ -244,7 +246,14 @@ impl Common {
 impl Prober {
     fn new(common: &Arc<Common>, service: &Service, probe: &Arc<Probe>, place: Place) -> Self {
         let address = place.address;
-        let request = |path: &str| http::request(service, path, address);
+        // Without one the endpoint would refuse the connection. It is nobody's but ours.
+        let version = service.send_proxy_protocol;
+        let header = version.map(|version| proxy_protocol::encode(version, None));
+        let header = header.as_ref().map_or(&[][..], Encoded::as_bytes);
+        let request = |path: &str| {
+            let request = http::request(service, path, address);
+            Box::<[u8]>::from([header, &request].concat())
+        };
         let is_http = probe.kind == ProbeKind::Http;
         Self {
             common: Arc::clone(common),
@@ -254,7 +263,7 @@ impl Prober {
             request: if is_http {
                 request(&probe.path)
             } else {
-                Box::default()
+                header.into()
             },
             ready_request: (is_http && !probe.ready_path.is_empty())
                 .then(|| request(&probe.ready_path)),
@@ -312,7 +321,7 @@ impl Prober {
         let deadline = begun + self.probe.timeout;
         let tried = match self.probe.kind {
             ProbeKind::Http => self.ask(deadline).await,
-            ProbeKind::Tcp => self.connect(&[], deadline).await.map(drop),
+            ProbeKind::Tcp => self.connect(&self.request, deadline).await.map(drop),
             ProbeKind::Exec => {
                 let run = exec::run(&self.probe.command, self.address);
                 let run = timeout_at(deadline, run).await;

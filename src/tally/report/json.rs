@@ -106,6 +106,7 @@ fn shard_value((number, totals): (usize, &ShardTotals)) -> Value {
         "connections": totals.clients_open,
         "waiting": totals.exchanges_waiting,
         "accept_failures": totals.accept_failures,
+        "unproxied": totals.clients_unproxied,
         "given_up": {"clients": totals.clients_given_up, "upstreams": totals.upstreams_given_up},
         "exchanges": totals.exchanges,
         "lived_seconds": totals.lived.as_secs_f64(),
@@ -297,6 +298,7 @@ mod tests {
                 "no_service": {"exchanges": 0, "own_answers": 0, "faults": none},
                 "shards": [{
                     "shard": 0, "connections": 0, "waiting": 0, "accept_failures": 0,
+                    "unproxied": 0,
                     "given_up": {"clients": 0, "upstreams": 0}, "exchanges": 0,
                     "lived_seconds": 0.0, "busy_seconds": 0.0,
                 }],

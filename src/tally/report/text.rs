@@ -60,6 +60,11 @@ impl fmt::Display for Excerpt<'_> {
         if 0 < waiting {
             writeln!(f, "waiting   {} exchanges", Grouped(waiting))?;
         }
+        let unproxied = report.shards.iter().map(|shard| shard.clients_unproxied);
+        let unproxied: u64 = unproxied.sum();
+        if 0 < unproxied {
+            writeln!(f, "unproxied   {} clients", Grouped(unproxied))?;
+        }
         write_shards(f, &report.shards)
     }
 }

@@ -138,6 +138,8 @@ fn what_came_in_the_way_has_its_words() {
     report.services[1].totals.failed_open = 1;
     report.shards[0].exchanges_waiting = 999;
     report.shards[1].exchanges_waiting = 2;
+    report.shards[0].clients_unproxied = 1;
+    report.shards[1].clients_unproxied = 1_000;
     check(
         &report,
         &[
@@ -160,6 +162,7 @@ fn what_came_in_the_way_has_its_words() {
             "  endpoint [::1]:9092   0 exchanges   unknown   faults 0",
             "no service        12 exchanges   own answers 12 (404 destination_not_found 12)",
             "waiting   1,001 exchanges",
+            "unproxied   1,001 clients",
             "shard  connections    exchanges   share   busy",
             "0              512    6,170,000   50.0%    31%",
             "1                7    6,175,690   50.0%    31%",
