@@ -18,6 +18,7 @@ use crate::config::{self, AdminAddress, Config};
 use crate::control::admin;
 use crate::control::compile::Live;
 use crate::control::log::register_shard_thread;
+use crate::control::resolve::Naming;
 use crate::control::run::{Control, ShardEnd, Supervisor};
 use crate::control::signal::Signals;
 use crate::door::{Subscriber, door};
@@ -142,12 +143,12 @@ async fn serve(
     on_ready: &mut OnReady<'_>,
 ) -> Result<End, BootError> {
     // Before the first shard runs, so that no signal finds the system's default.
-    let signals = Signals::listen().map_err(|source| BootError::System {
+    let mut signals = Signals::listen().map_err(|source| BootError::System {
         what: "signals",
         source,
     })?;
     let (publisher, subscribers) = door(shards);
-    let live = Live {
+    let mut live = Live {
         generation: 1,
         life: Life::Serving,
         via: draw_name(),
@@ -156,7 +157,15 @@ async fn serve(
         endpoints: BTreeMap::new(),
         resolved: BTreeMap::new(),
     };
-    let control = Control::new(publisher, config.clone(), live, options.report_at_end);
+    // Clients queue meanwhile: the sockets are bound.
+    let mut naming = Naming::start(config);
+    tokio::select! {
+        biased;
+        () = signals.end() => return Ok(End::Drained),
+        () = naming.first(&mut live) => {}
+    }
+    let report_at_end = options.report_at_end;
+    let control = Control::new(publisher, config.clone(), live, naming, report_at_end);
     let (ended, ends) = unbounded_channel();
     let (wanted_in, wanted) = channel(WANTED_MAX);
     let admin = admin.map(|admin| admin.serve(wanted_in)).transpose();

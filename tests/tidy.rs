@@ -86,6 +86,7 @@ const ROOMS: &[Room] = &[
             "env_logger",
             "rtrb",
             "jiff",
+            "hickory_resolver",
         ],
     ),
     room(

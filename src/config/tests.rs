@@ -434,11 +434,13 @@ fn addresses_of_backends_say_what_they_should_be() {
         ("http://127.0.0.1:9090", "is a URL; "),
         ("127.0.0.1", "has no port; "),
         ("::1", "has no port; "),
-        (
-            "app.internal:9091",
-            "is a host name, and names are not resolved yet; ",
-        ),
-        ("app:0x1", "is not an address; "),
+        ("app.internal", "has no port; "),
+        ("app:0x1", "has no port; "),
+        ("app:", "has no port; "),
+        ("127.0.0.256:80", "is not an address; "),
+        ("-app:80", "is not an address; "),
+        ("a b:80", "is not an address; "),
+        (".:80", "is not an address; "),
         ("", "is not an address; "),
     ];
     for (address, message) in cases {
@@ -447,6 +449,8 @@ fn addresses_of_backends_say_what_they_should_be() {
     }
     let port = words::backend_address("127.0.0.1:0").expect_err("port 0");
     assert_eq!(port, "\"127.0.0.1:0\" has port 0; allowed: 1 to 65535");
+    let port = words::backend_address("app:65536").expect_err("port 65536");
+    assert_eq!(port, "\"app:65536\" has port 65536; allowed: 1 to 65535");
 }
 
 #[test]

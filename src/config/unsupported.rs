@@ -19,10 +19,6 @@ const ROWS: &[Row] = &[
     Row::Key("log.access.format", &[]),
     Row::Key("log.access.duration_min", &[]),
     Row::Key("log.access.ratio", &["0.0"]),
-    Row::Key("dns.ttl_min", &[]),
-    Row::Key("dns.ttl_max", &[]),
-    Row::Key("dns.servers", &[]),
-    Row::Key("service.backends.srv", &[]),
     Row::Table("service.fanout"),
     Row::Table("service.slo"),
 ];

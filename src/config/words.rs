@@ -61,7 +61,8 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// Where a backend is: an address to connect to, or a host and a port.
+/// Where a backend is: an address to connect to, or a host and a port. A host that ends with a dot
+/// is not looked for in the search domains of resolv.conf.
 pub(super) fn backend_address(text: &str) -> Result<BackendAddress, String> {
     const ALLOWED: &str =
         "allowed: IP:PORT or HOST:PORT, as in \"127.0.0.1:9090\" or \"[::1]:9090\"";
@@ -77,26 +78,36 @@ pub(super) fn backend_address(text: &str) -> Result<BackendAddress, String> {
     if text.parse::<Ipv4Addr>().is_ok() || text.parse::<Ipv6Addr>().is_ok() {
         return Err(format!("{text:?} has no port; {ALLOWED}"));
     }
-    let host = text
-        .rsplit_once(':')
-        .filter(|(_, port)| port.parse::<u16>().is_ok());
-    if host.is_some_and(|(host, _)| host_name(host)) {
-        return Err(format!(
-            "{text:?} is a host name, and names are not resolved yet; {ALLOWED}"
-        ));
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    if !is_resolvable(host) {
+        return Err(format!("{text:?} is not an address; {ALLOWED}"));
     }
-    Err(format!("{text:?} is not an address; {ALLOWED}"))
+    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{text:?} has no port; {ALLOWED}"));
+    }
+    match port.parse() {
+        Ok(port) if port != 0 => Ok(BackendAddress::Host(host.to_ascii_lowercase(), port)),
+        _ => Err(format!("{text:?} has port {port}; allowed: 1 to 65535")),
+    }
 }
 
 /// The name of a service's SRV records (RFC 2782).
 pub(super) fn srv_name(text: &str) -> Result<BackendAddress, String> {
-    if host_name(text) {
+    if is_resolvable(text) {
         return Ok(BackendAddress::Srv(text.to_ascii_lowercase()));
     }
     Err(format!(
         "{text:?} is not the name of SRV records; allowed: one without a port, as in \
          \"_http._tcp.example.com\""
     ))
+}
+
+/// A host name that may be looked up. One whose last label is a number is an address with a typing
+/// error in it: no such top-level domain will ever be (RFC 1123 section 2.1).
+fn is_resolvable(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let last = host.rsplit('.').next().unwrap_or(host);
+    host_name(host) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A DNS server: an address, at port 53 where none is written.

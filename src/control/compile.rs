@@ -17,6 +17,7 @@ pub use stands::{Resolved, Stand, Stands};
 
 use self::slots::Slots;
 use super::probe::tries_max;
+use super::resolve::{self, Question};
 use crate::balance::{Member, hash_key};
 use crate::config::{self, BackendAddress, Config};
 use crate::http::head::HeadLimits;
@@ -196,7 +197,9 @@ fn connections_max(config: &Config, live: &Live) -> u32 {
     match config.runtime().connections_max {
         // Each client may need an upstream connection.
         0 => {
-            let own = OWN_DESCRIPTORS + probed(config, live).min(tries_max(live.nofile));
+            let probes = probed(config, live).min(tries_max(live.nofile));
+            let lookups = resolve::descriptors_max(Question::all(config).len());
+            let own = OWN_DESCRIPTORS + probes + lookups;
             let most = live.nofile.saturating_sub(own) / 2;
             u32::try_from(most).unwrap_or(u32::MAX)
         }

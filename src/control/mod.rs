@@ -6,6 +6,7 @@ pub mod compile;
 pub mod log;
 mod printer;
 pub mod probe;
+pub mod resolve;
 pub mod run;
 pub mod show;
 pub mod signal;

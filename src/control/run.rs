@@ -5,6 +5,7 @@
 //! does.
 
 mod hear;
+mod resolve;
 
 use std::io;
 use std::panic::resume_unwind;
@@ -21,6 +22,7 @@ use super::collect::{Collected, Collecting};
 use super::compile::{Live, compile};
 use super::printer::Printer;
 use super::probe::Probers;
+use super::resolve::Naming;
 use super::signal::{Ask, Signals};
 use super::standing::{Change, Standings};
 use crate::config::Config;
@@ -79,6 +81,7 @@ pub struct Control {
     config: Config,
     live: Live,
     standings: Standings,
+    naming: Naming,
     started: Instant,
     shards: Vec<ShardLife>,
     /// `None` exactly while the process serves.
@@ -141,7 +144,13 @@ fn standing_back<T: Send>(mut work: impl FnMut() -> T + Send) -> T {
 impl Control {
     /// Posts the first plan, before any shard runs. With `report_at_end` the end of the process
     /// prints a report.
-    pub fn new(mut publisher: Publisher, config: Config, live: Live, report_at_end: bool) -> Self {
+    pub fn new(
+        mut publisher: Publisher,
+        config: Config,
+        live: Live,
+        naming: Naming,
+        report_at_end: bool,
+    ) -> Self {
         publisher.publish(compile(&config, &live, None));
         let started = now();
         let shard = |_| ShardLife {
@@ -158,6 +167,7 @@ impl Control {
             standings: Standings::new(&config, &live, shards.len(), started),
             config,
             live,
+            naming,
             started,
             shards,
             draining: None,
@@ -198,10 +208,14 @@ impl Control {
                 verdict = probers.next(), if self.draining.is_none() => {
                     say(&self.standings.judge(verdict, now()));
                 }
+                answer = self.naming.resolvers.next(), if self.draining.is_none() => {
+                    self.resolve(answer, &mut probers);
+                }
                 _ = tick.tick() => self.tick(supervisor),
             }
             if self.draining.is_some() {
                 probers.stop();
+                self.naming.resolvers.stop();
             }
             if self.shards.iter().all(|shard| shard.ended) {
                 return Ok(self.finish(wanted).await);
@@ -308,7 +322,11 @@ impl Control {
             up: now() - self.started,
             driver: driver.unwrap_or("starting"),
         };
-        self.publisher.report(process, late)
+        let mut report = self.publisher.report(process, late);
+        for (place, service) in report.services.iter_mut().enumerate() {
+            service.names = self.naming.names.report(place, now());
+        }
+        report
     }
 
     fn drain(&mut self, supervisor: &mut dyn Supervisor) {

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::compile::routing;
-use crate::config::{self, Config, ProbeKind};
+use crate::config::{self, BackendAddress, Config, ProbeKind};
 use crate::http::hop::FieldEdits;
 use crate::plan::endpoint::RAMP_WHOLE;
 use crate::plan::limits::{CLIENT_BYTES, CLIENTS_KEPT};
@@ -79,6 +79,7 @@ impl Display for Shown<'_> {
         }
         for (service, written) in plan.services.iter().zip(config.services()) {
             show_service(f, service)?;
+            show_names(f, written)?;
             show_health(f, written)?;
         }
         // Built by the same function as the plan's own table, which keeps its parts to itself.
@@ -202,6 +203,24 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
         Some(field) => writeln!(f, "  backend_field {field}"),
         None => Ok(()),
     }
+}
+
+/// The backends that have no endpoint before their names are resolved.
+fn show_names(f: &mut fmt::Formatter<'_>, service: &config::Service) -> fmt::Result {
+    for backend in &service.backends {
+        let what = match &backend.address {
+            BackendAddress::Socket(_) => continue,
+            BackendAddress::Host(..) => "addresses",
+            BackendAddress::Srv(_) => "SRV records",
+        };
+        let (name, weight) = (&backend.address, backend.weight);
+        write!(f, "  backend {name} weight {weight}")?;
+        for (is_set, word) in [(backend.backup, " backup"), (backend.drain, " drain")] {
+            f.write_str(if is_set { word } else { "" })?;
+        }
+        writeln!(f, " its {what} are looked up while ringmain runs")?;
+    }
+    Ok(())
 }
 
 /// What control does about the endpoints; it is not in the plan.

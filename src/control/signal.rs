@@ -40,6 +40,16 @@ impl Signals {
         })
     }
 
+    /// Waits for one that ends the process, before there is anything to drain or to report.
+    pub async fn end(&mut self) {
+        loop {
+            match self.next().await {
+                Ask::End => return,
+                other => log::warn!(signal:? = other; "signal ignored: it came before the start"),
+            }
+        }
+    }
+
     /// Waits for the next one. May be dropped: none is lost.
     pub async fn next(&mut self) -> Ask {
         tokio::select! {

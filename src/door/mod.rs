@@ -252,6 +252,8 @@ impl Publisher {
             totals: self.service_totals(index),
             phases,
             endpoints: endpoints.map(endpoint).collect(),
+            // Control's to know, and to fill in.
+            names: Vec::new(),
         }
     }
 

@@ -88,6 +88,10 @@ enum Ended {
 impl Tries {
     /// Nothing was tried yet, and the exchange begins now.
     pub(super) fn new(exchange: &Exchange<'_>) -> Self {
+        let nobody = match exchange.service.endpoints.is_empty() {
+            true => Fault::DnsError,
+            false => Fault::DestinationUnavailable,
+        };
         let timeouts = &exchange.service.timeouts;
         let session = exchange.is_session().then(|| {
             Box::new(Session {
@@ -104,7 +108,7 @@ impl Tries {
             replayed: false,
             retrying: None,
             has_failed_open: false,
-            last: Ended::Fault(Fault::DestinationUnavailable),
+            last: Ended::Fault(nobody),
             ticket: 0,
             queue_ends: NEVER,
             try_ends: NEVER,

@@ -9,6 +9,7 @@ mod answers;
 mod balance;
 mod bodies;
 mod chaos;
+mod dns;
 mod drain;
 mod early;
 mod eject;

@@ -4,6 +4,7 @@
 //! client says, accepts at the origin, reads what arrived there, and answers. Nothing sleeps: every
 //! wait is a read with a deadline.
 
+mod dns;
 mod dummy;
 mod origin;
 mod process;
@@ -14,6 +15,7 @@ mod wire;
 
 use std::time::Duration;
 
+pub(crate) use dns::{Dns, Failure};
 pub(crate) use dummy::Dummy;
 pub(crate) use origin::{Origin, Reserved, Served, ok};
 pub(crate) use process::{Directory, Driver, Proxy, Setup, run_alone, run_to_end, start_and_stop};

@@ -160,7 +160,8 @@ impl Served {
         Self::on(socket.into(), answer)
     }
 
-    fn on(
+    /// As [`Served::new`], on a socket that listens.
+    pub(crate) fn on(
         listener: TcpListener,
         answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {

@@ -34,6 +34,8 @@ pub(crate) struct Row {
     pub(crate) faults: BTreeMap<String, u64>,
     /// Exchanges by address.
     pub(crate) endpoints: BTreeMap<String, u64>,
+    /// What is said of its backends that are names, by name.
+    pub(crate) names: BTreeMap<String, String>,
     /// What all its endpoints are blamed for.
     pub(crate) endpoint_faults: u64,
     /// Its phases.
@@ -93,6 +95,10 @@ impl Report {
                 }
                 ["shed", pairs @ ..] => report.row(&service).shed = labelled(pairs),
                 ["faults", pairs @ ..] => report.row(&service).faults = labelled(pairs),
+                ["name", name, said @ ..] => {
+                    let said = said.join(" ");
+                    report.row(&service).names.insert((*name).to_owned(), said);
+                }
                 ["endpoint", address, ..] => {
                     let exchanges = before(line, "exchanges");
                     endpoint = Some((*address).to_owned());

@@ -124,6 +124,7 @@ fn addresses_of(config: &Config) -> Result<Vec<SocketAddr>, Failure> {
             summary.push_str(&format!(" {}", backend.address));
             // A name stands for addresses that others give it.
             let Some(address) = backend.address.socket() else {
+                summary.push_str(" (skipped: a name)");
                 continue;
             };
             if !addresses.contains(&address) {

@@ -24,7 +24,7 @@ fn the_reference_works_as_it_is() {
         .backends
         .iter()
         .map(|backend| backend.address.to_string());
-    let expected = ["127.0.0.1:9090", "127.0.0.1:9091", "127.0.0.1:9092"];
+    let expected = [9090, 9091, 9092].map(|port| format!("127.0.0.1:{port}"));
     assert_eq!(addresses.collect::<Vec<_>>(), expected);
 }
 

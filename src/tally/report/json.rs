@@ -5,7 +5,7 @@
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use super::{Excerpt, Process, QUANTILES, ServiceReport, counted};
+use super::{Excerpt, NameReport, Process, QUANTILES, ServiceReport, counted};
 use crate::fault::Fault;
 use crate::tally::phase::UNITS_PER_MICROSECOND;
 use crate::tally::{
@@ -64,8 +64,22 @@ fn service_value(excerpt: &Excerpt<'_>, service: &ServiceReport<'_>) -> Value {
     if !excerpt.of_endpoints {
         value["phases"] = phases_value(excerpt, service.phases);
     }
+    if !excerpt.of_endpoints && !service.names.is_empty() {
+        value["names"] = service.names.iter().map(name_value).collect();
+    }
     value["endpoints"] = endpoints.collect();
     value
+}
+
+fn name_value(name: &NameReport<'_>) -> Value {
+    let failure = name.failure.as_ref().map(|failure| {
+        json!({
+            "seconds": failure.lasted.as_secs_f64(),
+            "times": failure.times,
+            "reason": failure.reason,
+        })
+    });
+    json!({ "name": name.name, "addresses": name.addresses, "failing": failure })
 }
 
 fn totals_value(totals: &ServiceTotals) -> Value {
@@ -183,7 +197,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::tally::report::{EndpointReport, Report, Selection};
+    use crate::tally::report::{EndpointReport, NameFailure, Report, Selection};
     use crate::tally::{EndpointTotals, Recorder};
 
     #[test]
@@ -235,6 +249,22 @@ mod tests {
                     standing: "healthy",
                     phases: &nothing,
                 }],
+                names: vec![
+                    NameReport {
+                        name: "good.test:80".to_owned(),
+                        addresses: 2,
+                        failure: None,
+                    },
+                    NameReport {
+                        name: "bad.test:80".to_owned(),
+                        addresses: 0,
+                        failure: Some(NameFailure {
+                            lasted: Duration::from_millis(2_500),
+                            times: 3,
+                            reason: "no such name (NXDOMAIN)",
+                        }),
+                    },
+                ],
             }],
             gone: ServiceTotals::default(),
             gone_phases: &nothing,
@@ -275,6 +305,12 @@ mod tests {
                     "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
                     "p99": 9100.7, "p99.9": 9100.7, "p99.99": 9100.7, "max": 9100.7,
                 }},
+                "names": [
+                    {"name": "good.test:80", "addresses": 2, "failing": null},
+                    {"name": "bad.test:80", "addresses": 0, "failing": {
+                        "seconds": 2.5, "times": 3, "reason": "no such name (NXDOMAIN)",
+                    }},
+                ],
                 "endpoints": [{
                     "endpoint": "127.0.0.1:9090", "standing": "healthy", "exchanges": 3,
                     "forwarded": forwarded(0, 0), "faults": 0, "connects": 0,

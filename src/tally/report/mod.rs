@@ -69,6 +69,30 @@ pub struct ServiceReport<'a> {
     pub phases: &'a Phases,
     /// In the order of `totals.endpoints`.
     pub endpoints: Vec<EndpointReport<'a>>,
+    /// Its backends that are names, in the order of the file.
+    pub names: Vec<NameReport<'a>>,
+}
+
+/// A backend that is a name.
+#[derive(Clone, Debug)]
+pub struct NameReport<'a> {
+    /// As the operator wrote it.
+    pub name: String,
+    /// How many addresses it stands for now.
+    pub addresses: usize,
+    /// What came of asking for it; `None` where the last answer was good, or is awaited.
+    pub failure: Option<NameFailure<'a>>,
+}
+
+/// That a name cannot be resolved now.
+#[derive(Clone, Copy, Debug)]
+pub struct NameFailure<'a> {
+    /// For how long.
+    pub lasted: Duration,
+    /// How many lookups have failed since then.
+    pub times: u64,
+    /// What came of the last one.
+    pub reason: &'a str,
 }
 
 /// One endpoint; what it counted stands in its service's totals.

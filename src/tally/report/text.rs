@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::{EndpointReport, Excerpt, Process, QUANTILES, Report, Selection, counted};
+use super::{EndpointReport, Excerpt, NameReport, Process, QUANTILES, Report, Selection, counted};
 use crate::tally::phase::UNITS_PER_MICROSECOND;
 use crate::tally::{
     EjectReason, EndpointTotals, Limit, NoServiceTotals, Phase, Phases, RetryReason, ServiceTotals,
@@ -37,6 +37,7 @@ impl fmt::Display for Excerpt<'_> {
             write_exchanges(f, &format!("service {}", service.name), &service.totals)?;
             if !self.of_endpoints {
                 tables.write_service(f, service.phases)?;
+                write_names(f, &service.names)?;
             }
             for (endpoint, totals) in service.endpoints.iter().zip(&service.totals.endpoints) {
                 write_endpoint(f, endpoint, totals, report.shards.len())?;
@@ -92,6 +93,24 @@ fn write_late(f: &mut fmt::Formatter<'_>, late: &[usize]) -> fmt::Result {
         "late: shard {} (busy or stuck); the phases lack what it recorded lately",
         late.join(", ")
     )
+}
+
+/// A line for each backend that is a name.
+fn write_names(f: &mut fmt::Formatter<'_>, names: &[NameReport<'_>]) -> fmt::Result {
+    for name in names {
+        let addresses = Grouped(name.addresses as u64);
+        write!(f, "  name {}   {addresses} addresses", name.name)?;
+        if let Some(failure) = &name.failure {
+            let (lasted, times) = (Up(failure.lasted), Grouped(failure.times));
+            write!(
+                f,
+                "   failing for {lasted}, {times} times: {}",
+                failure.reason
+            )?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
 }
 
 /// The line of an endpoint; of its ejections where there were any.

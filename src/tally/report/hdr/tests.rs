@@ -50,6 +50,7 @@ fn phases(phase: Phase, units: &[u64]) -> Phases {
 /// Of services by name, each with one endpoint, and nothing else.
 fn report<'a>(services: &[(&'a str, &'a Phases)], nothing: &'a Phases) -> Report<'a> {
     let services = services.iter().map(|(name, phases)| ServiceReport {
+        names: Vec::new(),
         name,
         totals: ServiceTotals {
             endpoints: vec![EndpointTotals::default()],

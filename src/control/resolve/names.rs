@@ -1,0 +1,351 @@
+//! What control knows of each name: what it stands for, since when it can't be resolved, and what
+//! of that is news.
+//!
+//! Pure: no clock, no I/O; `now` is an argument. A failure changes nothing of what a name stands
+//! for: the last good answer stays, be it that the name is gone (NXDOMAIN).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::{Answer, Found, Question};
+use crate::config::{BackendAddress, Config};
+use crate::control::compile::Resolved;
+use crate::tally::report::{NameFailure, NameReport};
+use crate::units::format_duration;
+
+/// From one line that a name fails to the next.
+const FAILING_EVERY: Duration = Duration::from_secs(60);
+
+/// Addresses that a line names; of more it says how many.
+const SHOWN_MAX: usize = 8;
+
+/// What is known of all names.
+#[derive(Debug)]
+pub struct Names {
+    known: BTreeMap<Question, Known>,
+    /// By the place of each service in the configuration: its name, and its backends that are
+    /// names.
+    services: Vec<(String, Vec<BackendAddress>)>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// True exactly when an answer or a failure was heard.
+    heard: bool,
+    /// How many addresses the last good answer had; 0 where there was none.
+    addresses: usize,
+    /// What was said of the last good answer.
+    remarks: Vec<String>,
+    /// `None` exactly when the last lookup was good, or none is over yet.
+    failing: Option<Failing>,
+}
+
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    times: u64,
+    reason: String,
+    /// When that had a line last.
+    said: Instant,
+}
+
+/// What comes of an answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The places of the services that have other endpoints now.
+    pub services: Vec<usize>,
+    /// What is to be said.
+    pub news: Vec<News>,
+}
+
+/// What has changed for a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It stands for other addresses.
+    Changed {
+        /// The services that have it.
+        services: String,
+        /// As the operator wrote it.
+        name: String,
+        /// What it stands for now and did not, sorted.
+        added: Vec<SocketAddr>,
+        /// What it stood for, sorted.
+        removed: Vec<SocketAddr>,
+        /// How many weights or backups are others.
+        altered: usize,
+    },
+    /// Some of its answer can't be used.
+    Remarked {
+        /// Which name.
+        name: String,
+        /// What is wrong.
+        remark: String,
+    },
+    /// It cannot be resolved.
+    Failing {
+        /// The services that have it.
+        services: String,
+        /// Which name.
+        name: String,
+        /// Why not.
+        reason: String,
+        /// How many addresses of the last good answer are kept.
+        kept: usize,
+        /// For how long, where that is no news.
+        lasted: Option<Duration>,
+    },
+    /// It can be resolved again.
+    Recovered {
+        /// Which name.
+        name: String,
+        /// For how long it could not.
+        lasted: Duration,
+    },
+}
+
+impl Names {
+    /// Those of `config`, of which nothing is known yet.
+    pub fn of(config: &Config) -> Self {
+        let names = Question::all(config).into_iter();
+        let services = config.services().iter().map(|service| {
+            let addresses = service.backends.iter().map(|backend| &backend.address);
+            let names = addresses.filter(|address| address.socket().is_none());
+            (service.name.clone(), names.cloned().collect())
+        });
+        Self {
+            known: names.map(|name| (name, Known::default())).collect(),
+            services: services.collect(),
+        }
+    }
+
+    /// The names of which nothing was heard.
+    pub fn unheard(&self) -> impl Iterator<Item = &Question> {
+        let unheard = self.known.iter().filter(|(_, known)| !known.heard);
+        unheard.map(|(question, _)| question)
+    }
+
+    /// True exactly when there is one of which nothing was heard.
+    pub fn has_unheard(&self) -> bool {
+        self.unheard().next().is_some()
+    }
+
+    /// `answer` came; `resolved` has what it changes.
+    pub fn hear(
+        &mut self,
+        answer: Answer,
+        resolved: &mut BTreeMap<BackendAddress, Vec<Resolved>>,
+        now: Instant,
+    ) -> Heard {
+        let Answer { question, found } = answer;
+        match found {
+            Ok(found) => self.found(&question, &found, resolved, now),
+            Err(reason) => Heard {
+                services: Vec::new(),
+                news: Vec::from_iter(self.failed(&question, reason, now)),
+            },
+        }
+    }
+
+    fn found(
+        &mut self,
+        question: &Question,
+        found: &Found,
+        resolved: &mut BTreeMap<BackendAddress, Vec<Resolved>>,
+        now: Instant,
+    ) -> Heard {
+        let known = self.known.entry(question.clone()).or_default();
+        let name = question.to_string();
+        let mut news = Vec::new();
+        if let Some(failing) = known.failing.take() {
+            let lasted = now - failing.since;
+            let name = name.clone();
+            news.push(News::Recovered { name, lasted });
+        }
+        let new_remarks = found.remarks.iter();
+        let new_remarks = new_remarks.filter(|remark| !known.remarks.contains(remark));
+        news.extend(new_remarks.map(|remark| News::Remarked {
+            name: name.clone(),
+            remark: remark.clone(),
+        }));
+        known.heard = true;
+        known.addresses = found.addresses.len();
+        known.remarks.clone_from(&found.remarks);
+        let mut services = BTreeSet::new();
+        for (address, users) in self.backends_of(question) {
+            let next = found.at(&address);
+            let last = resolved.get(&address).map_or(&[][..], Vec::as_slice);
+            if last == next {
+                continue;
+            }
+            services.extend(users.iter().copied());
+            news.push(changed(self.list(&users), &address, last, &next));
+            resolved.insert(address, next);
+        }
+        Heard {
+            services: services.into_iter().collect(),
+            news,
+        }
+    }
+
+    fn failed(&mut self, question: &Question, reason: String, now: Instant) -> Option<News> {
+        let known = self.known.entry(question.clone()).or_default();
+        known.heard = true;
+        let kept = known.addresses;
+        let lasted = match &mut known.failing {
+            None => {
+                known.failing = Some(Failing {
+                    since: now,
+                    times: 1,
+                    reason: reason.clone(),
+                    said: now,
+                });
+                None
+            }
+            Some(failing) => {
+                failing.times += 1;
+                failing.reason.clone_from(&reason);
+                if now < failing.said + FAILING_EVERY {
+                    return None;
+                }
+                failing.said = now;
+                Some(now - failing.since)
+            }
+        };
+        let users = self.backends_of(question).into_values().flatten();
+        let users: BTreeSet<usize> = users.collect();
+        Some(News::Failing {
+            services: self.list(&users.into_iter().collect::<Vec<_>>()),
+            name: question.to_string(),
+            reason,
+            kept,
+            lasted,
+        })
+    }
+
+    /// The backends that ask `question`, each with the places of the services that have it.
+    fn backends_of(&self, question: &Question) -> BTreeMap<BackendAddress, Vec<usize>> {
+        let mut backends: BTreeMap<BackendAddress, Vec<usize>> = BTreeMap::new();
+        for (service, (_, names)) in self.services.iter().enumerate() {
+            for name in names {
+                if Question::of(name).as_ref() == Some(question) {
+                    backends.entry(name.clone()).or_default().push(service);
+                }
+            }
+        }
+        backends
+    }
+
+    /// The names of the services at `places`.
+    fn list(&self, places: &[usize]) -> String {
+        let names = places.iter().map(|place| self.services[*place].0.as_str());
+        names.collect::<Vec<_>>().join(",")
+    }
+
+    /// What the report says of the names of the service at `service`.
+    pub fn report(&self, service: usize, now: Instant) -> Vec<NameReport<'_>> {
+        let names = self.services[service].1.iter();
+        let report = |name: &BackendAddress| {
+            let known = self.known.get(&Question::of(name)?)?;
+            Some(NameReport {
+                name: name.to_string(),
+                addresses: known.addresses,
+                failure: known.failing.as_ref().map(|failing| NameFailure {
+                    lasted: now - failing.since,
+                    times: failing.times,
+                    reason: &failing.reason,
+                }),
+            })
+        };
+        names.filter_map(report).collect()
+    }
+}
+
+fn changed(
+    services: String,
+    address: &BackendAddress,
+    last: &[Resolved],
+    next: &[Resolved],
+) -> News {
+    let addresses = |all: &[Resolved]| -> BTreeSet<SocketAddr> {
+        all.iter().map(|resolved| resolved.address).collect()
+    };
+    let (before, now) = (addresses(last), addresses(next));
+    let added: Vec<_> = now.difference(&before).copied().collect();
+    let other = next.iter().filter(|resolved| !last.contains(resolved));
+    News::Changed {
+        services,
+        name: address.to_string(),
+        altered: other.count() - added.len(),
+        added,
+        removed: before.difference(&now).copied().collect(),
+    }
+}
+
+impl News {
+    /// Writes its line.
+    pub fn log(&self) {
+        match self {
+            Self::Changed {
+                services,
+                name,
+                added,
+                removed,
+                altered,
+            } => log::info!(
+                services, name,
+                added = shown(added), removed = shown(removed), altered;
+                "a name stands for other addresses"
+            ),
+            Self::Remarked { name, remark } => {
+                log::warn!(name, remark; "an answer of DNS cannot be used whole");
+            }
+            Self::Failing {
+                services,
+                name,
+                reason,
+                kept,
+                lasted,
+            } => {
+                let lasted = lasted.map_or_else(String::new, format_duration);
+                let addresses_kept = kept;
+                if 0 < *kept {
+                    log::warn!(
+                        services, name, reason, addresses_kept, lasted;
+                        "a name cannot be resolved; its last answer is kept"
+                    );
+                } else {
+                    log::warn!(
+                        services, name, reason, lasted;
+                        "a name cannot be resolved; it stands for nothing"
+                    );
+                }
+            }
+            Self::Recovered { name, lasted } => {
+                let failed_for = format_duration(*lasted);
+                log::info!(name, failed_for; "a name is resolved again");
+            }
+        }
+    }
+}
+
+/// How many, and the first ones: `2 (127.0.0.1:80 127.0.0.2:80)`.
+fn shown(addresses: &[SocketAddr]) -> String {
+    if addresses.is_empty() {
+        return "0".to_owned();
+    }
+    let first = addresses.iter().take(SHOWN_MAX).map(SocketAddr::to_string);
+    let mut text = format!(
+        "{} ({}",
+        addresses.len(),
+        first.collect::<Vec<_>>().join(" ")
+    );
+    if SHOWN_MAX < addresses.len() {
+        text.push_str(" ...");
+    }
+    text.push(')');
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Answers, each with what is said of it and which services it changes.
+
+use super::*;
+use crate::config;
+
+/// Two services with `shared.test`, at two ports, and one of its own.
+const CONFIG: &str = r#"
+    [[listener]]
+    name = "web"
+    address = "127.0.0.1:8080"
+    service = "a"
+    [[service]]
+    name = "a"
+    backends = ["Shared.test:80", "127.0.0.1:9090", { address = "_a._tcp.test", srv = true }]
+    [[service]]
+    name = "b"
+    backends = ["shared.test:80", "shared.test:81"]
+"#;
+
+struct Case {
+    names: Names,
+    resolved: BTreeMap<BackendAddress, Vec<Resolved>>,
+    begin: Instant,
+}
+
+impl Case {
+    fn new() -> Self {
+        let config = config::parse("config.toml", CONFIG).expect("the text breaks no rule");
+        #[expect(clippy::disallowed_methods, reason = "any begin will do")]
+        let begin = Instant::now();
+        Self {
+            names: Names::of(&config),
+            resolved: BTreeMap::new(),
+            begin,
+        }
+    }
+
+    fn hear(&mut self, seconds: u64, answer: Answer) -> Heard {
+        let now = self.begin + Duration::from_secs(seconds);
+        self.names.hear(answer, &mut self.resolved, now)
+    }
+
+    /// What `shared.test:PORT` stands for.
+    fn stands_for(&self, port: u16) -> Vec<String> {
+        let name = BackendAddress::Host("shared.test".to_owned(), port);
+        let found = self.resolved.get(&name).into_iter().flatten();
+        found.map(|found| found.address.to_string()).collect()
+    }
+}
+
+fn shared() -> Question {
+    Question::Host("shared.test".to_owned())
+}
+
+fn answer(addresses: &[&str]) -> Answer {
+    let addresses = addresses.iter().map(|address| Resolved {
+        address: SocketAddr::new(address.parse().expect("it is an address"), 0),
+        weight: 1,
+        backup: false,
+    });
+    Answer {
+        question: shared(),
+        found: Ok(Found {
+            addresses: addresses.collect(),
+            remarks: Vec::new(),
+        }),
+    }
+}
+
+fn failure(reason: &str) -> Answer {
+    Answer {
+        question: shared(),
+        found: Err(reason.to_owned()),
+    }
+}
+
+#[test]
+fn each_name_is_asked_for_once() {
+    let case = Case::new();
+    let names: Vec<_> = case.names.unheard().map(ToString::to_string).collect();
+    assert_eq!(names, ["shared.test", "_a._tcp.test"]);
+}
+
+#[test]
+fn an_answer_reaches_every_backend_that_has_the_name() {
+    let mut case = Case::new();
+    let heard = case.hear(0, answer(&["127.0.0.1", "127.0.0.2"]));
+    assert_eq!(heard.services, [0, 1]);
+    assert_eq!(case.stands_for(80), ["127.0.0.1:80", "127.0.0.2:80"]);
+    assert_eq!(case.stands_for(81), ["127.0.0.1:81", "127.0.0.2:81"]);
+    let changed = |services: &str, port: u16| News::Changed {
+        services: services.to_owned(),
+        name: format!("shared.test:{port}"),
+        added: [[127, 0, 0, 1], [127, 0, 0, 2]]
+            .map(|ip| (ip, port).into())
+            .into(),
+        removed: Vec::new(),
+        altered: 0,
+    };
+    assert_eq!(heard.news, [changed("a,b", 80), changed("b", 81)]);
+    assert!(case.names.has_unheard(), "the other one");
+}
+
+#[test]
+fn the_same_answer_is_no_news() {
+    let mut case = Case::new();
+    case.hear(0, answer(&["127.0.0.1"]));
+    assert_eq!(case.hear(1, answer(&["127.0.0.1"])), Heard::default());
+}
+
+#[test]
+fn another_answer_says_what_came_and_what_went() {
+    let mut case = Case::new();
+    case.hear(0, answer(&["127.0.0.1", "127.0.0.2"]));
+    let heard = case.hear(1, answer(&["127.0.0.2", "127.0.0.3"]));
+    assert_eq!(heard.services, [0, 1]);
+    let News::Changed { added, removed, .. } = &heard.news[0] else {
+        panic!("{heard:?}");
+    };
+    assert_eq!(
+        (shown(added), shown(removed)),
+        ("1 (127.0.0.3:80)".to_owned(), "1 (127.0.0.1:80)".to_owned(),)
+    );
+}
+
+#[test]
+fn a_failure_keeps_the_last_answer_and_is_said_once_a_minute() {
+    let mut case = Case::new();
+    case.hear(0, answer(&["127.0.0.1"]));
+    let failing = |reason: &str, lasted| News::Failing {
+        services: "a,b".to_owned(),
+        name: "shared.test".to_owned(),
+        reason: reason.to_owned(),
+        kept: 1,
+        lasted,
+    };
+    let heard = case.hear(10, failure("NXDOMAIN"));
+    assert_eq!(heard.news, [failing("NXDOMAIN", None)]);
+    assert!(heard.services.is_empty());
+    assert_eq!(case.stands_for(80), ["127.0.0.1:80"]);
+    assert_eq!(case.hear(69, failure("SERVFAIL")).news, []);
+    let minute = Some(Duration::from_secs(60));
+    assert_eq!(
+        case.hear(70, failure("SERVFAIL")).news,
+        [failing("SERVFAIL", minute)]
+    );
+    assert_eq!(case.hear(71, failure("SERVFAIL")).news, []);
+    let report = case.names.report(0, case.begin + Duration::from_secs(72));
+    let failure = report[0].failure.expect("it fails");
+    assert_eq!((failure.times, failure.reason), (4, "SERVFAIL"));
+    assert_eq!(failure.lasted, Duration::from_secs(62));
+    assert_eq!(report[0].addresses, 1);
+    assert!(report[1].failure.is_none(), "the other one");
+    let recovered = News::Recovered {
+        name: "shared.test".to_owned(),
+        lasted: Duration::from_secs(63),
+    };
+    assert_eq!(case.hear(73, answer(&["127.0.0.1"])).news, [recovered]);
+    assert!(case.names.report(0, case.begin)[0].failure.is_none());
+}
+
+#[test]
+fn a_name_that_never_was_resolved_stands_for_nothing() {
+    let mut case = Case::new();
+    let heard = case.hear(0, failure("NXDOMAIN"));
+    assert!(
+        matches!(heard.news[..], [News::Failing { kept: 0, .. }]),
+        "{heard:?}"
+    );
+    assert!(case.stands_for(80).is_empty());
+    let report = case.names.report(1, case.begin);
+    let names: Vec<_> = report.iter().map(|name| name.name.as_str()).collect();
+    assert_eq!(names, ["shared.test:80", "shared.test:81"]);
+}
+
+#[test]
+fn a_remark_is_made_once() {
+    let mut case = Case::new();
+    let mut remarked = answer(&["127.0.0.1"]);
+    if let Ok(found) = &mut remarked.found {
+        found.remarks.push("too many".to_owned());
+    }
+    let said = |heard: &Heard| {
+        let news = heard.news.iter();
+        let said = news.filter(|news| matches!(news, News::Remarked { .. }));
+        said.count()
+    };
+    assert_eq!(said(&case.hear(0, remarked.clone())), 1);
+    assert_eq!(said(&case.hear(1, remarked)), 0);
+}
+
+#[test]
+fn a_long_list_is_cut() {
+    let all: Vec<SocketAddr> = (1..=20).map(|port| ([127, 0, 0, 1], port).into()).collect();
+    let text = shown(&all);
+    assert!(text.starts_with("20 (127.0.0.1:1 "), "{text}");
+    assert!(text.ends_with(" 127.0.0.1:8 ...)"), "{text}");
+    assert_eq!(shown(&[]), "0");
+}
