@@ -585,6 +585,32 @@ fn fields_of_the_framing_are_left_to_ringmain() {
 }
 
 #[test]
+fn connections_that_say_whose_they_are_are_not_opened_ahead() {
+    for version in ["v1", "v2"] {
+        let keys = format!("send_proxy_protocol = \"{version}\"\n[service.pool]\nidle_min = ");
+        accepted(&format!("{AROUND}{keys}0\nidle_max = 5"));
+        check_after(
+            &format!("{keys}2"),
+            &[(
+                1,
+                23,
+                "service.send_proxy_protocol",
+                "pool.idle_min is 2; a connection that says whose it is can't be opened ahead",
+            )],
+        );
+    }
+    check_after(
+        "send_proxy_protocol = \"v3\"",
+        &[(
+            1,
+            23,
+            "service.send_proxy_protocol",
+            "\"v3\" is not known; allowed: \"off\", \"v1\", \"v2\"",
+        )],
+    );
+}
+
+#[test]
 fn a_route_leads_to_one_service_or_to_several_by_weight() {
     for fine in [
         "service = \"s\"",

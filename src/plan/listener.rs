@@ -54,7 +54,8 @@ pub struct ListenerLimits {
 /// Bounds on how long clients take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerTimeouts {
-    /// First to last byte of a head; of the first head, from accept.
+    /// First to last byte of a head; of the first head, from accept. A PROXY header has as long
+    /// from accept, and the first head then from there.
     pub head: Ticks,
     /// Between two reads of a request body.
     pub body_idle: Ticks,

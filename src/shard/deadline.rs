@@ -24,7 +24,7 @@ use crate::plan::Ticks;
 /// What a connection was late with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Late {
-    /// The client, with the rest of a request head or of its first one.
+    /// The client, with the rest of a request head or of its first one, or with its PROXY header.
     Head,
     /// The client, with the next part of a request body.
     RequestBody,

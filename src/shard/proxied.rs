@@ -106,9 +106,12 @@ fn read_more(
     let room = &mut bytes[begin.len()..end];
     let count = fd::take(fd, room).map_err(|_error| Unproxied::Ended)?;
     shard.counters.bytes_client_in.add(count as u64);
-    begin.extend_from_slice(&room[..count]);
     // What was looked at is there to be taken; were it less, the next turn would take the rest.
-    Ok(header.filter(|header| begin.len() == header.length))
+    let header = header.filter(|header| begin.len() + count == header.length);
+    if header.is_none() {
+        begin.extend_from_slice(&room[..count]);
+    }
+    Ok(header)
 }
 
 /// Sends the header that tells of `addresses` as the first bytes of `stream`; says how many these

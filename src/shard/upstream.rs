@@ -75,7 +75,7 @@ pub(super) async fn reach<'a>(
         let (visit, seat) = match choose(exchange, tries) {
             Choice::Picked(picked) => {
                 let (endpoint, visit) = begin_try(exchange, tries, picked);
-                if tries.has_lost_one() || tries.is_session() {
+                if needs_new(exchange, tries) {
                     weed(exchange, endpoint, tries);
                 } else if let Some(kept) = take(exchange, endpoint) {
                     return Ok(Link::new(exchange.shard, kept, visit, true));
@@ -87,7 +87,7 @@ pub(super) async fn reach<'a>(
                     continue;
                 };
                 let (_, visit) = begin_try(exchange, tries, picked);
-                let is_trusted = !tries.has_lost_one() && !tries.is_session();
+                let is_trusted = !needs_new(exchange, tries);
                 match accept(exchange, given, is_trusted) {
                     Ok(kept) => return Ok(Link::new(exchange.shard, kept, visit, true)),
                     Err(seat) => (visit, seat),
@@ -128,6 +128,14 @@ pub(super) async fn reach<'a>(
             return Err(fault);
         }
     }
+}
+
+/// True exactly when only a new connection will do: where one was stale, others will be; a session
+/// can't use one that has carried requests; and where endpoints are told whose a connection is, one
+/// that an earlier plan has left says nothing.
+fn needs_new(exchange: &Exchange<'_>, tries: &Tries) -> bool {
+    let is_told = exchange.service.send_proxy_protocol.is_some();
+    tries.has_lost_one() || tries.is_session() || is_told
 }
 
 /// Counts a try on the endpoint at `picked` of the service.
@@ -249,13 +257,9 @@ pub(super) fn put_back(exchange: &Exchange<'_>, link: Link<'_>) {
     }
 }
 
-/// An idle connection. One that has said whose it is, is nobody else's; and one that has not, as an
-/// earlier plan may have left it, would let the endpoint take the client for us.
+/// An idle connection.
 fn take(exchange: &Exchange<'_>, endpoint: &Endpoint) -> Option<(Stream, Seat)> {
     let shard = exchange.shard;
-    if exchange.service.send_proxy_protocol.is_some() {
-        return None;
-    }
     let Taken { kept, stale } = shard.pool.take(endpoint);
     let reused = u64::from(kept.is_some());
     shard.counters.upstreams_stale.add(stale);
@@ -284,8 +288,7 @@ fn weed(exchange: &Exchange<'_>, endpoint: &Endpoint, tries: &Tries) {
 /// Its seat, for a new one.
 fn accept(exchange: &Exchange<'_>, given: Given, is_trusted: bool) -> Result<(Stream, Seat), Seat> {
     let Given { kept, seat } = given;
-    let is_anyones = exchange.service.send_proxy_protocol.is_none();
-    let Some(stream) = kept.filter(|_| is_trusted && is_anyones) else {
+    let Some(stream) = kept.filter(|_| is_trusted) else {
         return Err(seat);
     };
     let counters = &exchange.shard.counters;

@@ -17,6 +17,7 @@ on_both_drivers! {
     what_is_no_header_closes_the_connection
     a_header_that_does_not_come_in_time_closes_the_connection
     who_says_nothing_is_not_counted
+    a_drain_closes_who_has_not_sent_its_header
     each_listener_expects_what_it_says
     limits_are_of_the_address_in_the_header
     a_client_is_hashed_by_the_address_in_the_header
@@ -215,6 +216,27 @@ fn who_says_nothing_is_not_counted(driver: Driver) {
     // The shard has seen the others when it has served this one.
     assert_eq!(asked_for(&proxy, line(1).as_bytes()), "192.0.2.1");
     assert_eq!(unproxied(&proxy), 0);
+}
+
+fn a_drain_closes_who_has_not_sent_its_header(driver: Driver) {
+    let origin = echo();
+    let mut proxy = receiving(driver, &[origin.address()], "")
+        .runtime("drain_timeout = \"20s\"")
+        .start();
+    let [mut silent, mut slow, mut late] = [(); 3].map(|()| proxy.client());
+    slow.send("PROXY ");
+    late.send("PROXY ");
+    // Whoever connected before this one has been let in.
+    assert_eq!(asked_for(&proxy, line(1).as_bytes()), "192.0.2.1");
+    proxy.signal("TERM");
+    proxy.log_line("draining");
+    // There are two seconds left for it.
+    late.send([&line(2).as_bytes()[6..], GET.as_bytes()].concat());
+    assert_eq!(late.answer().text(), "192.0.2.2");
+    late.ends();
+    silent.ends();
+    slow.ends();
+    assert_eq!(proxy.exit_code(), Some(0));
 }
 
 fn each_listener_expects_what_it_says(driver: Driver) {

@@ -60,6 +60,7 @@ fn every_supported_key_reaches_the_plan() {
         [[listener]]
         name = "wide"
         address = "127.0.0.1:8081"
+        proxy_protocol = true
         limits = { head_bytes_max = "64KiB", fields_max = 200 }
 
         [[service]]
@@ -92,6 +93,7 @@ fn every_supported_key_reaches_the_plan() {
         [[service]]
         name = "green"
         backends = ["127.0.0.1:9092"]
+        send_proxy_protocol = "v2"
 
         [[route]]
         domain = "App.example.com"
