@@ -41,15 +41,20 @@ executable() {
 
 # ---- what must be there ----------------------------------------------------------------------------------------------
 
+# nginx's part for TCP, a package of its own.
+nginx_stream=/usr/lib/nginx/modules/ngx_stream_module.so
+
 # need TOOL...: ends with what to type if one is missing.
 need() {
     local tool packages="" crates="" services="" hints=""
     for tool; do
+        [[ $tool == /* && -e $tool ]] && continue
         command -v "$tool" > /dev/null && continue
         case $tool in
             taskset) packages+=" util-linux" ;;
             perf) packages+=" linux-perf" ;;
             nginx | haproxy) packages+=" $tool" services+=" $tool" ;;
+            "$nginx_stream") packages+=" libnginx-mod-stream" ;;
             oha) crates+=" oha" hints+="  or leave the tail out: --rate 0"$'\n' ;;
             inferno-*) [[ $crates == *inferno* ]] || crates+=" inferno" ;;
             *) packages+=" $tool" ;;
@@ -120,10 +125,10 @@ load() {
 }
 
 # wrk_load PROXY CONNECTIONS SECONDS: as many small requests as it answers; what wrk says is in $work/wrk.
-wrk_options=()
+wrk_options=() wrk_path=/
 wrk_load() {
     load "$work/wrk" wrk --threads 1 --connections "$2" --duration "$3s" --timeout 10s --latency \
-        "${wrk_options[@]}" -H "Host: bench.test" "http://127.0.0.1:${port[$1]}/"
+        "${wrk_options[@]}" -H "Host: bench.test" "http://127.0.0.1:${port[$1]}$wrk_path"
 }
 
 # pause SECONDS
@@ -188,9 +193,12 @@ start_origin() {
     wait_for "$origin_port" "the origin"
 }
 
-# origin_conf NAME ADDRESS: an nginx that answers there.
+# origin_conf NAME ADDRESS: an nginx that answers there, with a mebibyte where that is asked for.
 origin_conf() {
     local body
+    head -c 1048576 /dev/zero > "$work/mebibyte"
+    # Its worker may be another user, who has to get there.
+    chmod a+rx "$work"
     body=$(printf 'x%.0s' {1..128})
     nginx_conf "$1" > "$work/$1.conf"
     cat > "$work/$1.http" <<TEXT
@@ -198,6 +206,7 @@ server {
     listen $2 backlog=4096;
     default_type text/plain;
     location / { return 200 "$body"; }
+    location = /mebibyte { alias $work/mebibyte; sendfile on; }
 }
 TEXT
 }
@@ -208,6 +217,8 @@ TEXT
 declare -A port pids name_of driver
 
 # start_ringmain NAME BINARY [KEYS]: NAME is its place in the tables above; KEYS are those of its service, the origin by itself.
+# $listener_keys are those of its listener.
+listener_keys=""
 start_ringmain() {
     local name=$1 binary=$2 tries=0
     local keys=${3-backends = [\"127.0.0.1:$origin_port\"]}
@@ -221,6 +232,7 @@ address = ""
 [[listener]]
 name = "web"
 address = "127.0.0.1:0"
+$listener_keys
 [listener.timeouts]
 keep_alive = "1h"
 [[service]]

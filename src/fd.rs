@@ -10,7 +10,7 @@ use std::fs::{File, Permissions};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -384,6 +384,65 @@ pub fn prepare_upstream(fd: RawFd) -> io::Result<()> {
     let socket = SockRef::from(&socket);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))
+}
+
+/// A pipe, close-on-exec and not blocking, and how many bytes it holds: `bytes`, or what a pipe
+/// usually does where this user may not have one so large. Its end to read from comes first.
+///
+/// # Errors
+/// What pipe2(2) or fcntl(2) say.
+pub fn pipe(bytes: usize) -> io::Result<(OwnedFd, OwnedFd, usize)> {
+    let mut ends = [0; 2];
+    // SAFETY: the kernel writes two descriptors to `ends`, which lives across the call.
+    let made = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) };
+    if made < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both are open, and nobody else knows of them.
+    let [reader, writer] = ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    // SAFETY: fcntl(2) with these commands touches no memory of ours. Where the first is refused
+    // (EPERM, EBUSY), the pipe stays as it is.
+    let holds = unsafe {
+        libc::fcntl(ends[1], libc::F_SETPIPE_SZ, bytes as libc::c_int);
+        libc::fcntl(ends[1], libc::F_GETPIPE_SZ)
+    };
+    let holds = usize::try_from(holds).map_err(|_| io::Error::last_os_error())?;
+    Ok((reader, writer, holds))
+}
+
+/// Moves up to `count` bytes between a pipe and a connection that is not to block, whichever way:
+/// splice(2). 0 is the end of what `from` has.
+///
+/// # Errors
+/// What splice(2) says, `WouldBlock` where nothing can be moved now.
+pub fn splice(from: RawFd, to: RawFd, count: usize) -> io::Result<usize> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    let none = std::ptr::null_mut();
+    // SAFETY: without offsets splice(2) touches no memory of ours. That both descriptors are still
+    // the caller's is the caller's rule.
+    let moved = unsafe { libc::splice(from, none, to, none, count, flags) };
+    usize::try_from(moved).map_err(|_| io::Error::last_os_error())
+}
+
+/// Another descriptor of the connection `fd`, close-on-exec.
+///
+/// # Errors
+/// What fcntl(2) says, `EMFILE` among it.
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's stream holds `fd` open across the call.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    socket.try_clone_to_owned()
+}
+
+/// From now on no call on the connection `fd` blocks. What the ring has been asked for waits all
+/// the same: it polls where a call would block, whatever the flag says.
+///
+/// # Errors
+/// What ioctl(2) says.
+pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
+    // SAFETY: the caller's stream holds `fd` open across the call.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    SockRef::from(&socket).set_nonblocking(true)
 }
 
 /// Ends every process of the group of `leader`, a child that nobody has waited for.

@@ -20,6 +20,7 @@ impl Shard {
     /// Closes up to `count` idle connections, those first that were idle for longest; when it
     /// returns, their descriptors are free. False when there was none.
     pub(super) async fn give_up_idle(&self, count: usize) -> bool {
+        self.pipes.give_up();
         let mut upstreams = 0;
         while upstreams < count && self.pool.give_up_oldest() {
             upstreams += 1;

@@ -5,6 +5,8 @@
 //! ([`deadline`](super::deadline)); tasks are spawned through a catch, for the runtime does not;
 //! listeners are awaited and then accepted from by hand.
 
+mod ready;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +23,8 @@ use monoio::io::{
     OwnedWriteHalf, Splitable,
 };
 use monoio::net::TcpStream;
+
+pub(crate) use ready::Ready;
 
 use super::buffer::Buffer;
 use super::clock::Clock;

@@ -5,11 +5,11 @@
 //! `proxied` finds out whose connection it is, `client` lives between two requests, `serve` is one
 //! exchange top to bottom, `order` understands its head, `admit` lets it in, `exchange` is what
 //! every step of it may look at, `upstream` finds a connection to an endpoint, `relay` is one try
-//! on it, `upload` and `deliver` its two ways, `tries` knows whether there is another, `answer` is
-//! ringmain's own, `linger` a close that loses nothing, `tcp` the begin of a session of TCP,
-//! `tunnel` what follows that or a 101. Below them the
-//! shard's own parts: `choose` and `service`, `eject`, `pool`, `queue`, `descriptors`, `deadline`,
-//! `buffer`, `slots`, `clock`, `timing`, `tallies`; at the edge `io` and `driver`, the only modules
+//! on it, `upload` and `deliver` its two ways, `tries` knows whether there is another, `fanout` sends
+//! a request to every backend, `answer` is ringmain's own, `linger` a close that loses nothing, `tcp`
+//! the begin of a session of TCP, `tunnel` what follows that or a 101. Below them the shard's own
+//! parts: `choose` and `service`, `eject`, `pool`, `queue`, `descriptors`, `deadline`, `buffer`,
+//! `pipes`, `slots`, `clock`, `timing`, `tallies`; at the edge `io` and `driver`, the only modules
 //! that know the runtime.
 
 mod admit;
@@ -37,6 +37,7 @@ mod clock;
 mod deadline;
 mod descriptors;
 mod eject;
+mod pipes;
 mod pool;
 mod queue;
 mod service;
@@ -77,6 +78,7 @@ struct Shard {
     clock: Rc<clock::Clock>,
     wheel: Rc<deadline::Wheel>,
     stock: buffer::Stock,
+    pipes: pipes::Pipes,
     slots: slots::Slots,
     pool: pool::Pool,
     pause: io::Pause,
@@ -97,6 +99,8 @@ struct Shard {
     listeners: RefCell<Vec<RawFd>>,
     /// Rung when a plan was adopted.
     changed: io::Bell,
+    /// Rung at each tick.
+    ticked: io::Bell,
     /// True exactly while clients are shed and none has left since: control is told once.
     shedding: Cell<bool>,
     /// True exactly when accepted sockets must not block (epoll).

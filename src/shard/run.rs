@@ -14,6 +14,7 @@ use super::deadline::{Late, Wheel};
 use super::descriptors::GivenUp;
 use super::driver::{AnyRuntime, DriverChoice, DriverKind};
 use super::io::{Bell, Caught, Listening, Pause, sleep, spawn};
+use super::pipes::Pipes;
 use super::pool::Pool;
 use super::service::Members;
 use super::slots::Slots;
@@ -108,6 +109,7 @@ impl Shard {
             clock: Rc::new(Clock::start()),
             wheel: Wheel::new(),
             stock: Stock::new(),
+            pipes: Pipes::new(),
             slots: Slots::default(),
             pool,
             pause: Pause::default(),
@@ -122,6 +124,7 @@ impl Shard {
             clients: Cell::new(0),
             listeners: RefCell::default(),
             changed: Bell::default(),
+            ticked: Bell::default(),
             shedding: Cell::new(false),
             nonblocking,
             not_found: RefCell::default(),
@@ -151,6 +154,7 @@ impl Shard {
         self.slots.clear();
         self.clock.dismiss_keeper();
         self.pause.dismiss();
+        self.ticked.clear();
         self.tallies.hand_over();
         self.notify(Notice::Drained);
         Ok(())
@@ -189,6 +193,7 @@ impl Shard {
             sleep(TICK).await;
             let now = self.clock.advance();
             self.wheel.advance(now);
+            self.ticked.ring();
             let gone = self.wheel.look_for_gone();
             if 0 < self.counters.exchanges_waiting.get() {
                 self.pool.end_waits(now, &gone);

@@ -9,7 +9,8 @@
 //!
 //! Each way is a loop of one read and one write through one buffer, so that a side that takes
 //! nothing holds the other one back. While a way waits for bytes, that is the least buffer, unless
-//! the last bytes filled theirs.
+//! the last bytes filled theirs. A way whose bytes have filled the largest buffer goes on by
+//! splice(2), through a pipe ([`pipes`](super::pipes)), as long as they come in bulk.
 //!
 //! How the end of one side reaches the other:
 //!
@@ -22,7 +23,9 @@
 //! | the drain is over | both get a FIN, and are closed |
 
 use std::cell::Cell;
+use std::io;
 use std::mem;
+use std::os::fd::RawFd;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -32,7 +35,8 @@ use super::buffer::{Buffer, LARGE, MEDIUM, Share, TINY};
 use super::client::Client;
 use super::deadline::Late;
 use super::exchange::Exchange;
-use super::io::{Incoming, Outgoing, ReadHalf, Stream, WriteHalf, both};
+use super::io::{Incoming, Outgoing, ReadHalf, Ready, Stream, WriteHalf, both, either};
+use super::pipes::Lent;
 use super::queue::Seat;
 use super::service::Visit;
 use super::upstream::Link;
@@ -246,6 +250,21 @@ impl Pair<'_> {
     }
 }
 
+/// How a way through a pipe ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spliced {
+    /// The bytes do not come in bulk any more, or it could not begin.
+    Trickles,
+    /// The source has ended its side; nothing is in the pipe.
+    Ended,
+    /// The tunnel can't go on.
+    Broken,
+}
+
+/// Where so few bytes have come at once, they are copied from then on: that costs no pipe and fewer
+/// calls.
+const SPLICE_MIN: usize = MEDIUM;
+
 /// One way through a tunnel.
 #[derive(Debug)]
 struct Way<'a> {
@@ -276,13 +295,31 @@ impl Way<'_> {
     async fn run(&mut self) {
         self.buffer.send_all();
         let mut class = TINY;
+        let mut is_bulk = false;
         while self.send().await {
+            if mem::take(&mut is_bulk)
+                && let Some(pipe) = self.shard.pipes.lend()
+            {
+                // Rare, and in a box of its own it is not part of every tunnel.
+                match Box::pin(self.splice(pipe)).await {
+                    Spliced::Trickles => class = TINY,
+                    Spliced::Ended => {
+                        self.end_of_source();
+                        break;
+                    }
+                    Spliced::Broken => {
+                        self.give_up();
+                        break;
+                    }
+                }
+            }
             self.refit(class);
             let (read, back) = self.from.read(mem::take(&mut self.buffer)).await;
             self.buffer = back;
             match read {
                 Ok(count @ 1..) => {
                     self.came.add(count as u64);
+                    is_bulk = count == LARGE;
                     class = next_class(class, count);
                     self.buffer.send_all();
                 }
@@ -306,25 +343,141 @@ impl Way<'_> {
             return true;
         }
         let unsent = self.buffer.unsent();
-        self.pair.write_begins();
-        if !self.other_ended.get() {
-            // A source that resets while nothing is read from it would not be noticed.
-            self.source.reading().guard(self.to.watch());
-        }
+        self.write_begins();
         let buffer = mem::take(&mut self.buffer);
         let (sent, back) = self.to.write(buffer, self.pair.idle, Late::Tunnel).await;
-        self.source.reading().unguard();
-        self.pair.write_ends();
+        self.write_ends();
         self.buffer = back;
-        let went = unsent - self.buffer.unsent();
-        for counter in self.went {
-            counter.add(went as u64);
-        }
+        self.count_went(unsent - self.buffer.unsent());
         if sent.is_err() {
             self.give_up();
             return false;
         }
         true
+    }
+
+    /// Moves what comes through `pipe`, as long as it comes in bulk.
+    async fn splice(&mut self, mut pipe: Lent<'_>) -> Spliced {
+        let (shard, source, sink) = (self.shard, self.source.fd(), self.sink.fd());
+        let Ok(ready) = self.prepare_splice() else {
+            return Spliced::Trickles;
+        };
+        // It comes when something is to be waited for.
+        let mut sink_ready = None;
+        self.buffer.clear();
+        shard.stock.put(mem::take(&mut self.buffer));
+        self.share.resize(0);
+        loop {
+            if !self.is_readable_soon(&ready).await {
+                return Spliced::Trickles;
+            }
+            let count = match pipe.fill(source) {
+                Ok(0) => return Spliced::Ended,
+                Ok(count) => count,
+                Err(error) if is_momentary(&error) => 0,
+                Err(_) => return Spliced::Broken,
+            };
+            self.came.add(count as u64);
+            if !self.pour(&mut pipe, sink, &mut sink_ready).await {
+                // What is in the pipe is lost.
+                self.pair.broken.set(true);
+                return Spliced::Broken;
+            }
+            if count < SPLICE_MIN {
+                return Spliced::Trickles;
+            }
+            // What a copy would have counted.
+            let turns = self.from.watch().turns();
+            turns.set(turns.get() + (count / LARGE) as u32);
+            shard.give_way().await;
+        }
+    }
+
+    /// Waits for the source, but not for longer than until the second tick from now: a way that is
+    /// silent is to hold no pipe. False then.
+    async fn is_readable_soon(&self, ready: &Ready) -> bool {
+        for _ in 0..2 {
+            let mut is_readable = false;
+            let readable = async {
+                // What is wrong with it splice(2) will say.
+                let _polled = ready.readable().await;
+                is_readable = true;
+            };
+            either(readable, self.shard.ticked.rung()).await;
+            if is_readable {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Both connections are not to block from now on; what to wait for the source with.
+    fn prepare_splice(&self) -> io::Result<Ready> {
+        if !self.shard.nonblocking {
+            fd::set_nonblocking(self.source.fd())?;
+            fd::set_nonblocking(self.sink.fd())?;
+        }
+        Ready::of(self.source.fd())
+    }
+
+    /// Empties `pipe` into the sink. False when the tunnel can't go on.
+    async fn pour(&self, pipe: &mut Lent<'_>, sink: RawFd, ready: &mut Option<Ready>) -> bool {
+        let mut waits = false;
+        let is_empty = loop {
+            if pipe.held() == 0 {
+                break true;
+            }
+            match pipe.empty(sink) {
+                Ok(count) => self.count_went(count),
+                Err(error) if is_momentary(&error) => {
+                    if !mem::replace(&mut waits, true) {
+                        self.write_begins();
+                    }
+                    if !self.wait_for_sink(ready).await {
+                        break false;
+                    }
+                }
+                Err(_) => break false,
+            }
+        };
+        if waits {
+            self.to.watch().disarm();
+            self.write_ends();
+        } else {
+            self.pair.watch_idle();
+        }
+        is_empty
+    }
+
+    /// Waits until the sink takes something, for so long as it may take nothing. False where that
+    /// can't be waited for.
+    async fn wait_for_sink(&self, ready: &mut Option<Ready>) -> bool {
+        if ready.is_none() {
+            *ready = Ready::of(self.sink.fd()).ok();
+        }
+        let Some(ready) = ready else { return false };
+        self.to.watch().arm(self.pair.idle, Late::Tunnel);
+        ready.writable().await.is_ok()
+    }
+
+    /// A write begins, while which the source is looked at: one that resets while nothing is read
+    /// from it would not be noticed.
+    fn write_begins(&self) {
+        self.pair.write_begins();
+        if !self.other_ended.get() {
+            self.source.reading().guard(self.to.watch());
+        }
+    }
+
+    fn write_ends(&self) {
+        self.source.reading().unguard();
+        self.pair.write_ends();
+    }
+
+    fn count_went(&self, bytes: usize) {
+        for counter in self.went {
+            counter.add(bytes as u64);
+        }
     }
 
     /// Empties the buffer and makes it one of `class`, as far as there is room for slow peers.
@@ -377,6 +530,14 @@ impl Way<'_> {
         };
         fd::cut(self.source.fd(), cut);
     }
+}
+
+/// True exactly when nothing could be moved for now.
+fn is_momentary(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 /// The class to wait for the next bytes with, after `count` came into a buffer of `class`: the next

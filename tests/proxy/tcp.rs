@@ -15,6 +15,8 @@ on_both_drivers! {
     mebibytes_go_both_ways_at_once
     mebibytes_reach_a_slow_reader_whole
     small_messages_go_on_behind_mebibytes
+    a_silent_session_has_nothing_left_of_its_mebibytes
+    with_few_descriptors_mebibytes_are_copied
     an_end_of_one_side_leaves_the_other_way_open
     an_end_behind_mebibytes_comes_behind_the_last_of_them
     a_reset_of_one_side_resets_the_other
@@ -203,6 +205,45 @@ fn small_messages_go_on_behind_mebibytes(driver: Driver) {
         assert!(client.is_quiet_for(Duration::from_millis(50)));
         passes(&mut client, &mut upstream);
     }
+}
+
+/// Pipes (each is two) and sockets that the process has open.
+fn open(proxy: &Proxy) -> [usize; 2] {
+    let directory = format!("/proc/{}/fd", proxy.id());
+    let entries = std::fs::read_dir(directory).expect("the process runs");
+    let links = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let links: Vec<_> = links.map(|link| link.display().to_string()).collect();
+    let count = |kind: &str| links.iter().filter(|link| link.starts_with(kind)).count();
+    [count("pipe:") / 2, count("socket:")]
+}
+
+fn a_silent_session_has_nothing_left_of_its_mebibytes(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = start(driver, &origin);
+    let (mut client, mut upstream) = session(&proxy, &origin);
+    passes(&mut client, &mut upstream);
+    let [pipes, sockets] = open(&proxy);
+    for _ in 0..3 {
+        floods(&client, &mut upstream, 8 * MEBIBYTE);
+        floods(&upstream, &mut client, 8 * MEBIBYTE);
+    }
+    let [more, _] = open(&proxy);
+    assert!(pipes < more, "they went through pipes");
+    assert!(more <= pipes + 2, "which are used again");
+    // Within two ticks; a report takes one.
+    let is_left = |_: u32| proxy.report().connections == 1 && open(&proxy)[1] != sockets;
+    assert!(!(0..20).all(is_left), "{:?} after {sockets}", open(&proxy));
+    passes(&mut client, &mut upstream);
+}
+
+fn with_few_descriptors_mebibytes_are_copied(driver: Driver) {
+    let origin = Origin::new();
+    let setup = setup(driver, &[origin.address()], "").descriptors_max(120);
+    let proxy = setup.start();
+    let (client, mut upstream) = session(&proxy, &origin);
+    let [pipes, _] = open(&proxy);
+    floods(&client, &mut upstream, 8 * MEBIBYTE);
+    assert_eq!(open(&proxy)[0], pipes, "there is room for none");
 }
 
 fn an_end_of_one_side_leaves_the_other_way_open(driver: Driver) {
