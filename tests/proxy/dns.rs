@@ -677,6 +677,18 @@ fn a_start_does_not_wait_for_ever() {
 }
 
 #[test]
+fn a_dummy_backend_says_that_it_skips_names() {
+    let config = |backend: &str| {
+        let listener = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n";
+        format!("{listener}{}", service("a", &[backend.to_owned()], ""))
+    };
+    let (code, output, errors) = run_to_end(&["backend"], &config("\"app.test:80\""));
+    assert_eq!(code, Some(1));
+    assert_eq!(output, "service a: app.test:80 (skipped: a name)\n");
+    assert!(errors.contains("all are names"), "{errors}");
+}
+
+#[test]
 fn check_resolves_nothing() {
     let dns = Dns::new();
     let config = format!(
