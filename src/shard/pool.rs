@@ -330,3 +330,6 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,7 @@ on_both_drivers! {
     the_hosts_file_comes_first
     a_new_endpoint_is_probed
     a_new_endpoint_can_be_ejected
+    many_names_are_looked_up_at_once
     many_changes_leave_nothing_behind
 }
 
@@ -594,6 +595,27 @@ fn a_new_endpoint_can_be_ejected(driver: Driver) {
     assert!(line.contains(&farm.endpoint("127.0.0.3")), "{line}");
 }
 
+fn many_names_are_looked_up_at_once(driver: Driver) {
+    const NAMES: usize = 200;
+    let dns = Dns::new();
+    // Answers that need TCP, as many as a connection may have to carry.
+    let all: Vec<IpAddr> = (1..=200)
+        .map(|last| IpAddr::from([127, 8, 0, last]))
+        .collect();
+    let hosts: Vec<String> = (0..NAMES)
+        .map(|number| format!("app{number}.test"))
+        .collect();
+    hosts.iter().for_each(|host| dns.set(host, &all));
+    let backends = hosts.iter().map(|host| format!("\"{host}:80\""));
+    let services = service("a", &backends.collect::<Vec<_>>(), "");
+    let proxy = setup(driver, &dns, &services).start();
+    let names = &proxy.report().services["a"].names;
+    assert_eq!(names.len(), NAMES);
+    for (name, said) in names {
+        assert_eq!(said, "200 addresses", "{name}");
+    }
+}
+
 fn many_changes_leave_nothing_behind(driver: Driver) {
     const CHANGES: u8 = 60;
     let dns = Dns::new();
@@ -652,6 +674,18 @@ fn a_start_does_not_wait_for_ever() {
     assert_eq!(answer.head.proxy_error().as_deref(), Some("dns_error"));
     dns.recover("app.test");
     eventually(|| is_good(&client.get("a.test", "/")));
+}
+
+#[test]
+fn a_dummy_backend_says_that_it_skips_names() {
+    let config = |backend: &str| {
+        let listener = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n";
+        format!("{listener}{}", service("a", &[backend.to_owned()], ""))
+    };
+    let (code, output, errors) = run_to_end(&["backend"], &config("\"app.test:80\""));
+    assert_eq!(code, Some(1));
+    assert_eq!(output, "service a: app.test:80 (skipped: a name)\n");
+    assert!(errors.contains("all are names"), "{errors}");
 }
 
 #[test]

@@ -134,6 +134,13 @@ fn addresses_of(config: &Config) -> Result<Vec<SocketAddr>, Failure> {
         summary.push('\n');
     }
     print(&summary)?;
+    if addresses.is_empty() {
+        let nothing = "no backend has an address to listen on: all are names";
+        return Err(Failure::at_run_time(nothing.to_owned()).because(
+            "names lead to hosts that others have; a dummy takes an address of this one",
+            "ringmain backend --listen 127.0.0.1:9090",
+        ));
+    }
     Ok(addresses)
 }
 

@@ -61,3 +61,6 @@ impl<'a> Slots<'a> {
         self.tenants.into()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,3 +76,6 @@ fn resolved<'a>(backend: &Backend, live: &'a Live) -> impl Iterator<Item = Resol
     });
     written.into_iter().chain(found.iter().copied())
 }
+
+#[cfg(test)]
+mod tests;

@@ -287,6 +287,8 @@ fn resolver(dns: &Dns) -> Result<TokioResolver, NetError> {
     options.timeout = options.timeout.min(TRY_MAX);
     // Nothing is used for longer than its TTL, which is counted in pace.rs.
     options.cache_size = 0;
+    // Of all lookups at once, for both families, on one connection.
+    options.max_active_requests = 2 * LOOKUPS_MAX;
     options.use_hosts_file = ResolveHosts::Never;
     let builder = TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default());
     builder.with_options(options).build()

@@ -355,3 +355,88 @@ fn without_a_slow_start_nothing_grows() {
     case.at(9_000);
     assert!(!case.standings.is_due(case.now));
 }
+
+/// Endpoints on `ports`, none of which is drained.
+fn stands(ports: &[u16]) -> Stands {
+    let endpoints = ports.iter().map(|port| Stand {
+        address: address(*port),
+        weight: 1,
+        backup: false,
+        drain: false,
+    });
+    Stands {
+        endpoints: endpoints.collect(),
+        backends: Vec::new(),
+    }
+}
+
+impl Case {
+    /// The words for what is said when the service has endpoints on `ports` from now on.
+    fn follow(&mut self, ports: &[u16]) -> String {
+        let changes = self.standings.follow(0, &stands(ports), self.now);
+        changes.iter().map(word).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[test]
+fn what_is_known_of_an_endpoint_that_stays_stays() {
+    let mut case = Case::new(1, 2, PROBE);
+    case.on(Failed(1));
+    case.on(Ejected(2, 0));
+    assert_eq!(case.follow(&[3, 2, 1]), "");
+    assert!(case.standings.is_due(case.now), "the plan has another one");
+    assert_eq!(case.live(1).health, Health::Unhealthy);
+    assert!(case.live(2).ejected);
+    assert_eq!(case.live(3), EndpointLive::default());
+    case.check(&[(Good(1), "1:healthy(0s)"), (Failed(3), "3:unhealthy")]);
+}
+
+#[test]
+fn of_an_endpoint_that_is_gone_nothing_is_known_and_nothing_said() {
+    let mut case = Case::new(2, 2, PROBE);
+    case.on(Failed(1));
+    assert_eq!(case.follow(&[2]), "");
+    // What was under way about it when it went.
+    case.check(&[
+        (Good(1), ""),
+        (Failed(1), ""),
+        (Ejected(1, 0), ""),
+        (Readmitted(1, 0), ""),
+        (Counted(1, 0, true), ""),
+    ]);
+    assert_eq!(case.live(1), EndpointLive::default());
+    case.follow(&[1, 2]);
+    assert_eq!(case.live(1), EndpointLive::default(), "it is another one");
+}
+
+#[test]
+fn the_weight_of_an_endpoint_that_comes_grows_unless_all_are_new() {
+    let mut case = Case::new(1, 2, "slow_start = \"1600ms\"");
+    case.follow(&[1, 2, 3]);
+    assert_eq!((case.live(1).ramp, case.live(3).ramp), (RAMP_WHOLE, 1));
+    case.follow(&[]);
+    case.follow(&[4, 5]);
+    assert_eq!(
+        (case.live(4).ramp, case.live(5).ramp),
+        (RAMP_WHOLE, RAMP_WHOLE)
+    );
+}
+
+#[test]
+fn the_last_healthy_endpoint_may_go_and_another_may_come() {
+    let mut case = Case::new(1, 2, PROBE);
+    case.check(&[(Good(1), "1:answers"), (Failed(2), "2:unhealthy")]);
+    assert_eq!(case.follow(&[2]), "none");
+    assert_eq!(case.follow(&[2, 3]), "some", "its first answer is awaited");
+}
+
+#[test]
+fn as_many_may_be_ejected_for_all_as_there_are_endpoints_now() {
+    let mut case = Case::new(1, 2, "eject = { ratio_max = 0.5 }");
+    case.check(&[(Ejected(1, 0), "1:ejected(0) 1:out")]);
+    case.check(&[(Ejected(2, 0), "2:ejected(0)")]);
+    assert_eq!(case.follow(&[1, 2, 3, 4]), "2:out");
+    assert!(case.live(2).ejected);
+    assert_eq!(case.follow(&[2, 3]), "");
+    assert!(case.live(2).ejected, "the one that half of two may be");
+}

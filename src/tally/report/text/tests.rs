@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fault::Fault;
-use crate::tally::report::{SelectionError, ServiceReport};
+use crate::tally::report::{NameFailure, SelectionError, ServiceReport};
 use crate::tally::{ByFault, Recorder};
 
 static NOTHING: Phases = Phases::of_service();
@@ -120,6 +120,44 @@ fn the_text_is_that_of_the_contract() {
             "1                7    6,175,690   50.0%    31%",
         ],
     );
+}
+
+#[test]
+fn names_say_what_they_stand_for_and_since_when_they_fail() {
+    let mut report = report();
+    report.services.remove(0);
+    let name = |name: &str, addresses, failure| NameReport {
+        name: name.to_owned(),
+        addresses,
+        failure,
+    };
+    let failure = NameFailure {
+        lasted: Duration::from_secs(67),
+        times: 1_004,
+        reason: "no such name (NXDOMAIN)",
+    };
+    report.services[0].names = vec![
+        name("good.test:80", 3, None),
+        name("_bad._tcp.test", 0, Some(failure)),
+    ];
+    let text = report.to_string();
+    let lines: Vec<_> = text.lines().skip(1).take(4).collect();
+    assert_eq!(
+        lines,
+        [
+            "service quiet   0 exchanges   forwarded 0   own answers 0",
+            "  name good.test:80   3 addresses",
+            "  name _bad._tcp.test   0 addresses   failing for 1m07s, 1,004 times: \
+             no such name (NXDOMAIN)",
+            "  endpoint [::1]:9092   0 exchanges   unknown   faults 0",
+        ]
+    );
+    let selection = Selection {
+        endpoint: Some("[::1]:9092".to_owned()),
+        ..Selection::default()
+    };
+    let excerpt = report.excerpt(&selection).expect("there is one");
+    assert!(!excerpt.to_string().contains("name "), "{excerpt}");
 }
 
 #[test]
