@@ -66,6 +66,9 @@ pub enum Fault {
     ServiceRateExceeded,
     /// No endpoint may be picked; answered with 503.
     DestinationUnavailable,
+    /// Fewer backends have succeeded than a fan-out requires, and no more can; answered with 502
+    /// and what came of each.
+    FanoutUnmet,
     /// A limit of ours was reached; answered with 503.
     ConnectionLimitReached,
     /// The endpoint refused the connection; nothing was sent, so any request may be tried
@@ -119,7 +122,7 @@ impl Fault {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every cause, in the order of its index.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::RequestInvalid,
         Self::RequestTimeout,
         Self::RequestIncomplete,
@@ -135,6 +138,7 @@ impl Fault {
         Self::ClientConcurrencyExceeded,
         Self::ServiceRateExceeded,
         Self::DestinationUnavailable,
+        Self::FanoutUnmet,
         Self::ConnectionLimitReached,
         Self::ConnectionRefused,
         Self::ConnectionTimeout,
@@ -236,6 +240,13 @@ impl Fault {
             }
             Self::ServiceRateExceeded => row(Ringmain, false, 429, "service_rate_exceeded", DENIED),
             Self::DestinationUnavailable => own(Upstream, false, 503, "destination_unavailable"),
+            Self::FanoutUnmet => row(
+                Upstream,
+                false,
+                502,
+                "fanout_unmet",
+                "destination_unavailable",
+            ),
             Self::ConnectionLimitReached => own(Ringmain, false, 503, "connection_limit_reached"),
             Self::ConnectionRefused => own(Upstream, true, 502, "connection_refused"),
             Self::ConnectionTimeout => own(Upstream, true, 504, "connection_timeout"),

@@ -28,7 +28,6 @@ const ROWS: &[Row] = &[
     Row::Key("listener.proxy_protocol", &[]),
     Row::Key("service.backends.srv", &[]),
     Row::Key("service.send_proxy_protocol", &[]),
-    Row::Table("service.fanout"),
     Row::Table("service.slo"),
 ];
 

@@ -2,7 +2,6 @@
 //! room.
 
 use std::io;
-use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use super::client::Client;
 use super::exchange::Exchange;
 use super::io::{Stream, sleep};
 use super::pool::{Taken, Weeded};
-use super::queue::{Given, Seat, TRIES_MAX, Wait, Wish};
+use super::queue::{Given, Seat, Wait, Wish};
 use super::service::Visit;
 use super::tries::Tries;
 use crate::fault::{Fault, Side};
@@ -94,16 +93,11 @@ pub(super) async fn reach<'a>(
             }
             Choice::Nobody => return Err(tries.last_fault()),
         };
-        let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
         let timeout = tries.within(exchange, exchange.service.timeouts.connect);
         let is_cut_short = timeout < exchange.service.timeouts.connect;
-        let fault = match connect(exchange, endpoint, timeout).await {
-            Ok(stream) => {
-                let counters = &exchange.counters.endpoints[exchange.endpoint.get()];
-                counters.connects.add(1);
-                return Ok(Link::new(exchange.shard, (stream, seat), visit, false));
-            }
-            Err(error) => connect_fault(&error),
+        let fault = match connect(exchange, timeout).await {
+            Ok(stream) => return Ok(Link::new(exchange.shard, (stream, seat), visit, false)),
+            Err(fault) => fault,
         };
         if fault.side() != Side::Upstream {
             return Err(fault);
@@ -122,17 +116,51 @@ pub(super) async fn reach<'a>(
     }
 }
 
+/// A connection to the endpoint at `picked` of the service and to no other, made within `timeout`;
+/// one that nobody has used before where it has to be `fresh`.
+///
+/// # Errors
+/// Why there is none: as [`reach`], but nobody waits for room.
+pub(super) async fn reach_at<'a>(
+    exchange: &Exchange<'a>,
+    picked: usize,
+    fresh: bool,
+    timeout: Duration,
+) -> Result<Link<'a>, Fault> {
+    let Exchange { shard, service, .. } = *exchange;
+    let (endpoint, visit) = begin_visit(exchange, picked);
+    let limit = service.pool.shard_connections_max;
+    if limit.is_some_and(|limit| !shard.pool.has_room(endpoint, limit)) {
+        exchange.counters.limited.add(1);
+        return Err(Fault::ConnectionLimitReached);
+    }
+    if fresh {
+        weed(exchange, endpoint);
+    } else if let Some(kept) = take(exchange, endpoint) {
+        return Ok(Link::new(shard, kept, visit, true));
+    }
+    let seat = shard.pool.seat(endpoint);
+    let stream = connect(exchange, timeout).await?;
+    Ok(Link::new(shard, (stream, seat), visit, false))
+}
+
 /// Counts a try on the endpoint at `picked` of the service.
 fn begin_try<'a>(
     exchange: &Exchange<'a>,
     tries: &mut Tries,
     picked: usize,
 ) -> (&'a Endpoint, Visit) {
-    let endpoint = &exchange.service.endpoints[picked];
-    exchange.endpoint.set(picked);
+    let begun = begin_visit(exchange, picked);
     if let Some(reason) = tries.begin(exchange) {
         exchange.counters.retries[reason.index()].add(1);
     }
+    begun
+}
+
+/// Counts what begins at the endpoint at `picked` of the service.
+fn begin_visit<'a>(exchange: &Exchange<'a>, picked: usize) -> (&'a Endpoint, Visit) {
+    let endpoint = &exchange.service.endpoints[picked];
+    exchange.endpoint.set(picked);
     exchange.counters.endpoints[picked].exchanges.add(1);
     log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
     let visit = Visit::begin(&exchange.running.members[picked]);
@@ -217,14 +245,9 @@ pub(super) async fn rest(
     let shard = exchange.shard;
     let ticks = (duration.as_nanos() / TICK.as_nanos()) as u32;
     if 0 < ticks {
-        let wish = Wish {
-            ticket: shard.pool.draw_ticket(),
-            // Nobody has anything to give there.
-            barred: [u32::MAX; TRIES_MAX],
-            limit: NonZeroU32::MIN,
-            deadline: shard.clock.tick().saturating_add(ticks),
-            client: client.stream.reading().entry(),
-        };
+        let deadline = shard.clock.tick().saturating_add(ticks);
+        let entry = client.stream.reading().entry();
+        let wish = Wish::time(shard.pool.draw_ticket(), deadline, entry);
         let waiting = Rc::clone(&shard.naps).wait(wish);
         match wait_guarded(exchange, client, waiting).await {
             Err(Fault::ConnectionLimitReached) | Ok(_) => {}
@@ -287,12 +310,10 @@ fn accept(exchange: &Exchange<'_>, given: Given, is_trusted: bool) -> Result<(St
     Ok((stream, seat))
 }
 
-async fn connect(
-    exchange: &Exchange<'_>,
-    endpoint: &Endpoint,
-    timeout: Duration,
-) -> io::Result<Stream> {
-    let shard = exchange.shard;
+/// A new connection to the endpoint of the running try, which has a seat for it.
+async fn connect(exchange: &Exchange<'_>, timeout: Duration) -> Result<Stream, Fault> {
+    let (shard, picked) = (exchange.shard, exchange.endpoint.get());
+    let endpoint = &exchange.service.endpoints[picked];
     let (stream, wait) = loop {
         let asked = exchange.timing.ask();
         let stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
@@ -300,13 +321,14 @@ async fn connect(
         // Idle connections must not keep one that is needed from being made.
         let is_starved = stream.as_ref().is_err_and(fd::is_out_of_descriptors);
         if !is_starved || !shard.give_up_idle(1).await {
-            break (stream?, wait);
+            break (stream.map_err(|error| connect_fault(&error))?, wait);
         }
     };
-    let (picked, took) = (exchange.endpoint.get(), wait.end - wait.begin);
+    let took = wait.end - wait.begin;
     exchange
         .tally
         .record_both(picked, Phase::UpstreamConnect, took);
+    exchange.counters.endpoints[picked].connects.add(1);
     shard.counters.upstreams_opened.add(1);
     Ok(stream)
 }

@@ -64,6 +64,17 @@ fn service_value(excerpt: &Excerpt<'_>, service: &ServiceReport<'_>) -> Value {
     if !excerpt.of_endpoints {
         value["phases"] = phases_value(excerpt, service.phases);
     }
+    let backends = service.backends.iter().zip(&service.totals.backends);
+    let backends = backends.filter(|_| !excerpt.of_endpoints);
+    let backends = backends.map(|(backend, totals)| {
+        json!({
+            "backend": backend,
+            "succeeded": totals.succeeded,
+            "failed": totals.failed,
+            "attempts": totals.attempts,
+        })
+    });
+    value["backends"] = backends.collect();
     value["endpoints"] = endpoints.collect();
     value
 }
@@ -104,6 +115,7 @@ fn shard_value((number, totals): (usize, &ShardTotals)) -> Value {
         "shard": number,
         "connections": totals.clients_open,
         "waiting": totals.exchanges_waiting,
+        "legs": {"running": totals.legs_running, "asleep": totals.legs_asleep},
         "accept_failures": totals.accept_failures,
         "given_up": {"clients": totals.clients_given_up, "upstreams": totals.upstreams_given_up},
         "exchanges": totals.exchanges,
@@ -182,7 +194,7 @@ mod tests {
 
     use super::*;
     use crate::tally::report::{EndpointReport, Report, Selection};
-    use crate::tally::{EndpointTotals, Recorder};
+    use crate::tally::{BackendTotals, EndpointTotals, Recorder};
 
     #[test]
     fn the_shape_is_that_of_the_document() {
@@ -196,13 +208,18 @@ mod tests {
             exchanges: 4,
             forwarded: [0, 2, 0, 0, 1],
             own_answers: 1,
-            shed: [3, 0, 1, 0],
+            shed: [3, 0, 1, 0, 0, 0],
             clients_forgotten: 2,
             tunnels: 5,
             tunnels_open: 3,
             retries: [1, 2, 0, 4],
             retries_refused: 8,
             failed_open: 6,
+            backends: vec![BackendTotals {
+                succeeded: 3,
+                failed: 1,
+                attempts: 9,
+            }],
             endpoints: vec![EndpointTotals {
                 exchanges: 3,
                 ejections: [2, 1],
@@ -226,6 +243,7 @@ mod tests {
                 name: "a",
                 totals,
                 phases: &phases,
+                backends: vec!["127.0.0.1:9090"],
                 endpoints: vec![EndpointReport {
                     name: "127.0.0.1:9090",
                     standing: "healthy",
@@ -254,6 +272,7 @@ mod tests {
         let shed = |client_rate: u64, rate: u64| {
             json!({
                 "client_rate": client_rate, "client_concurrent": 0, "rate": rate, "concurrent": 0,
+                "legs_max": 0, "kept_bytes_max": 0,
             })
         };
         let none = json!({});
@@ -270,6 +289,9 @@ mod tests {
                     "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
                     "p99": 9100.7, "p99.9": 9100.7, "p99.99": 9100.7, "max": 9100.7,
                 }},
+                "backends": [{
+                    "backend": "127.0.0.1:9090", "succeeded": 3, "failed": 1, "attempts": 9,
+                }],
                 "endpoints": [{
                     "endpoint": "127.0.0.1:9090", "standing": "healthy", "exchanges": 3,
                     "forwarded": forwarded(0, 0), "faults": 0, "connects": 0,
@@ -292,7 +314,8 @@ mod tests {
                 },
                 "no_service": {"exchanges": 0, "own_answers": 0, "faults": none},
                 "shards": [{
-                    "shard": 0, "connections": 0, "waiting": 0, "accept_failures": 0,
+                    "shard": 0, "connections": 0, "waiting": 0,
+                    "legs": {"running": 0, "asleep": 0}, "accept_failures": 0,
                     "given_up": {"clients": 0, "upstreams": 0}, "exchanges": 0,
                     "lived_seconds": 0.0, "busy_seconds": 0.0,
                 }],

@@ -11,8 +11,8 @@ use hdrhistogram::Histogram;
 use super::{EndpointReport, Excerpt, Process, QUANTILES, Report, Selection, counted};
 use crate::tally::phase::UNITS_PER_MICROSECOND;
 use crate::tally::{
-    EjectReason, EndpointTotals, Limit, NoServiceTotals, Phase, Phases, RetryReason, ServiceTotals,
-    ShardTotals,
+    BackendTotals, EjectReason, EndpointTotals, Limit, NoServiceTotals, Phase, Phases, RetryReason,
+    ServiceTotals, ShardTotals,
 };
 
 /// Where the column of counts ends when no number is too wide for that.
@@ -37,6 +37,9 @@ impl fmt::Display for Excerpt<'_> {
             write_exchanges(f, &format!("service {}", service.name), &service.totals)?;
             if !self.of_endpoints {
                 tables.write_service(f, service.phases)?;
+                for (backend, totals) in service.backends.iter().zip(&service.totals.backends) {
+                    write_backend(f, backend, totals)?;
+                }
             }
             for (endpoint, totals) in service.endpoints.iter().zip(&service.totals.endpoints) {
                 write_endpoint(f, endpoint, totals, report.shards.len())?;
@@ -59,6 +62,12 @@ impl fmt::Display for Excerpt<'_> {
         let waiting: u64 = waiting.sum();
         if 0 < waiting {
             writeln!(f, "waiting   {} exchanges", Grouped(waiting))?;
+        }
+        let running: u64 = report.shards.iter().map(|shard| shard.legs_running).sum();
+        let asleep: u64 = report.shards.iter().map(|shard| shard.legs_asleep).sum();
+        if 0 < running + asleep {
+            let (running, asleep) = (Grouped(running), Grouped(asleep));
+            writeln!(f, "legs   {running} running   {asleep} asleep")?;
         }
         write_shards(f, &report.shards)
     }
@@ -87,6 +96,21 @@ fn write_late(f: &mut fmt::Formatter<'_>, late: &[usize]) -> fmt::Result {
         "late: shard {} (busy or stuck); the phases lack what it recorded lately",
         late.join(", ")
     )
+}
+
+/// The line of a backend that fan-outs go to.
+fn write_backend(f: &mut fmt::Formatter<'_>, name: &str, totals: &BackendTotals) -> fmt::Result {
+    let BackendTotals {
+        succeeded,
+        failed,
+        attempts,
+    } = *totals;
+    let (succeeded, failed) = (Grouped(succeeded), Grouped(failed));
+    write!(
+        f,
+        "  backend {name}   succeeded {succeeded}   failed {failed}"
+    )?;
+    writeln!(f, "   attempts {}", Grouped(attempts))
 }
 
 /// The line of an endpoint; of its ejections where there were any.
