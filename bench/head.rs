@@ -55,6 +55,7 @@ fn main() {
             via: "ringmain-1f3a",
             request_id: u128::from(request_id) << 64 | 0x5bd1_e995,
             edits: &edits,
+            repeated: None,
         };
         out.clear();
         let service = order(black_box(&head), (&routes, &mut generator), &hop, &mut out);

@@ -70,6 +70,7 @@ fn forwarded(request: &Request<'_>, edits: &FieldEdits) -> Vec<u8> {
         via: "fuzzed",
         request_id: 1,
         edits,
+        repeated: None,
     };
     let mut out = Vec::new();
     write_request(&mut out, request, &hop);

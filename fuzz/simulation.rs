@@ -523,6 +523,7 @@ impl World {
             via: "simulated",
             request_id: 1,
             edits: &self.edits,
+            repeated: None,
         };
         let mut outbox = Vec::new();
         write_request(&mut outbox, &request, &hop);

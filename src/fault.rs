@@ -69,6 +69,9 @@ pub enum Fault {
     /// The service has no endpoint, for no name of its backends was ever resolved; answered with
     /// 502.
     DnsError,
+    /// Fewer backends have succeeded than a fan-out requires, and no more can; answered with 502
+    /// and what came of each.
+    FanoutUnmet,
     /// A limit of ours was reached; answered with 503.
     ConnectionLimitReached,
     /// The endpoint refused the connection; nothing was sent, so any request may be tried
@@ -122,7 +125,7 @@ impl Fault {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every cause, in the order of its index.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::RequestInvalid,
         Self::RequestTimeout,
         Self::RequestIncomplete,
@@ -139,6 +142,7 @@ impl Fault {
         Self::ServiceRateExceeded,
         Self::DestinationUnavailable,
         Self::DnsError,
+        Self::FanoutUnmet,
         Self::ConnectionLimitReached,
         Self::ConnectionRefused,
         Self::ConnectionTimeout,
@@ -241,6 +245,13 @@ impl Fault {
             Self::ServiceRateExceeded => row(Ringmain, false, 429, "service_rate_exceeded", DENIED),
             Self::DestinationUnavailable => own(Upstream, false, 503, "destination_unavailable"),
             Self::DnsError => own(Upstream, false, 502, "dns_error"),
+            Self::FanoutUnmet => row(
+                Upstream,
+                false,
+                502,
+                "fanout_unmet",
+                "destination_unavailable",
+            ),
             Self::ConnectionLimitReached => own(Ringmain, false, 503, "connection_limit_reached"),
             Self::ConnectionRefused => own(Upstream, true, 502, "connection_refused"),
             Self::ConnectionTimeout => own(Upstream, true, 504, "connection_timeout"),

@@ -724,7 +724,7 @@ fn a_feature_that_is_not_built_yet_takes_its_default_and_off_values_only() {
     let cases = [
         ("[log.access]\nto = \"off\"", None),
         ("[log.access]\nto = \"stdout\"", Some("\"off\"")),
-        ("[service.fanout]", Some("no such table")),
+        ("[service.fanout]\nrequire = \"any\"", None),
         ("[service.slo]", Some("no such table")),
     ];
     for (addition, refused) in cases {

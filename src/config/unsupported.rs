@@ -19,7 +19,6 @@ const ROWS: &[Row] = &[
     Row::Key("log.access.format", &[]),
     Row::Key("log.access.duration_min", &[]),
     Row::Key("log.access.ratio", &["0.0"]),
-    Row::Table("service.fanout"),
     Row::Table("service.slo"),
 ];
 

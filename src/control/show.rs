@@ -13,8 +13,8 @@ use crate::plan::endpoint::RAMP_WHOLE;
 use crate::plan::limits::{CLIENT_BYTES, CLIENTS_KEPT};
 use crate::plan::route::{Destination, DomainMatch, PathMatch};
 use crate::plan::{
-    EjectRules, Endpoint, HashKey, Listener, Plan, Protocol, Rate, RetryRules, Route, Service,
-    ServiceIndex, ServiceLimits, TICK, Ticks,
+    EjectRules, Endpoint, FanoutRules, HashKey, Listener, Plan, Protocol, Rate, RetryRules, Route,
+    Service, ServiceIndex, ServiceLimits, TICK, Ticks,
 };
 use crate::tally::recorder;
 use crate::units::{format_duration, format_size};
@@ -187,6 +187,9 @@ fn show_service(f: &mut fmt::Formatter<'_>, service: &Service) -> fmt::Result {
     show_retry(f, &service.retry)?;
     show_eject(f, &service.eject)?;
     show_limits(f, &service.limits)?;
+    if let Some(fanout) = &service.fanout {
+        show_fanout(f, fanout)?;
+    }
     let head = service.response_head;
     let bytes = format_size(head.bytes_max as u64);
     writeln!(
@@ -304,6 +307,26 @@ fn show_retry(f: &mut fmt::Formatter<'_>, retry: &RetryRules) -> fmt::Result {
         format_duration(retry.backoff),
         retry.budget,
         retry.shard_retries_min,
+    )
+}
+
+fn show_fanout(f: &mut fmt::Formatter<'_>, fanout: &FanoutRules) -> fmt::Result {
+    writeln!(
+        f,
+        "  fanout require {} status {} attempts_max {} backoff_max {} jitter {} body_bytes_max {}",
+        fanout.require.label(),
+        fanout.status,
+        fanout.attempts_max,
+        format_duration(fanout.backoff_max),
+        format_duration(fanout.jitter),
+        format_size(fanout.body_bytes_max as u64),
+    )?;
+    writeln!(
+        f,
+        "  fanout each shard: legs_max {} kept_bytes_max {}{}",
+        fanout.shard_legs_max,
+        format_size(fanout.shard_kept_bytes_max as u64),
+        if fanout.detached { " detached" } else { "" },
     )
 }
 

@@ -7,6 +7,7 @@
 //! is freed.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub(super) struct Ledger {
 struct Entry {
     name: Box<str>,
     addresses: Box<[SocketAddr]>,
+    /// The names of its backends, where it has a fan-out.
+    backends: Box<[Box<str>]>,
     /// By shard: what the newest plan writes.
     current: Box<[Arc<ServiceCounters>]>,
     /// What earlier plans wrote, over other endpoints, and exchanges begun under them may still
@@ -171,10 +174,11 @@ impl Ledger {
 
 impl Entry {
     fn new(service: &Service, shards: usize) -> Self {
-        let addresses = addresses_of(service);
+        let (addresses, backends) = (addresses_of(service), backends_of(service));
         let fresh = |_| {
             let endpoints = addresses.iter().map(|_| Arc::default()).collect();
-            Arc::new(ServiceCounters::over(endpoints))
+            let backends = backends.iter().map(|_| Arc::default()).collect();
+            Arc::new(ServiceCounters::over(endpoints, backends))
         };
         Self {
             name: service.name.clone(),
@@ -184,6 +188,7 @@ impl Entry {
             phases: Phases::of_service(),
             endpoint_phases: addresses.iter().map(|_| Phases::of_endpoint()).collect(),
             addresses,
+            backends,
         }
     }
 
@@ -202,15 +207,20 @@ impl Entry {
 
     /// The same service in the next plan.
     fn carried_over(mut self, service: &Service) -> Self {
-        let addresses = addresses_of(service);
-        if addresses == self.addresses {
+        let (addresses, backends) = (addresses_of(service), backends_of(service));
+        if addresses == self.addresses && backends == self.backends {
             return self;
         }
         let last = &self.addresses;
         let next = self.current.iter().map(|counters| {
             let endpoints = counters.endpoints.iter().cloned();
             let endpoints = carried(last, endpoints, &addresses, Arc::default);
-            Arc::new(ServiceCounters::over(endpoints.collect()))
+            let had = counters.backends.iter().cloned();
+            let backends = carried(&self.backends, had, &backends, Arc::default);
+            Arc::new(ServiceCounters::over(
+                endpoints.collect(),
+                backends.collect(),
+            ))
         });
         let next = next.collect();
         let phases = std::mem::take(&mut self.endpoint_phases).into_iter();
@@ -218,7 +228,7 @@ impl Entry {
         self.endpoint_phases = phases.collect();
         self.earlier
             .extend(sets(std::mem::replace(&mut self.current, next)));
-        self.addresses = addresses;
+        (self.addresses, self.backends) = (addresses, backends);
         self
     }
 }
@@ -234,20 +244,26 @@ fn addresses_of(service: &Service) -> Box<[SocketAddr]> {
     endpoints.map(|endpoint| endpoint.address).collect()
 }
 
-/// What endpoints have, for `next`: of an address that stands in `last` what it had there, each
-/// taken once, of others what `fresh` makes.
-fn carried<T>(
-    last: &[SocketAddr],
+fn backends_of(service: &Service) -> Box<[Box<str>]> {
+    let backends = service.backends.iter();
+    let backends = backends.filter(|_| service.fanout.is_some());
+    backends.map(|backend| backend.name.clone()).collect()
+}
+
+/// What endpoints or backends have, for `next`: of a key that stands in `last` what it had there,
+/// each taken once, of others what `fresh` makes.
+fn carried<K: Eq + Hash, T>(
+    last: &[K],
     had: impl Iterator<Item = T>,
-    next: &[SocketAddr],
+    next: &[K],
     fresh: impl Fn() -> T,
 ) -> impl Iterator<Item = T> {
-    let mut left: HashMap<SocketAddr, VecDeque<T>> = HashMap::new();
-    for (address, had) in last.iter().zip(had) {
-        left.entry(*address).or_default().push_back(had);
+    let mut left: HashMap<&K, VecDeque<T>> = HashMap::new();
+    for (key, had) in last.iter().zip(had) {
+        left.entry(key).or_default().push_back(had);
     }
-    next.iter().map(move |address| {
-        let had = left.get_mut(address).and_then(VecDeque::pop_front);
+    next.iter().map(move |key| {
+        let had = left.get_mut(key).and_then(VecDeque::pop_front);
         had.unwrap_or_else(&fresh)
     })
 }

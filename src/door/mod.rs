@@ -251,6 +251,7 @@ impl Publisher {
             name: &service.name,
             totals: self.service_totals(index),
             phases,
+            backends: service.backends.iter().map(|it| &*it.name).collect(),
             endpoints: endpoints.map(endpoint).collect(),
             // Control's to know, and to fill in.
             names: Vec::new(),

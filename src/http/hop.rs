@@ -53,6 +53,9 @@ pub struct RequestHop<'a> {
     pub request_id: u128,
     /// The service's `request_set` and `request_remove`.
     pub edits: &'a FieldEdits,
+    /// Of a request that is kept whole and sent to several endpoints, and to each until it has
+    /// taken it: what they know it again by, where it brings no key of its own.
+    pub repeated: Option<u128>,
 }
 
 /// Appends the head that the endpoint gets.
@@ -84,13 +87,15 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, hop: &RequestHop<
             Field::Host => request.host_rewritten || rules.edited(name),
             Field::ContentLength => false,
             // RFC 9110 section 10.1.1: the expectation of a HTTP/1.0 client is ignored.
-            Field::Expect => request.minor == 0 || rules.edited(name),
+            // What is kept whole waits for nobody's word to go on.
+            Field::Expect => request.minor == 0 || hop.repeated.is_some() || rules.edited(name),
             Field::ForwardedFor => true,
             Field::MaxForwards => request.max_forwards.is_some() || rules.edited(name),
             _ => rules.drops(field, name),
         },
     );
-    if request.upgrade {
+    // One connection can't go on in another protocol at several endpoints.
+    if request.upgrade && hop.repeated.is_none() {
         // RFC 9110 section 7.8: who sends an Upgrade names it in Connection.
         out.extend_from_slice(b"Connection: upgrade\r\n");
         upgrade::write(out, request.fields);
@@ -140,7 +145,36 @@ fn write_forwarding(
     if absent(Field::RequestId, "X-Request-Id") {
         write_own(out, b"X-Request-Id: ", &hexadecimal(hop.request_id));
     }
+    if let Some(key) = hop.repeated {
+        write_idempotency_key(out, request, key, rules);
+    }
     write_via(out, request.minor, hop.via, rules);
+}
+
+/// The key by which an endpoint knows a request again that it has processed, where the request
+/// brings none that goes on (draft-ietf-httpapi-idempotency-key-header: a string of RFC 8941, and a
+/// UUID is recommended).
+fn write_idempotency_key(out: &mut Vec<u8>, request: &Request<'_>, key: u128, rules: &Rules<'_>) {
+    const NAME: &str = "Idempotency-Key";
+    let is_one = |header: &Header<'_>| alike(header.name.as_bytes(), NAME.as_bytes());
+    let goes_on = |header: &&Header<'_>| is_one(header) && !rules.drops(Field::Other, header.name);
+    if rules.edited(NAME) || request.fields.iter().any(|header| goes_on(&header)) {
+        return;
+    }
+    // RFC 9562 section 5.4: version 4, and the variant.
+    let key = key & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let digits = hexadecimal(key);
+    out.extend_from_slice(b"Idempotency-Key: \"");
+    for (place, group) in [0..8, 8..12, 12..16, 16..20, 20..32]
+        .into_iter()
+        .enumerate()
+    {
+        if 0 < place {
+            out.push(b'-');
+        }
+        out.extend_from_slice(&digits[group]);
+    }
+    out.extend_from_slice(b"\"\r\n");
 }
 
 /// What becomes of the client's connection after the response.

@@ -74,6 +74,37 @@ pub fn write_reply(out: &mut Vec<u8>, fault: Fault, reply: &Reply, date: &HttpDa
     }
 }
 
+/// Appends an answer of `content` in JSON with `status`, which tells of `fault` where it does.
+pub fn write_json(
+    out: &mut Vec<u8>,
+    (status, fault): (u16, Option<Fault>),
+    content: &[u8],
+    reply: &Reply,
+    date: &HttpDate,
+) {
+    write_status_line(out, status, reason(status).as_bytes());
+    // RFC 9110 section 8.6: no Content-Length in a 204, and section 15.3.6: a 205 has no content.
+    let has_content = !matches!(status, 204 | 205);
+    if has_content {
+        out.extend_from_slice(b"Content-Type: application/json\r\n");
+    }
+    if status != 204 {
+        let length = if has_content { content.len() } else { 0 };
+        write(out, format_args!("Content-Length: {length}\r\n"));
+    }
+    match fault {
+        Some(fault) => write(
+            out,
+            format_args!("Proxy-Status: ringmain; error={}\r\n", fault.word()),
+        ),
+        None => out.extend_from_slice(b"Proxy-Status: ringmain\r\n"),
+    }
+    write_end(out, reply, date);
+    if has_content && !reply.head_method {
+        out.extend_from_slice(content);
+    }
+}
+
 /// Appends the answer to an OPTIONS that is to be forwarded no further (RFC 9110 section 7.6.2).
 ///
 /// It says who answers and no more: whatever else could be asked (section 9.3.7), such as the
@@ -105,6 +136,13 @@ fn write(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 /// The phrases of RFC 9110 section 15 and of RFC 6585 sections 4 and 5.
 const fn reason(status: u16) -> &'static str {
     match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
         400 => "Bad Request",
         404 => "Not Found",
         408 => "Request Timeout",
@@ -196,6 +234,46 @@ mod tests {
                         Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
             let expected = format!("{head}{connection}\r\n");
             assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn content_in_json_is_framed_but_where_a_status_has_none() {
+        let fault = Some(Fault::FanoutUnmet);
+        for (status, fault, head_method, expected) in [
+            (
+                201,
+                None,
+                false,
+                "HTTP/1.1 201 Created|Content-Type: application/json|Content-Length: 2|\
+                 Proxy-Status: ringmain|Date: Sun, 06 Nov 1994 08:49:37 GMT||{}",
+            ),
+            (
+                502,
+                fault,
+                true,
+                "HTTP/1.1 502 Bad Gateway|Content-Type: application/json|Content-Length: 2|\
+                 Proxy-Status: ringmain; error=destination_unavailable|\
+                 Date: Sun, 06 Nov 1994 08:49:37 GMT||",
+            ),
+            (
+                204,
+                None,
+                false,
+                "HTTP/1.1 204 No Content|Proxy-Status: ringmain|\
+                 Date: Sun, 06 Nov 1994 08:49:37 GMT||",
+            ),
+        ] {
+            let reply = Reply {
+                close: false,
+                head_method,
+                minor: 1,
+                retry_after: None,
+            };
+            let mut out = Vec::new();
+            write_json(&mut out, (status, fault), b"{}", &reply, DATE);
+            let written = String::from_utf8(out).unwrap().replace("\r\n", "|");
+            assert_eq!(written, expected);
         }
     }
 

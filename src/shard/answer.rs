@@ -12,19 +12,30 @@ use super::tallies::ServiceTally;
 use super::timing::Timing;
 use super::{Current, Shard};
 use crate::fault::Fault;
-use crate::http::reply::{Reply, write_options, write_reply};
+use crate::http::reply::{Reply, write_json, write_options, write_reply};
 
 /// An answer of ringmain's own.
 #[derive(Debug)]
 pub(super) struct Answer<'a> {
-    /// `None` for the 200 that an OPTIONS gets which is to be forwarded no further.
-    pub(super) fault: Option<Fault>,
+    /// What it says.
+    pub(super) tells: Tells<'a>,
     /// Its shape, as far as the request says.
     pub(super) reply: Reply,
     /// True exactly when nothing of the request is left to be read.
     pub(super) whole: bool,
     /// `None` when the request did not get as far as a service.
     pub(super) tally: Option<&'a ServiceTally>,
+}
+
+/// What an answer of ringmain's own says.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Tells<'a> {
+    /// To an OPTIONS that is to be forwarded no further: who answers.
+    Options,
+    /// Why there is no other answer.
+    Fault(Fault),
+    /// With this status, and the fault that it tells of if any, what came of each backend, in JSON.
+    Fanout(u16, Option<Fault>, &'a [u8]),
 }
 
 impl Answer<'_> {
@@ -38,7 +49,7 @@ impl Answer<'_> {
         timing: &Timing<'_>,
     ) -> After {
         let Self {
-            fault,
+            tells,
             mut reply,
             whole,
             tally,
@@ -47,9 +58,12 @@ impl Answer<'_> {
         reply.close |= !whole || shard.is_draining();
         let mut outbox = shard.stock.take(SMALL);
         let date = shard.clock.date();
-        match fault {
-            Some(fault) => write_reply(outbox.tail(), fault, &reply, &date),
-            None => write_options(outbox.tail(), &reply, &date),
+        match tells {
+            Tells::Options => write_options(outbox.tail(), &reply, &date),
+            Tells::Fault(fault) => write_reply(outbox.tail(), fault, &reply, &date),
+            Tells::Fanout(status, fault, content) => {
+                write_json(outbox.tail(), (status, fault), content, &reply, &date);
+            }
         }
         outbox.send_all();
         shard.counters.bytes_client_out.add(outbox.unsent() as u64);

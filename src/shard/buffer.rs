@@ -195,6 +195,68 @@ unsafe impl IoBufMut for Buffer {
     }
 }
 
+/// What a write sends from, which knows how much of it is still to be sent.
+pub(crate) trait Sending: IoBuf {
+    /// What the next write still sends.
+    fn unsent(&self) -> usize;
+
+    /// After a write: the first `count` bytes are sent.
+    fn sent(&mut self, count: usize);
+}
+
+impl Sending for Buffer {
+    fn unsent(&self) -> usize {
+        Self::unsent(self)
+    }
+
+    fn sent(&mut self, count: usize) {
+        Self::sent(self, count);
+    }
+}
+
+/// Bytes that many writes send, each from where it is; nobody changes them.
+///
+/// Invariant: `begin <= bytes.len()`.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    bytes: Rc<[u8]>,
+    begin: usize,
+}
+
+impl Shared {
+    /// All of `bytes`, from the first on.
+    pub(crate) fn new(bytes: &Rc<[u8]>) -> Self {
+        Self {
+            bytes: Rc::clone(bytes),
+            begin: 0,
+        }
+    }
+}
+
+impl Sending for Shared {
+    fn unsent(&self) -> usize {
+        self.bytes.len() - self.begin
+    }
+
+    fn sent(&mut self, count: usize) {
+        self.begin += count;
+        debug_assert!(self.begin <= self.bytes.len());
+    }
+}
+
+// SAFETY: the bytes behind an `Rc` keep their address as long as one of its holders lives, which
+// the operation that owns this is; they are never written again, for there is no way to them but a
+// shared reference. All of them are initialised.
+unsafe impl IoBuf for Shared {
+    fn read_ptr(&self) -> *const u8 {
+        self.bytes[self.begin..].as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.bytes.len() - self.begin
+    }
+}
+
 /// A shard's unused buffers, by class.
 ///
 /// A buffer is taken when there are bytes to put into it and put back when they are gone: while a
@@ -397,6 +459,18 @@ mod tests {
         assert_eq!(buffer.filled(), b"next");
         buffer.consume(4);
         assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn shared_bytes_are_sent_by_each_from_where_it_is() {
+        let bytes: Rc<[u8]> = Rc::from(&b"request"[..]);
+        let (mut one, other) = (Shared::new(&bytes), Shared::new(&bytes));
+        one.sent(4);
+        assert_eq!((one.unsent(), one.bytes_init()), (3, 3));
+        assert_eq!(one.read_ptr(), bytes[4..].as_ptr());
+        assert_eq!((other.unsent(), other.read_ptr()), (7, bytes.as_ptr()));
+        one.sent(3);
+        assert_eq!(one.unsent(), 0);
     }
 
     #[test]

@@ -200,6 +200,14 @@ impl Wheel {
         queued
     }
 
+    /// Cuts the connection of `entry`, which is alive, for `late`.
+    pub(crate) fn cut(&self, entry: u32, late: Late) {
+        let entry = &mut self.inner.borrow_mut().entries[entry as usize];
+        debug_assert!(entry.fd != FREE, "nobody is there to be cut");
+        entry.expired.get_or_insert(late);
+        fd::cut(entry.fd, Cut::Both);
+    }
+
     /// Cuts every upstream connection for whose answer a client waits: the drain is over, and that
     /// is what these clients are told.
     pub(crate) fn cut_behind(&self) {

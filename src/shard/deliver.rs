@@ -23,7 +23,7 @@ use crate::http::hop::{ClientConnection, ResponseHop, write_response};
 use crate::http::reply::{Reply, write_reply};
 
 /// Interim responses of one exchange; an endpoint that sends more means harm.
-const INTERIMS_MAX: usize = 16;
+pub(super) const INTERIMS_MAX: usize = 16;
 
 /// A response head that was understood and stands rewritten in the outbox.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use super::timing::Timing;
 use super::{Current, SECOND, Shard};
 use crate::fault::Fault;
 use crate::http::exchange::RequestFacts;
-use crate::plan::{Listener, Protocol, RetryRules, Service, TICK};
+use crate::plan::{Listener, Protocol, RetryRules, Service, ServiceIndex, TICK};
 use crate::tally::{Phase, ServiceCounters};
 
 /// What every step of an exchange may look at.
@@ -23,6 +23,8 @@ pub(super) struct Exchange<'a> {
     pub(super) current: &'a Current,
     pub(super) listener: &'a Listener,
     pub(super) service: &'a Service,
+    /// Its place in the plan.
+    pub(super) service_place: ServiceIndex,
     pub(super) running: &'a Rc<RunningService>,
     pub(super) tally: &'a ServiceTally,
     pub(super) counters: &'a ServiceCounters,
@@ -51,6 +53,7 @@ impl<'a> Exchange<'a> {
             current,
             listener: &current.plan().listeners[listener],
             service: current.plan().service(routed.service),
+            service_place: routed.service,
             running: current.running(routed.service),
             tally,
             counters: &tally.counters,

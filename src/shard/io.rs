@@ -26,7 +26,7 @@ use monoio::net::TcpStream;
 
 pub(crate) use ready::Ready;
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Sending};
 use super::clock::Clock;
 use super::deadline::{Late, Watch, Wheel};
 use crate::fd::{self, Cut};
@@ -261,12 +261,12 @@ pub(crate) fn is_called_off(error: &io::Error) -> bool {
 impl<T: AsyncWriteRent> Outgoing<'_, T> {
     /// Writes what `buffer` is set to send; each write that the peer takes anything of starts the
     /// deadline anew.
-    pub(crate) async fn write(
+    pub(crate) async fn write<B: Sending>(
         &mut self,
-        mut buffer: Buffer,
+        mut buffer: B,
         ticks: Ticks,
         late: Late,
-    ) -> (io::Result<()>, Buffer) {
+    ) -> (io::Result<()>, B) {
         while 0 < buffer.unsent() {
             self.watch.arm(ticks, late);
             let write = pin!(self.io.write(buffer));

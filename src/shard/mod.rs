@@ -5,12 +5,12 @@
 //! `proxied` finds out whose connection it is, `client` lives between two requests, `serve` is one
 //! exchange top to bottom, `order` understands its head, `admit` lets it in, `exchange` is what
 //! every step of it may look at, `upstream` finds a connection to an endpoint, `relay` is one try
-//! on it, `upload` and `deliver` its two ways, `tries` knows whether there is another, `fanout` sends
-//! a request to every backend, `answer` is ringmain's own, `linger` a close that loses nothing, `tcp`
-//! the begin of a session of TCP, `tunnel` what follows that or a 101. Below them the shard's own
-//! parts: `choose` and `service`, `eject`, `pool`, `queue`, `descriptors`, `deadline`, `buffer`,
-//! `pipes`, `slots`, `clock`, `timing`, `tallies`; at the edge `io` and `driver`, the only modules
-//! that know the runtime.
+//! on it, `upload` and `deliver` its two ways, `tries` knows whether there is another, `fanout`
+//! sends a request to every backend, `answer` is ringmain's own, `linger` a close that loses
+//! nothing, `tcp` the begin of a session of TCP, `tunnel` what follows that or a 101. Below them
+//! the shard's own parts: `choose` and `service`, `eject`, `pool`, `queue`, `descriptors`,
+//! `deadline`, `buffer`, `pipes`, `slots`, `clock`, `timing`, `tallies`; at the edge `io` and
+//! `driver`, the only modules that know the runtime.
 
 mod admit;
 mod ahead;
@@ -18,6 +18,7 @@ mod answer;
 mod client;
 mod deliver;
 mod exchange;
+mod fanout;
 mod linger;
 mod listen;
 mod order;
@@ -50,7 +51,7 @@ mod io;
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +92,10 @@ struct Shard {
     members: Members,
     /// Exchanges that wait before their next try.
     naps: Rc<queue::Queue>,
+    /// Legs of fan-outs.
+    legs: fanout::Legs,
+    /// Itself, for the tasks that it starts.
+    this: Weak<Self>,
     /// Connections that are being opened ahead.
     opening: Cell<u32>,
     /// Client connections that are open.
@@ -248,6 +253,12 @@ impl Current {
 }
 
 impl Shard {
+    /// Itself, for a task.
+    fn own(&self) -> Rc<Self> {
+        let own = self.this.upgrade();
+        own.expect("whoever runs on a shard holds it")
+    }
+
     fn current(&self) -> Rc<Current> {
         Rc::clone(&self.current.borrow())
     }

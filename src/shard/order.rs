@@ -83,7 +83,6 @@ pub(super) fn order(
     let request = Request::parse(head, &head_limits(listener), &mut space)
         .map_err(|error| Refusal::of_head(error.request_fault(), head))?;
     let facts = request.facts();
-    let offer = request.offer();
     let service = route(shard, current, listener, &request);
     let refuse_framing = |error: FramingError| {
         let fault = error.request_fault();
@@ -130,11 +129,19 @@ pub(super) fn order(
         }
     };
     let mut outbox = shard.stock.sized(length + REWRITE_BYTES + here.taken);
+    let to = current.plan().service(service);
+    let offer = match to.fanout {
+        None => request.offer(),
+        // One connection can't go on in another protocol at several endpoints.
+        Some(_) => None,
+    };
+    let generator = &mut shard.generator.borrow_mut();
     let hop = RequestHop {
         client: client.address.as_str(),
         via: &current.plan().via,
-        request_id: balance::draw_id(&mut shard.generator.borrow_mut()),
-        edits: &current.plan().service(service).request_edits,
+        request_id: balance::draw_id(generator),
+        edits: &to.request_edits,
+        repeated: to.fanout.map(|_| balance::draw_id(generator)),
     };
     let key = key(current, client, service, &request);
     write_request(outbox.tail(), &request, &hop);
@@ -143,7 +150,7 @@ pub(super) fn order(
         trailers.write(outbox.tail(), hop.edits, None);
     }
     inbox.consume(length + here.taken);
-    let kept_max = current.plan().service(service).retry.replayed_bytes_max;
+    let kept_max = to.retry.replayed_bytes_max;
     let replayable = facts.idempotent && (here.taken == 0 || here.taken <= kept_max);
     let mut share = shard.stock.share();
     let has_room = outbox.capacity() <= SMALL || share.resize_kept(outbox.capacity());
@@ -230,6 +237,11 @@ impl Order {
     /// True exactly when all that has come of the request is in `outbox` and may be sent once more.
     pub(super) fn is_kept(&self) -> bool {
         self.kept.is_some()
+    }
+
+    /// How many bytes of the body, framing included, have come.
+    pub(super) fn body_bytes(&self) -> usize {
+        self.body_bytes
     }
 
     /// True exactly when the client has sent nothing of its body and waits to be told to.

@@ -114,17 +114,17 @@ fn read_more(
     Ok(header)
 }
 
-/// Sends the header that tells of `addresses` as the first bytes of `stream`; says how many these
-/// are. A new connection has room for so few.
+/// Sends the header that tells of `addresses`, or that nothing is known of them, as the first bytes
+/// of `stream`; says how many these are. A new connection has room for so few.
 ///
 /// # Errors
 /// `ConnectionReset` where the endpoint does not take them: it has closed already.
 pub(super) fn send_header(
     stream: &Stream,
     version: Version,
-    addresses: &Addresses,
+    addresses: Option<&Addresses>,
 ) -> io::Result<usize> {
-    let header = proxy_protocol::encode(version, Some(addresses));
+    let header = proxy_protocol::encode(version, addresses);
     let bytes = header.as_bytes();
     if fd::send_now(stream.fd(), bytes) {
         Ok(bytes.len())

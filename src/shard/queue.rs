@@ -79,6 +79,19 @@ pub(crate) struct Wish {
     pub(crate) client: u32,
 }
 
+impl Wish {
+    /// For nothing but time to pass, where nobody has anything to give.
+    pub(crate) const fn time(ticket: u64, deadline: u32, client: u32) -> Self {
+        Self {
+            ticket,
+            barred: [u32::MAX; TRIES_MAX],
+            limit: NonZeroU32::MIN,
+            deadline,
+            client,
+        }
+    }
+}
+
 /// An exchange in the queue.
 #[derive(Debug)]
 struct Waiting {

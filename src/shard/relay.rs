@@ -261,4 +261,4 @@ impl<'e> Ways<'_, 'e> {
 }
 
 /// RFC 9110 section 15.2.1.
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

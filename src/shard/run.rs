@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::deadline::{Late, Wheel};
 use super::descriptors::GivenUp;
 use super::driver::{AnyRuntime, DriverChoice, DriverKind};
+use super::fanout::Legs;
 use super::io::{Bell, Caught, Listening, Pause, sleep, spawn};
 use super::pipes::Pipes;
 use super::pool::Pool;
@@ -85,7 +86,8 @@ where
         driver: info.kind.to_string().into(),
         reason,
     });
-    let shard = Rc::new(Shard::new(door, posted, info.kind == DriverKind::Epoll));
+    let is_epoll = info.kind == DriverKind::Epoll;
+    let shard = Rc::new_cyclic(|this| Shard::new(this, door, posted, is_epoll));
     let life = life(Rc::clone(&shard), sockets);
     let ran = catch_unwind(AssertUnwindSafe(|| runtime.block_on(life)));
     ran.unwrap_or_else(|panic| {
@@ -96,7 +98,7 @@ where
 }
 
 impl Shard {
-    fn new(door: Subscriber, posted: Arc<Posted>, nonblocking: bool) -> Self {
+    fn new(this: &Weak<Self>, door: Subscriber, posted: Arc<Posted>, nonblocking: bool) -> Self {
         let mut generator = balance::generator();
         let counters = Arc::clone(door.counters());
         let tallies = Tallies::default();
@@ -120,6 +122,8 @@ impl Shard {
             tallies,
             members,
             naps: Rc::default(),
+            legs: Legs::default(),
+            this: Weak::clone(this),
             opening: Cell::new(0),
             clients: Cell::new(0),
             listeners: RefCell::default(),
@@ -201,6 +205,7 @@ impl Shard {
             if !self.naps.is_empty() {
                 self.naps.end_late(now, &gone);
             }
+            self.legs.wake(self, self.clock.now());
             self.look_at_door();
             self.pass_ejections();
             self.hand_over();
@@ -208,6 +213,7 @@ impl Shard {
             if SECOND <= now - swept {
                 swept = now;
                 self.counters.upstreams_idle.sub(self.pool.sweep(now));
+                self.legs.sweep();
                 self.open_ahead();
                 self.warn_of_not_found();
                 self.warn_of_failed_open();
@@ -217,6 +223,7 @@ impl Shard {
             if life == Life::Ended {
                 self.pool.end_all_waits();
                 self.naps.end_all();
+                self.legs.close(self);
                 let since = *ended_at.get_or_insert(now);
                 if since == now {
                     self.wheel.cut_behind();
@@ -229,6 +236,7 @@ impl Shard {
             }
             if life != Life::Serving
                 && self.clients.get() == 0
+                && self.legs.is_empty()
                 && self.listeners.borrow().is_empty()
             {
                 return;

@@ -9,7 +9,7 @@
 
 use std::mem;
 
-use super::answer::Answer;
+use super::answer::{Answer, Tells};
 use super::buffer::{Buffer, SMALL, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
@@ -21,7 +21,7 @@ use super::timing::Timing;
 use super::tries::Tries;
 use super::tunnel::Tunnel;
 use super::upstream::{self, Link};
-use super::{Current, Shard};
+use super::{Current, Shard, fanout};
 use crate::fault::Fault;
 use crate::fd;
 use crate::http::exchange::{Broken, Reach};
@@ -54,7 +54,11 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
         timing.request_goes_on();
     }
     let exchange = Exchange::new(shard, &current, client.listener, routed, &timing);
-    let forwarded = forward(&exchange, client, inbox, &mut order).await;
+    let forwarded = match &exchange.service.fanout {
+        None => forward(&exchange, client, inbox, &mut order).await,
+        // Rarer, and in a box of its own: it is not part of every exchange.
+        Some(rules) => Box::pin(fanout::fan_out(&exchange, rules, client, inbox, &mut order)).await,
+    };
     // What may follow is an answer of ringmain's own: no more work of the service.
     drop(order.admission.take());
     shard.stock.put(mem::take(&mut order.outbox));
@@ -247,7 +251,7 @@ async fn settle(
                 ..
             } = *exchange;
             let answer = Answer {
-                fault: Some(fault),
+                tells: Tells::Fault(fault),
                 reply: Reply::to(&exchange.facts),
                 whole: order.body.is_done(),
                 tally: Some(tally),
@@ -298,7 +302,7 @@ async fn refuse(
         timing.request_goes_on();
     }
     let answer = Answer {
-        fault,
+        tells: fault.map_or(Tells::Options, Tells::Fault),
         reply,
         whole,
         tally,

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::eject::{Change, Ejection, Ejections};
+use super::fanout::Burden;
 use super::{Current, Shard};
 use crate::balance::{Budget, Load, Picker, Xorshift};
 use crate::door::Notice;
@@ -41,6 +42,8 @@ pub(super) struct Kept {
     pub(super) budget: RefCell<Budget>,
     /// The endpoints that are out for what this shard has seen of them.
     pub(super) ejections: Ejections,
+    /// What its fan-outs take.
+    pub(super) fanout: Rc<Burden>,
 }
 
 /// An exchange at an endpoint, counted there until this is dropped.

@@ -165,7 +165,7 @@ mod tests {
 
     fn counters(services: &[&[Arc<EndpointCounters>]]) -> PlanCounters {
         let service = |endpoints: &&[Arc<EndpointCounters>]| {
-            Arc::new(ServiceCounters::over((*endpoints).into()))
+            Arc::new(ServiceCounters::over((*endpoints).into(), [].into()))
         };
         PlanCounters {
             shard: Arc::<ShardCounters>::default(),

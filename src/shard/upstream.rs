@@ -2,7 +2,6 @@
 //! room.
 
 use std::io;
-use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,12 +12,13 @@ use super::exchange::Exchange;
 use super::io::{Stream, either, sleep};
 use super::pool::{Taken, Weeded};
 use super::proxied::send_header;
-use super::queue::{Given, Seat, TRIES_MAX, Wait, Wish};
+use super::queue::{Given, Seat, Wait, Wish};
 use super::service::Visit;
 use super::tries::Tries;
 use crate::fault::{Fault, Side};
 use crate::fd;
 use crate::plan::{Endpoint, TICK};
+use crate::proxy_protocol::Addresses;
 use crate::tally::{Phase, ShardCounters};
 
 /// A connection to an endpoint, in use by an exchange.
@@ -76,7 +76,7 @@ pub(super) async fn reach<'a>(
             Choice::Picked(picked) => {
                 let (endpoint, visit) = begin_try(exchange, tries, picked);
                 if needs_new(exchange, tries) {
-                    weed(exchange, endpoint, tries);
+                    weed(exchange, endpoint);
                 } else if let Some(kept) = take(exchange, endpoint) {
                     return Ok(Link::new(exchange.shard, kept, visit, true));
                 }
@@ -95,21 +95,17 @@ pub(super) async fn reach<'a>(
             }
             Choice::Nobody => return Err(tries.last_fault()),
         };
-        let endpoint = &exchange.service.endpoints[exchange.endpoint.get()];
         let timeout = tries.within(exchange, exchange.service.timeouts.connect);
         let is_cut_short = timeout < exchange.service.timeouts.connect;
+        let whose = || client.addresses().map(Some);
         let begun = exchange.shard.clock.now();
         let connected = match tries.is_session() {
-            false => connect(exchange, client, endpoint, timeout).await,
+            false => connect(exchange, &whose, timeout).await,
             // In a box of its own it is not part of every exchange.
-            true => Box::pin(connect_guarded(exchange, client, endpoint, timeout)).await,
+            true => Box::pin(connect_guarded(exchange, client, &whose, timeout)).await,
         };
         let fault = match connected {
-            Ok(stream) => {
-                let counters = &exchange.counters.endpoints[exchange.endpoint.get()];
-                counters.connects.add(1);
-                return Ok(Link::new(exchange.shard, (stream, seat), visit, false));
-            }
+            Ok(stream) => return Ok(Link::new(exchange.shard, (stream, seat), visit, false)),
             Err(fault) => fault,
         };
         if fault.side() != Side::Upstream {
@@ -138,17 +134,52 @@ fn needs_new(exchange: &Exchange<'_>, tries: &Tries) -> bool {
     tries.has_lost_one() || tries.is_session() || is_told
 }
 
+/// A connection to the endpoint at `picked` of the service and to no other, made within `timeout`;
+/// one that nobody has used before where it has to be `fresh`. `whose` it is the endpoint is told
+/// where the service says so.
+///
+/// # Errors
+/// Why there is none: as [`reach`], but nobody waits for room.
+pub(super) async fn reach_at<'a>(
+    exchange: &Exchange<'a>,
+    (picked, fresh): (usize, bool),
+    whose: Option<&Addresses>,
+    timeout: Duration,
+) -> Result<Link<'a>, Fault> {
+    let Exchange { shard, service, .. } = *exchange;
+    let (endpoint, visit) = begin_visit(exchange, picked);
+    let limit = service.pool.shard_connections_max;
+    if limit.is_some_and(|limit| !shard.pool.has_room(endpoint, limit)) {
+        exchange.counters.limited.add(1);
+        return Err(Fault::ConnectionLimitReached);
+    }
+    if fresh || service.send_proxy_protocol.is_some() {
+        weed(exchange, endpoint);
+    } else if let Some(kept) = take(exchange, endpoint) {
+        return Ok(Link::new(shard, kept, visit, true));
+    }
+    let seat = shard.pool.seat(endpoint);
+    let stream = connect(exchange, &|| Ok(whose.copied()), timeout).await?;
+    Ok(Link::new(shard, (stream, seat), visit, false))
+}
+
 /// Counts a try on the endpoint at `picked` of the service.
 fn begin_try<'a>(
     exchange: &Exchange<'a>,
     tries: &mut Tries,
     picked: usize,
 ) -> (&'a Endpoint, Visit) {
-    let endpoint = &exchange.service.endpoints[picked];
-    exchange.endpoint.set(picked);
+    let begun = begin_visit(exchange, picked);
     if let Some(reason) = tries.begin(exchange) {
         exchange.counters.retries[reason.index()].add(1);
     }
+    begun
+}
+
+/// Counts what begins at the endpoint at `picked` of the service.
+fn begin_visit<'a>(exchange: &Exchange<'a>, picked: usize) -> (&'a Endpoint, Visit) {
+    let endpoint = &exchange.service.endpoints[picked];
+    exchange.endpoint.set(picked);
     exchange.counters.endpoints[picked].exchanges.add(1);
     log::debug!(service = &*exchange.service.name, endpoint = &*endpoint.name; "picked");
     let visit = Visit::begin(&exchange.running.members[picked]);
@@ -234,7 +265,8 @@ pub(super) async fn rest(
     let ticks = (duration.as_nanos() / TICK.as_nanos()) as u32;
     if 0 < ticks {
         let deadline = shard.clock.tick().saturating_add(ticks);
-        let waiting = Rc::clone(&shard.naps).wait(nap(shard, client, deadline));
+        let wish = nap(shard, client, deadline);
+        let waiting = Rc::clone(&shard.naps).wait(wish);
         match wait_guarded(exchange, client, waiting).await {
             Err(Fault::ConnectionLimitReached) | Ok(_) => {}
             Err(fault) => return Err(fault),
@@ -271,10 +303,10 @@ fn take(exchange: &Exchange<'_>, endpoint: &Endpoint) -> Option<(Stream, Seat)> 
 /// Makes room for a new connection. Where one was stale, the others will be; and a look can't tell
 /// whether an endpoint is about to close one. Only a new one is none of these. Nor can a session
 /// use one that has carried requests; but it looks at them only where room has to be made.
-fn weed(exchange: &Exchange<'_>, endpoint: &Endpoint, tries: &Tries) {
+fn weed(exchange: &Exchange<'_>, endpoint: &Endpoint) {
     let Exchange { shard, service, .. } = exchange;
     let limit = service.pool.shard_connections_max;
-    if tries.is_session() && limit.is_none() {
+    if exchange.is_session() && limit.is_none() {
         return;
     }
     let Weeded { stale, closed } = shard.pool.weed(endpoint, limit);
@@ -300,36 +332,43 @@ fn accept(exchange: &Exchange<'_>, given: Given, is_trusted: bool) -> Result<(St
     Ok((stream, seat))
 }
 
-/// A new connection, on which `client` has been introduced where the service says so.
+/// Whose the connection is that is made; `None` where nobody knows.
+///
+/// # Errors
+/// Where the client is gone.
+type Whose<'a> = &'a dyn Fn() -> io::Result<Option<Addresses>>;
+
+/// A new connection to the endpoint of the running try, which has a seat for it. The endpoint is
+/// told `whose` it is, where the service says so.
 async fn connect(
     exchange: &Exchange<'_>,
-    client: &Client,
-    endpoint: &Endpoint,
+    whose: Whose<'_>,
     timeout: Duration,
 ) -> Result<Stream, Fault> {
-    let shard = exchange.shard;
-    let (connected, wait) = loop {
+    let (shard, picked) = (exchange.shard, exchange.endpoint.get());
+    let endpoint = &exchange.service.endpoints[picked];
+    let (stream, wait) = loop {
         let asked = exchange.timing.ask();
         let stream = Stream::connect(endpoint.address, timeout, &shard.wheel).await;
         let wait = exchange.timing.done(asked);
         // Idle connections must not keep one that is needed from being made.
         let is_starved = stream.as_ref().is_err_and(fd::is_out_of_descriptors);
         if !is_starved || !shard.give_up_idle(1).await {
-            break (stream, wait);
+            break (stream.map_err(|error| connect_fault(&error))?, wait);
         }
     };
-    let stream = connected.map_err(|error| connect_fault(&error))?;
-    let (picked, took) = (exchange.endpoint.get(), wait.end - wait.begin);
+    let took = wait.end - wait.begin;
     exchange
         .tally
         .record_both(picked, Phase::UpstreamConnect, took);
+    exchange.counters.endpoints[picked].connects.add(1);
     shard.counters.upstreams_opened.add(1);
     if exchange.is_session() {
         exchange.endpoint_connected(took);
     }
     if let Some(version) = exchange.service.send_proxy_protocol {
-        let addresses = client.addresses().map_err(|_gone| Fault::ClientGone)?;
-        let sent = send_header(&stream, version, &addresses);
+        let addresses = whose().map_err(|_gone| Fault::ClientGone)?;
+        let sent = send_header(&stream, version, addresses.as_ref());
         let sent = sent.map_err(|error| connect_fault(&error))?;
         shard.counters.bytes_upstream_out.add(sent as u64);
     }
@@ -340,7 +379,7 @@ async fn connect(
 async fn connect_guarded(
     exchange: &Exchange<'_>,
     client: &Client,
-    endpoint: &Endpoint,
+    whose: Whose<'_>,
     timeout: Duration,
 ) -> Result<Stream, Fault> {
     let shard = exchange.shard;
@@ -349,7 +388,7 @@ async fn connect_guarded(
     let (mut connected, mut gone) = (None, None);
     watch.guard_waiting();
     either(
-        async { connected = Some(connect(exchange, client, endpoint, timeout).await) },
+        async { connected = Some(connect(exchange, whose, timeout).await) },
         async { gone = waiting.await.err() },
     )
     .await;
@@ -359,13 +398,8 @@ async fn connect_guarded(
 
 /// What `client` waits for where nobody has anything to give: until the tick `deadline`.
 fn nap(shard: &Shard, client: &Client, deadline: u32) -> Wish {
-    Wish {
-        ticket: shard.pool.draw_ticket(),
-        barred: [u32::MAX; TRIES_MAX],
-        limit: NonZeroU32::MIN,
-        deadline,
-        client: client.stream.reading().entry(),
-    }
+    let entry = client.stream.reading().entry();
+    Wish::time(shard.pool.draw_ticket(), deadline, entry)
 }
 
 /// The cause behind a failed connect. Errors that speak of no refusal and no lateness speak of the

@@ -116,6 +116,10 @@ pub struct ShardCounters {
     pub upstreams_idle: Counter,
     /// Gauge: exchanges that wait now because their endpoints have `connections_max` connections.
     pub exchanges_waiting: Counter,
+    /// Gauge: legs of fan-outs with an attempt under way now.
+    pub legs_running: Counter,
+    /// Gauge: legs of fan-outs that wait now before their next attempt.
+    pub legs_asleep: Counter,
     /// Times that an upstream connection was taken from the pool and used.
     pub upstreams_reused: Counter,
     /// Upstream connections found closed: when they were taken, or when a reused one died before a
@@ -149,6 +153,8 @@ impl ShardCounters {
         self.upstreams_in_use.zero();
         self.upstreams_idle.zero();
         self.exchanges_waiting.zero();
+        self.legs_running.zero();
+        self.legs_asleep.zero();
     }
 }
 
@@ -196,13 +202,19 @@ pub struct ServiceCounters {
     pub handed: Handed,
     /// In the order of the plan's endpoints.
     pub endpoints: Box<[Arc<EndpointCounters>]>,
+    /// In the order of the plan's backends; none where the service has no fan-out.
+    pub backends: Box<[Arc<BackendCounters>]>,
 }
 
 impl ServiceCounters {
-    /// All zero, over these endpoints.
-    pub fn over(endpoints: Box<[Arc<EndpointCounters>]>) -> Self {
+    /// All zero, over these endpoints and the backends of a fan-out.
+    pub fn over(
+        endpoints: Box<[Arc<EndpointCounters>]>,
+        backends: Box<[Arc<BackendCounters>]>,
+    ) -> Self {
         Self {
             endpoints,
+            backends,
             ..Self::default()
         }
     }
@@ -251,6 +263,19 @@ pub struct EndpointCounters {
     pub handed: Handed,
 }
 
+/// What one shard counts for one backend of a service with a fan-out.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct BackendCounters {
+    /// Legs that have succeeded.
+    pub succeeded: Counter,
+    /// Legs that ended otherwise: their attempts were spent, their client had left, or the drain
+    /// was over.
+    pub failed: Counter,
+    /// Attempts that were begun.
+    pub attempts: Counter,
+}
+
 /// What one shard writes under one plan.
 #[derive(Debug)]
 pub struct PlanCounters {
@@ -289,6 +314,8 @@ mod tests {
             &shard.upstreams_in_use,
             &shard.upstreams_idle,
             &shard.exchanges_waiting,
+            &shard.legs_running,
+            &shard.legs_asleep,
         ] {
             gauge.add(3);
         }
@@ -298,6 +325,7 @@ mod tests {
         assert_eq!(shard.upstreams_in_use.get(), 0);
         assert_eq!(shard.upstreams_idle.get(), 0);
         assert_eq!(shard.exchanges_waiting.get(), 0);
+        assert_eq!(shard.legs_running.get() + shard.legs_asleep.get(), 0);
         assert_eq!(shard.exchanges.get(), 9);
         let service = ServiceCounters::default();
         service.tunnels.add(2);

@@ -1,8 +1,8 @@
-//! The limits of a service, by which exchanges are shed.
+//! The limits of a service and of its fan-out, by which exchanges are shed.
 
 use crate::fault::Fault;
 
-/// A limit of `[service.limits]`, in the order in which they are looked at.
+/// A limit of `[service.limits]` or `[service.fanout]`, in the order in which they are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// Requests of one client address in a second.
@@ -13,6 +13,10 @@ pub enum Limit {
     Rate,
     /// Exchanges and tunnels of all clients at once.
     Concurrent,
+    /// Legs of fan-outs under way on a shard.
+    Legs,
+    /// Bytes of requests that a shard keeps for them.
+    KeptBytes,
 }
 
 impl Limit {
@@ -20,11 +24,13 @@ impl Limit {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every limit, in the order of its index.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::ClientRate,
         Self::ClientConcurrent,
         Self::Rate,
         Self::Concurrent,
+        Self::Legs,
+        Self::KeptBytes,
     ];
 
     /// Its place in [`Limit::ALL`].
@@ -39,6 +45,8 @@ impl Limit {
             Self::ClientConcurrent => "client_concurrent",
             Self::Rate => "rate",
             Self::Concurrent => "concurrent",
+            Self::Legs => "legs_max",
+            Self::KeptBytes => "kept_bytes_max",
         }
     }
 
@@ -48,7 +56,7 @@ impl Limit {
             Self::ClientRate => Fault::ClientRateExceeded,
             Self::ClientConcurrent => Fault::ClientConcurrencyExceeded,
             Self::Rate => Fault::ServiceRateExceeded,
-            Self::Concurrent => Fault::ConnectionLimitReached,
+            Self::Concurrent | Self::Legs | Self::KeptBytes => Fault::ConnectionLimitReached,
         }
     }
 }

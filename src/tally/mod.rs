@@ -24,12 +24,12 @@ pub mod totals;
 
 pub use by_fault::ByFault;
 pub use counters::{
-    Counter, EndpointCounters, PlanCounters, STATUS_CLASSES, ServiceCounters, ShardCounters,
-    status_class,
+    BackendCounters, Counter, EndpointCounters, PlanCounters, STATUS_CLASSES, ServiceCounters,
+    ShardCounters, status_class,
 };
 pub use handed::Handed;
 pub use limit::Limit;
 pub use phase::Phase;
 pub use reason::{EjectReason, RetryReason};
 pub use recorder::{Phases, Recorder};
-pub use totals::{EndpointTotals, NoServiceTotals, ServiceTotals, ShardTotals};
+pub use totals::{BackendTotals, EndpointTotals, NoServiceTotals, ServiceTotals, ShardTotals};

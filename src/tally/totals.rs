@@ -3,7 +3,9 @@
 use std::ops::AddAssign;
 use std::time::Duration;
 
-use super::counters::{Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters};
+use super::counters::{
+    BackendCounters, Counter, EndpointCounters, STATUS_CLASSES, ServiceCounters, ShardCounters,
+};
 use super::{ByFault, EjectReason, Limit, RetryReason};
 
 /// What a service counted, merged.
@@ -41,6 +43,19 @@ pub struct ServiceTotals {
     pub faults: ByFault<u64>,
     /// In the order of the newest plan's endpoints.
     pub endpoints: Vec<EndpointTotals>,
+    /// In the order of the newest plan's backends; none where the service has no fan-out.
+    pub backends: Vec<BackendTotals>,
+}
+
+/// What a backend of a service with a fan-out counted, merged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendTotals {
+    /// See [`BackendCounters::succeeded`].
+    pub succeeded: u64,
+    /// See [`BackendCounters::failed`].
+    pub failed: u64,
+    /// See [`BackendCounters::attempts`].
+    pub attempts: u64,
 }
 
 /// What an endpoint counted, merged.
@@ -67,6 +82,10 @@ pub struct ShardTotals {
     pub clients_open: u64,
     /// See [`ShardCounters::exchanges_waiting`].
     pub exchanges_waiting: u64,
+    /// See [`ShardCounters::legs_running`].
+    pub legs_running: u64,
+    /// See [`ShardCounters::legs_asleep`].
+    pub legs_asleep: u64,
     /// See [`ShardCounters::accept_failures`].
     pub accept_failures: u64,
     /// See [`ShardCounters::clients_unproxied`].
@@ -97,8 +116,8 @@ pub struct NoServiceTotals {
 }
 
 impl ServiceTotals {
-    /// Adds what one shard counted, endpoints included: they are those of the newest plan, in its
-    /// order.
+    /// Adds what one shard counted, endpoints and backends included: they are those of the newest
+    /// plan, in its order.
     pub fn add(&mut self, counters: &ServiceCounters) {
         self.add_own(counters);
         let endpoints = counters.endpoints.len();
@@ -107,9 +126,14 @@ impl ServiceTotals {
         for (totals, counters) in self.endpoints.iter_mut().zip(&counters.endpoints) {
             totals.add(counters);
         }
+        let backends = counters.backends.len();
+        self.backends.resize_with(backends, BackendTotals::default);
+        for (totals, counters) in self.backends.iter_mut().zip(&counters.backends) {
+            totals.add(counters);
+        }
     }
 
-    /// Adds what one shard counted, without the endpoints.
+    /// Adds what one shard counted, without the endpoints and the backends.
     pub fn add_own(&mut self, counters: &ServiceCounters) {
         self.exchanges += counters.exchanges.get();
         self.own_answers += counters.own_answers.get();
@@ -130,7 +154,7 @@ impl ServiceTotals {
 }
 
 impl AddAssign<&Self> for ServiceTotals {
-    /// Adds all but the endpoints, which are those of other services.
+    /// Adds all but the endpoints and backends, which are those of other services.
     fn add_assign(&mut self, other: &Self) {
         self.exchanges += other.exchanges;
         self.own_answers += other.own_answers;
@@ -162,11 +186,22 @@ impl EndpointTotals {
     }
 }
 
+impl BackendTotals {
+    /// Adds what one shard counted.
+    pub fn add(&mut self, counters: &BackendCounters) {
+        self.succeeded += counters.succeeded.get();
+        self.failed += counters.failed.get();
+        self.attempts += counters.attempts.get();
+    }
+}
+
 impl From<&ShardCounters> for ShardTotals {
     fn from(counters: &ShardCounters) -> Self {
         Self {
             clients_open: counters.clients_open.get(),
             exchanges_waiting: counters.exchanges_waiting.get(),
+            legs_running: counters.legs_running.get(),
+            legs_asleep: counters.legs_asleep.get(),
             accept_failures: counters.accept_failures.get(),
             clients_unproxied: counters.clients_unproxied.get(),
             clients_given_up: counters.clients_given_up.get(),
@@ -210,7 +245,10 @@ mod tests {
 
     #[test]
     fn merging_shards_equals_one_shard_that_counted_everything() {
-        let fresh = || ServiceCounters::over((0..2).map(|_| Arc::default()).collect());
+        let fresh = || {
+            let endpoints = (0..2).map(|_| Arc::default()).collect();
+            ServiceCounters::over(endpoints, (0..3).map(|_| Arc::default()).collect())
+        };
         let (shards, one) = ([fresh(), fresh(), fresh()], fresh());
         for turn in 0..100_u64 {
             let shard = &shards[turn as usize % 3];
@@ -227,6 +265,10 @@ mod tests {
                 counters.tunnels_open.add(turn % 11);
                 counters.tunnel_bytes_up.add(turn % 13);
                 counters.tunnel_bytes_down.add(turn % 17);
+                let backend = &counters.backends[turn as usize % 3];
+                backend.succeeded.add(turn % 2);
+                backend.failed.add(turn % 3);
+                backend.attempts.add(turn);
                 let endpoint = turn as usize % 2;
                 counters.endpoints[endpoint].exchanges.add(1);
                 counters.endpoints[endpoint].connects.add(turn);

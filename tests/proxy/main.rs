@@ -14,6 +14,7 @@ mod drain;
 mod early;
 mod eject;
 mod fairness;
+mod fanout;
 mod faults;
 mod forwarding;
 mod framing;

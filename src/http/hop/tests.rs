@@ -24,6 +24,11 @@ fn edits(set: &[(&str, &str)], remove: &[&str]) -> FieldEdits {
 
 /// What goes upstream for the head `from`; lines end with `|`.
 fn forwarded(from: &str, edits: &FieldEdits) -> String {
+    sent(from, edits, None)
+}
+
+/// As [`forwarded`], of a request that is sent more than once with this key, if it is.
+fn sent(from: &str, edits: &FieldEdits, repeated: Option<u128>) -> String {
     let head = from.replace('|', "\r\n");
     let mut space = FieldSpace::new();
     let request = Request::parse(head.as_bytes(), &LIMITS, &mut space).unwrap();
@@ -33,6 +38,7 @@ fn forwarded(from: &str, edits: &FieldEdits) -> String {
         via: "me",
         request_id: 0xff,
         edits,
+        repeated,
     };
     write_request(&mut out, &request, &hop);
     String::from_utf8(out).unwrap().replace("\r\n", "|")
@@ -41,6 +47,35 @@ fn forwarded(from: &str, edits: &FieldEdits) -> String {
 #[track_caller]
 fn check_request(from: &str, to: &str) {
     assert_eq!(forwarded(from, &FieldEdits::default()), to, "{from}");
+}
+
+#[test]
+fn a_request_that_is_sent_more_than_once_has_a_key_and_waits_for_nobody() {
+    const KEY: &str = "Idempotency-Key: \"01234567-89ab-4def-8123-456789abcdef\"|";
+    let key = Some(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+    let check = |fields: &str, edits: &FieldEdits, kept: &str, own: &str| {
+        let head = format!("POST / HTTP/1.1|Host: a|{fields}Content-Length: 4||");
+        let expected = format!(
+            "POST / HTTP/1.1|Host: a|{kept}Content-Length: 4|X-Forwarded-For: 192.0.2.1|\
+             X-Forwarded-Proto: http|X-Forwarded-Host: a|\
+             X-Request-Id: 000000000000000000000000000000ff|{own}Via: 1.1 me|"
+        );
+        let written = sent(&head, edits, key);
+        assert!(written.starts_with(&expected), "{written}");
+    };
+    let none = FieldEdits::default();
+    check("", &none, "", KEY);
+    check("Expect: 100-continue|", &none, "", KEY);
+    let own = "idempotency-key: \"own\"|";
+    check(own, &none, own, "");
+    // What Connection takes away is not there.
+    let nominated = format!("Connection: idempotency-key|{own}");
+    check(&nominated, &none, "", KEY);
+    check("", &edits(&[("Idempotency-Key", "1")], &[]), "", "");
+    check("", &edits(&[], &["idempotency-key"]), "", "");
+    let upgrade = "GET / HTTP/1.1|Host: a|Connection: upgrade|Upgrade: websocket||";
+    assert!(forwarded(upgrade, &none).contains("Upgrade: websocket"));
+    assert!(!sent(upgrade, &none, key).contains("pgrade"));
 }
 
 fn hop(edits: &FieldEdits) -> ResponseHop<'_> {
@@ -450,7 +485,7 @@ proptest! {
         prop_assert_eq!(scan.find_end(head.as_bytes(), &LIMITS), Ok(Some(head.len())));
 
         let edits = FieldEdits::default();
-        let hop = RequestHop { client: "::1", via: "me", request_id: 0, edits: &edits };
+        let hop = RequestHop { client: "::1", via: "me", request_id: 0, edits: &edits, repeated: None };
         let mut out = Vec::new();
         write_request(&mut out, &request, &hop);
         let mut space = FieldSpace::new();

@@ -67,6 +67,17 @@ fn service_value(excerpt: &Excerpt<'_>, service: &ServiceReport<'_>) -> Value {
     if !excerpt.of_endpoints && !service.names.is_empty() {
         value["names"] = service.names.iter().map(name_value).collect();
     }
+    let backends = service.backends.iter().zip(&service.totals.backends);
+    let backends = backends.filter(|_| !excerpt.of_endpoints);
+    let backends = backends.map(|(backend, totals)| {
+        json!({
+            "backend": backend,
+            "succeeded": totals.succeeded,
+            "failed": totals.failed,
+            "attempts": totals.attempts,
+        })
+    });
+    value["backends"] = backends.collect();
     value["endpoints"] = endpoints.collect();
     value
 }
@@ -119,6 +130,7 @@ fn shard_value((number, totals): (usize, &ShardTotals)) -> Value {
         "shard": number,
         "connections": totals.clients_open,
         "waiting": totals.exchanges_waiting,
+        "legs": {"running": totals.legs_running, "asleep": totals.legs_asleep},
         "accept_failures": totals.accept_failures,
         "unproxied": totals.clients_unproxied,
         "given_up": {"clients": totals.clients_given_up, "upstreams": totals.upstreams_given_up},
@@ -198,7 +210,7 @@ mod tests {
 
     use super::*;
     use crate::tally::report::{EndpointReport, NameFailure, Report, Selection};
-    use crate::tally::{EndpointTotals, Recorder};
+    use crate::tally::{BackendTotals, EndpointTotals, Recorder};
 
     #[test]
     fn the_shape_is_that_of_the_document() {
@@ -212,7 +224,7 @@ mod tests {
             exchanges: 4,
             forwarded: [0, 2, 0, 0, 1],
             own_answers: 1,
-            shed: [3, 0, 1, 0],
+            shed: [3, 0, 1, 0, 0, 0],
             clients_forgotten: 2,
             tunnels: 5,
             tunnels_open: 3,
@@ -221,6 +233,11 @@ mod tests {
             retries: [1, 2, 0, 4],
             retries_refused: 8,
             failed_open: 6,
+            backends: vec![BackendTotals {
+                succeeded: 3,
+                failed: 1,
+                attempts: 9,
+            }],
             endpoints: vec![EndpointTotals {
                 exchanges: 3,
                 ejections: [2, 1],
@@ -244,6 +261,7 @@ mod tests {
                 name: "a",
                 totals,
                 phases: &phases,
+                backends: vec!["127.0.0.1:9090"],
                 endpoints: vec![EndpointReport {
                     name: "127.0.0.1:9090",
                     standing: "healthy",
@@ -288,36 +306,48 @@ mod tests {
         let shed = |client_rate: u64, rate: u64| {
             json!({
                 "client_rate": client_rate, "client_concurrent": 0, "rate": rate, "concurrent": 0,
+                "legs_max": 0, "kept_bytes_max": 0,
             })
         };
+        let names = json!([
+            {"name": "good.test:80", "addresses": 2, "failing": null},
+            {"name": "bad.test:80", "addresses": 0, "failing": {
+                "seconds": 2.5, "times": 3, "reason": "no such name (NXDOMAIN)",
+            }},
+        ]);
+        let backends = json!([{
+            "backend": "127.0.0.1:9090", "succeeded": 3, "failed": 1, "attempts": 9,
+        }]);
         let none = json!({});
-        let mut expected = json!({
-            "ringmain": "0.1.0", "pid": 4711, "up_seconds": 1.5, "generation": 1,
-            "driver": "epoll", "window": "all", "late_shards": [0],
-            "services": [{
-                "service": "a", "exchanges": 4, "forwarded": forwarded(2, 1), "own_answers": 1,
-                "retries": 7, "retries_by_reason": retries([1, 2, 0, 4]), "retries_refused": 8,
-                "replays": 0, "limited": 0, "failed_open": 6, "shed": shed(3, 1),
-                "forgotten": 2, "tunnels": 5, "tunnels_open": 3,
-                "tunnel_bytes": {"up": 70, "down": 80},
-                "faults": {"connection_refused": 1},
+        let mut service = json!({
+            "service": "a", "exchanges": 4, "forwarded": forwarded(2, 1), "own_answers": 1,
+            "retries": 7, "retries_by_reason": retries([1, 2, 0, 4]), "retries_refused": 8,
+            "replays": 0, "limited": 0, "failed_open": 6, "shed": shed(3, 1),
+            "forgotten": 2, "tunnels": 5, "tunnels_open": 3,
+            "tunnel_bytes": {"up": 70, "down": 80},
+            "faults": {"connection_refused": 1},
+        });
+        merge(
+            &mut service,
+            json!({
                 "phases": {"total": {
                     "count": 3, "min": 1.2, "mean": 3033.733, "p50": 2.4, "p90": 9100.7,
                     "p99": 9100.7, "p99.9": 9100.7, "p99.99": 9100.7, "max": 9100.7,
                 }},
-                "names": [
-                    {"name": "good.test:80", "addresses": 2, "failing": null},
-                    {"name": "bad.test:80", "addresses": 0, "failing": {
-                        "seconds": 2.5, "times": 3, "reason": "no such name (NXDOMAIN)",
-                    }},
-                ],
+                "names": names,
+                "backends": backends,
                 "endpoints": [{
                     "endpoint": "127.0.0.1:9090", "standing": "healthy", "exchanges": 3,
                     "forwarded": forwarded(0, 0), "faults": 0, "connects": 0,
                     "ejected_by_shards": 1, "ejections": {"consecutive_faults": 2, "latency": 1},
                     "phases": none,
                 }],
-            }],
+            }),
+        );
+        let mut expected = json!({
+            "ringmain": "0.1.0", "pid": 4711, "up_seconds": 1.5, "generation": 1,
+            "driver": "epoll", "window": "all", "late_shards": [0],
+            "services": [service],
         });
         let parsed = |text: String| -> Value { serde_json::from_str(&text).unwrap() };
         assert_eq!(parsed(json(&excerpt(Some("a")))), expected);
@@ -333,7 +363,8 @@ mod tests {
                 },
                 "no_service": {"exchanges": 0, "own_answers": 0, "faults": none},
                 "shards": [{
-                    "shard": 0, "connections": 0, "waiting": 0, "accept_failures": 0,
+                    "shard": 0, "connections": 0, "waiting": 0,
+                    "legs": {"running": 0, "asleep": 0}, "accept_failures": 0,
                     "unproxied": 0,
                     "given_up": {"clients": 0, "upstreams": 0}, "exchanges": 0,
                     "lived_seconds": 0.0, "busy_seconds": 0.0,

@@ -67,6 +67,8 @@ pub struct ServiceReport<'a> {
     pub totals: ServiceTotals,
     /// What was recorded of it.
     pub phases: &'a Phases,
+    /// In the order of `totals.backends`: their names, which are shown where there is a fan-out.
+    pub backends: Vec<&'a str>,
     /// In the order of `totals.endpoints`.
     pub endpoints: Vec<EndpointReport<'a>>,
     /// Its backends that are names, in the order of the file.

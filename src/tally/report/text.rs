@@ -11,8 +11,8 @@ use hdrhistogram::Histogram;
 use super::{EndpointReport, Excerpt, NameReport, Process, QUANTILES, Report, Selection, counted};
 use crate::tally::phase::UNITS_PER_MICROSECOND;
 use crate::tally::{
-    EjectReason, EndpointTotals, Limit, NoServiceTotals, Phase, Phases, RetryReason, ServiceTotals,
-    ShardTotals,
+    BackendTotals, EjectReason, EndpointTotals, Limit, NoServiceTotals, Phase, Phases, RetryReason,
+    ServiceTotals, ShardTotals,
 };
 
 /// Where the column of counts ends when no number is too wide for that.
@@ -38,6 +38,9 @@ impl fmt::Display for Excerpt<'_> {
             if !self.of_endpoints {
                 tables.write_service(f, service.phases)?;
                 write_names(f, &service.names)?;
+                for (backend, totals) in service.backends.iter().zip(&service.totals.backends) {
+                    write_backend(f, backend, totals)?;
+                }
             }
             for (endpoint, totals) in service.endpoints.iter().zip(&service.totals.endpoints) {
                 write_endpoint(f, endpoint, totals, report.shards.len())?;
@@ -65,6 +68,12 @@ impl fmt::Display for Excerpt<'_> {
         let unproxied: u64 = unproxied.sum();
         if 0 < unproxied {
             writeln!(f, "unproxied   {} clients", Grouped(unproxied))?;
+        }
+        let running: u64 = report.shards.iter().map(|shard| shard.legs_running).sum();
+        let asleep: u64 = report.shards.iter().map(|shard| shard.legs_asleep).sum();
+        if 0 < running + asleep {
+            let (running, asleep) = (Grouped(running), Grouped(asleep));
+            writeln!(f, "legs   {running} running   {asleep} asleep")?;
         }
         write_shards(f, &report.shards)
     }
@@ -111,6 +120,21 @@ fn write_names(f: &mut fmt::Formatter<'_>, names: &[NameReport<'_>]) -> fmt::Res
         writeln!(f)?;
     }
     Ok(())
+}
+
+/// The line of a backend that fan-outs go to.
+fn write_backend(f: &mut fmt::Formatter<'_>, name: &str, totals: &BackendTotals) -> fmt::Result {
+    let BackendTotals {
+        succeeded,
+        failed,
+        attempts,
+    } = *totals;
+    let (succeeded, failed) = (Grouped(succeeded), Grouped(failed));
+    write!(
+        f,
+        "  backend {name}   succeeded {succeeded}   failed {failed}"
+    )?;
+    writeln!(f, "   attempts {}", Grouped(attempts))
 }
 
 /// The line of an endpoint; of its ejections where there were any.

@@ -57,6 +57,7 @@ fn report<'a>(services: &[(&'a str, &'a Phases)], nothing: &'a Phases) -> Report
             ..ServiceTotals::default()
         },
         phases,
+        backends: vec![],
         endpoints: vec![EndpointReport {
             name: "[::1]:9090",
             standing: "unknown",

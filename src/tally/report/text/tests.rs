@@ -25,7 +25,7 @@ fn report() -> Report<'static> {
         exchanges: 12_345_678,
         forwarded: [0, 12_345_000, 0, 550, 50],
         own_answers: 78,
-        shed: [1_003, 0, 1, 0],
+        shed: [1_003, 0, 1, 0, 0, 0],
         tunnels: 1_234,
         tunnels_open: 5,
         tunnel_bytes_up: 12_345,
@@ -52,6 +52,7 @@ fn report() -> Report<'static> {
         services: vec![
             ServiceReport {
                 name: "my-service",
+                backends: vec!["127.0.0.1:9090", "b.test:9091"],
                 endpoints: vec![
                     quiet_endpoint("127.0.0.1:9090"),
                     quiet_endpoint("127.0.0.1:9091"),
@@ -62,6 +63,7 @@ fn report() -> Report<'static> {
             },
             ServiceReport {
                 name: "quiet",
+                backends: vec!["[::1]:9092"],
                 endpoints: vec![quiet_endpoint("[::1]:9092")],
                 names: Vec::new(),
                 totals: quiet,
@@ -158,6 +160,31 @@ fn names_say_what_they_stand_for_and_since_when_they_fail() {
     };
     let excerpt = report.excerpt(&selection).expect("there is one");
     assert!(!excerpt.to_string().contains("name "), "{excerpt}");
+}
+
+#[test]
+fn what_was_fanned_out_has_a_line_for_each_backend() {
+    let mut report = report();
+    report.services[0].totals.backends = vec![
+        BackendTotals {
+            succeeded: 1_000,
+            failed: 2,
+            attempts: 1_234,
+        },
+        BackendTotals::default(),
+    ];
+    report.services[0].totals.shed[4] = 7;
+    report.shards[0].legs_asleep = 1_000;
+    report.shards[1].legs_running = 3;
+    let text = report.to_string();
+    for line in [
+        "  shed  client_rate 1,003   rate 1   legs_max 7",
+        "  backend 127.0.0.1:9090   succeeded 1,000   failed 2   attempts 1,234",
+        "  backend b.test:9091   succeeded 0   failed 0   attempts 0",
+        "legs   3 running   1,000 asleep",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line}: {text}");
+    }
 }
 
 #[test]
