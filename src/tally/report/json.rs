@@ -79,7 +79,12 @@ fn name_value(name: &NameReport<'_>) -> Value {
             "reason": failure.reason,
         })
     });
-    json!({ "name": name.name, "addresses": name.addresses, "failing": failure })
+    json!({
+        "name": name.name,
+        "addresses": name.addresses,
+        "remarks": name.remarks,
+        "failing": failure,
+    })
 }
 
 fn totals_value(totals: &ServiceTotals) -> Value {
@@ -227,6 +232,7 @@ mod tests {
         };
         totals.faults[Fault::ConnectionRefused.index()] = 1;
         let nothing = Phases::of_service();
+        let remarks = ["of 3 addresses 2 are used".to_owned()];
         let report = Report {
             process: Process {
                 version: "0.1.0",
@@ -249,11 +255,13 @@ mod tests {
                     NameReport {
                         name: "good.test:80".to_owned(),
                         addresses: 2,
+                        remarks: &remarks,
                         failure: None,
                     },
                     NameReport {
                         name: "bad.test:80".to_owned(),
                         addresses: 0,
+                        remarks: &[],
                         failure: Some(NameFailure {
                             lasted: Duration::from_millis(2_500),
                             times: 3,
@@ -301,8 +309,11 @@ mod tests {
                     "p99": 9100.7, "p99.9": 9100.7, "p99.99": 9100.7, "max": 9100.7,
                 }},
                 "names": [
-                    {"name": "good.test:80", "addresses": 2, "failing": null},
-                    {"name": "bad.test:80", "addresses": 0, "failing": {
+                    {
+                        "name": "good.test:80", "addresses": 2, "failing": null,
+                        "remarks": ["of 3 addresses 2 are used"],
+                    },
+                    {"name": "bad.test:80", "addresses": 0, "remarks": [], "failing": {
                         "seconds": 2.5, "times": 3, "reason": "no such name (NXDOMAIN)",
                     }},
                 ],
