@@ -161,7 +161,10 @@ async fn serve(
     let mut naming = Naming::start(config);
     tokio::select! {
         biased;
-        () = signals.end() => return Ok(End::Drained),
+        () = signals.end() => {
+            log::info!("a signal ends the start");
+            return Ok(End::Drained);
+        }
         () = naming.first(&mut live) => {}
     }
     let report_at_end = options.report_at_end;

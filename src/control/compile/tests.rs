@@ -308,3 +308,35 @@ fn a_service_that_nothing_has_changed_is_shared_with_the_plan_before() {
     let third = compile(&config, &live, Some(&first));
     assert!(Arc::ptr_eq(&first.services[0], &third.services[0]));
 }
+
+#[test]
+fn lookups_and_probes_of_what_names_stand_for_take_descriptors() {
+    let connections = |names: usize, endpoints: u8| {
+        let backends: Vec<String> = (0..names)
+            .map(|name| format!("\"x{name}.test:80\""))
+            .collect();
+        let text = format!(
+            "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\nservice = \"s\"\n\
+             [[service]]\nname = \"s\"\nbackends = [{}]\n[service.probe]\n",
+            backends.join(", ")
+        );
+        let config = config::parse("config.toml", &text).expect("the text breaks no rule");
+        let found = (0..endpoints).map(|host| Resolved {
+            address: ([127, 0, 0, host], 80).into(),
+            weight: 1,
+            backup: false,
+        });
+        let name = BackendAddress::Host("x0.test".to_owned(), 80);
+        let live = Live {
+            nofile: 1_064,
+            resolved: [(name, found.collect())].into(),
+            ..LIVE
+        };
+        connections_max(&config, &live)
+    };
+    // Of 1,064 the process keeps 64 for itself; a client may need two.
+    assert_eq!(connections(1, 0), (1_000 - 4) / 2);
+    assert_eq!(connections(1, 100), (1_000 - 4 - 100) / 2);
+    assert_eq!(connections(10, 100), (1_000 - 40 - 100) / 2);
+    assert_eq!(connections(100, 0), (1_000 - 128) / 2, "32 lookups at once");
+}

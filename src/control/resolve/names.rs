@@ -14,8 +14,8 @@ use crate::control::compile::Resolved;
 use crate::tally::report::{NameFailure, NameReport};
 use crate::units::format_duration;
 
-/// From one line that a name fails to the next.
-const FAILING_EVERY: Duration = Duration::from_secs(60);
+/// From one warning of a kind about a name to the next.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Addresses that a line names; of more it says how many.
 const SHOWN_MAX: usize = 8;
@@ -31,12 +31,16 @@ pub struct Names {
 
 #[derive(Debug, Default)]
 struct Known {
+    /// The backends that it is, each with the places of the services that have it.
+    backends: BTreeMap<BackendAddress, Vec<usize>>,
     /// True exactly when an answer or a failure was heard.
     heard: bool,
     /// How many addresses the last good answer had; 0 where there was none.
     addresses: usize,
-    /// What was said of the last good answer.
+    /// What of the last good answer cannot be used.
     remarks: Vec<String>,
+    /// When that had a line last.
+    remarked: Option<Instant>,
     /// `None` exactly when the last lookup was good, or none is over yet.
     failing: Option<Failing>,
 }
@@ -107,16 +111,21 @@ pub enum News {
 impl Names {
     /// Those of `config`, of which nothing is known yet.
     pub fn of(config: &Config) -> Self {
-        let names = Question::all(config).into_iter();
-        let services = config.services().iter().map(|service| {
-            let addresses = service.backends.iter().map(|backend| &backend.address);
-            let names = addresses.filter(|address| address.socket().is_none());
-            (service.name.clone(), names.cloned().collect())
-        });
-        Self {
-            known: names.map(|name| (name, Known::default())).collect(),
-            services: services.collect(),
+        let mut known: BTreeMap<Question, Known> = BTreeMap::new();
+        let mut services = Vec::new();
+        for (place, service) in config.services().iter().enumerate() {
+            let mut names = Vec::new();
+            for address in service.backends.iter().map(|backend| &backend.address) {
+                let Some(question) = Question::of(address) else {
+                    continue;
+                };
+                let users = &mut known.entry(question).or_default().backends;
+                users.entry(address.clone()).or_default().push(place);
+                names.push(address.clone());
+            }
+            services.push((service.name.clone(), names));
         }
+        Self { known, services }
     }
 
     /// The names of which nothing was heard.
@@ -154,7 +163,9 @@ impl Names {
         resolved: &mut BTreeMap<BackendAddress, Vec<Resolved>>,
         now: Instant,
     ) -> Heard {
-        let known = self.known.entry(question.clone()).or_default();
+        let Some(known) = self.known.get_mut(question) else {
+            return Heard::default();
+        };
         let name = question.to_string();
         let mut news = Vec::new();
         if let Some(failing) = known.failing.take() {
@@ -162,25 +173,24 @@ impl Names {
             let name = name.clone();
             news.push(News::Recovered { name, lasted });
         }
-        let new_remarks = found.remarks.iter();
-        let new_remarks = new_remarks.filter(|remark| !known.remarks.contains(remark));
-        news.extend(new_remarks.map(|remark| News::Remarked {
-            name: name.clone(),
-            remark: remark.clone(),
-        }));
+        if known.is_remarkable(found, now) {
+            known.remarked = Some(now);
+            let remark = found.remarks.join("; ");
+            news.push(News::Remarked { name, remark });
+        }
         known.heard = true;
         known.addresses = found.addresses.len();
         known.remarks.clone_from(&found.remarks);
         let mut services = BTreeSet::new();
-        for (address, users) in self.backends_of(question) {
-            let next = found.at(&address);
-            let last = resolved.get(&address).map_or(&[][..], Vec::as_slice);
+        for (address, users) in &self.known[question].backends {
+            let next = found.at(address);
+            let last = resolved.get(address).map_or(&[][..], Vec::as_slice);
             if last == next {
                 continue;
             }
             services.extend(users.iter().copied());
-            news.push(changed(self.list(&users), &address, last, &next));
-            resolved.insert(address, next);
+            news.push(changed(self.list(users), address, last, &next));
+            resolved.insert(address.clone(), next);
         }
         Heard {
             services: services.into_iter().collect(),
@@ -189,51 +199,19 @@ impl Names {
     }
 
     fn failed(&mut self, question: &Question, reason: String, now: Instant) -> Option<News> {
-        let known = self.known.entry(question.clone()).or_default();
+        let known = self.known.get_mut(question)?;
         known.heard = true;
         let kept = known.addresses;
-        let lasted = match &mut known.failing {
-            None => {
-                known.failing = Some(Failing {
-                    since: now,
-                    times: 1,
-                    reason: reason.clone(),
-                    said: now,
-                });
-                None
-            }
-            Some(failing) => {
-                failing.times += 1;
-                failing.reason.clone_from(&reason);
-                if now < failing.said + FAILING_EVERY {
-                    return None;
-                }
-                failing.said = now;
-                Some(now - failing.since)
-            }
-        };
-        let users = self.backends_of(question).into_values().flatten();
+        let lasted = known.fail(&reason, now)?;
+        let users = known.backends.values().flatten().copied();
         let users: BTreeSet<usize> = users.collect();
         Some(News::Failing {
-            services: self.list(&users.into_iter().collect::<Vec<_>>()),
+            services: self.list(&Vec::from_iter(users)),
             name: question.to_string(),
             reason,
             kept,
             lasted,
         })
-    }
-
-    /// The backends that ask `question`, each with the places of the services that have it.
-    fn backends_of(&self, question: &Question) -> BTreeMap<BackendAddress, Vec<usize>> {
-        let mut backends: BTreeMap<BackendAddress, Vec<usize>> = BTreeMap::new();
-        for (service, (_, names)) in self.services.iter().enumerate() {
-            for name in names {
-                if Question::of(name).as_ref() == Some(question) {
-                    backends.entry(name.clone()).or_default().push(service);
-                }
-            }
-        }
-        backends
     }
 
     /// The names of the services at `places`.
@@ -250,6 +228,7 @@ impl Names {
             Some(NameReport {
                 name: name.to_string(),
                 addresses: known.addresses,
+                remarks: &known.remarks,
                 failure: known.failing.as_ref().map(|failing| NameFailure {
                     lasted: now - failing.since,
                     times: failing.times,
@@ -258,6 +237,35 @@ impl Names {
             })
         };
         names.filter_map(report).collect()
+    }
+}
+
+impl Known {
+    /// Whether what of `found` cannot be used has a line.
+    fn is_remarkable(&self, found: &Found, now: Instant) -> bool {
+        let is_due = self.remarked.is_none_or(|said| said + WARN_EVERY <= now);
+        is_due && !found.remarks.is_empty() && found.remarks != self.remarks
+    }
+
+    /// A lookup has failed. `None` where that has no line; else for how long that was so, where it
+    /// is no news.
+    fn fail(&mut self, reason: &str, now: Instant) -> Option<Option<Duration>> {
+        let Some(failing) = &mut self.failing else {
+            self.failing = Some(Failing {
+                since: now,
+                times: 1,
+                reason: reason.to_owned(),
+                said: now,
+            });
+            return Some(None);
+        };
+        failing.times += 1;
+        reason.clone_into(&mut failing.reason);
+        if now < failing.said + WARN_EVERY {
+            return None;
+        }
+        failing.said = now;
+        Some(Some(now - failing.since))
     }
 }
 

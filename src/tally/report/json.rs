@@ -90,7 +90,12 @@ fn name_value(name: &NameReport<'_>) -> Value {
             "reason": failure.reason,
         })
     });
-    json!({ "name": name.name, "addresses": name.addresses, "failing": failure })
+    json!({
+        "name": name.name,
+        "addresses": name.addresses,
+        "remarks": name.remarks,
+        "failing": failure,
+    })
 }
 
 fn totals_value(totals: &ServiceTotals) -> Value {
@@ -248,6 +253,7 @@ mod tests {
         };
         totals.faults[Fault::ConnectionRefused.index()] = 1;
         let nothing = Phases::of_service();
+        let remarks = ["of 3 addresses 2 are used".to_owned()];
         let report = Report {
             process: Process {
                 version: "0.1.0",
@@ -271,11 +277,13 @@ mod tests {
                     NameReport {
                         name: "good.test:80".to_owned(),
                         addresses: 2,
+                        remarks: &remarks,
                         failure: None,
                     },
                     NameReport {
                         name: "bad.test:80".to_owned(),
                         addresses: 0,
+                        remarks: &[],
                         failure: Some(NameFailure {
                             lasted: Duration::from_millis(2_500),
                             times: 3,
@@ -310,8 +318,11 @@ mod tests {
             })
         };
         let names = json!([
-            {"name": "good.test:80", "addresses": 2, "failing": null},
-            {"name": "bad.test:80", "addresses": 0, "failing": {
+            {
+                "name": "good.test:80", "addresses": 2, "failing": null,
+                "remarks": ["of 3 addresses 2 are used"],
+            },
+            {"name": "bad.test:80", "addresses": 0, "remarks": [], "failing": {
                 "seconds": 2.5, "times": 3, "reason": "no such name (NXDOMAIN)",
             }},
         ]);

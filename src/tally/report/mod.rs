@@ -82,6 +82,8 @@ pub struct NameReport<'a> {
     pub name: String,
     /// How many addresses it stands for now.
     pub addresses: usize,
+    /// What of its last good answer cannot be used, a sentence each.
+    pub remarks: &'a [String],
     /// What came of asking for it; `None` where the last answer was good, or is awaited.
     pub failure: Option<NameFailure<'a>>,
 }

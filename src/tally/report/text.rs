@@ -109,6 +109,9 @@ fn write_names(f: &mut fmt::Formatter<'_>, names: &[NameReport<'_>]) -> fmt::Res
     for name in names {
         let addresses = Grouped(name.addresses as u64);
         write!(f, "  name {}   {addresses} addresses", name.name)?;
+        for remark in name.remarks {
+            write!(f, "   {remark}")?;
+        }
         if let Some(failure) = &name.failure {
             let (lasted, times) = (Up(failure.lasted), Grouped(failure.times));
             write!(

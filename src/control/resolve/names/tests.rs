@@ -174,19 +174,34 @@ fn a_name_that_never_was_resolved_stands_for_nothing() {
 }
 
 #[test]
-fn a_remark_is_made_once() {
+fn a_remark_is_made_once_and_another_a_minute_later() {
     let mut case = Case::new();
-    let mut remarked = answer(&["127.0.0.1"]);
-    if let Ok(found) = &mut remarked.found {
-        found.remarks.push("too many".to_owned());
-    }
+    let remarked = |remarks: &[&str]| {
+        let mut answer = answer(&["127.0.0.1"]);
+        if let Ok(found) = &mut answer.found {
+            found.remarks = remarks.iter().map(ToString::to_string).collect();
+        }
+        answer
+    };
     let said = |heard: &Heard| {
         let news = heard.news.iter();
         let said = news.filter(|news| matches!(news, News::Remarked { .. }));
         said.count()
     };
-    assert_eq!(said(&case.hear(0, remarked.clone())), 1);
-    assert_eq!(said(&case.hear(1, remarked)), 0);
+    let turns = [
+        (0, &["too many", "useless"][..], 1),
+        (1, &["too many", "useless"], 0),
+        (2, &["too many"], 0),
+        (61, &["too many"], 0),
+        (62, &["useless"], 1),
+        (200, &[], 0),
+        (201, &["useless"], 1),
+    ];
+    for (seconds, remarks, lines) in turns {
+        let heard = case.hear(seconds, remarked(remarks));
+        assert_eq!(said(&heard), lines, "{seconds}");
+        assert_eq!(case.names.report(0, case.begin)[0].remarks, remarks);
+    }
 }
 
 #[test]

@@ -128,9 +128,11 @@ fn the_text_is_that_of_the_contract() {
 fn names_say_what_they_stand_for_and_since_when_they_fail() {
     let mut report = report();
     report.services.remove(0);
-    let name = |name: &str, addresses, failure| NameReport {
+    let remarks = ["1 SRV records have port 0".to_owned()];
+    let name = |name: &str, addresses, failure: Option<NameFailure<'static>>| NameReport {
         name: name.to_owned(),
         addresses,
+        remarks: if failure.is_none() { &remarks } else { &[] },
         failure,
     };
     let failure = NameFailure {
@@ -148,7 +150,7 @@ fn names_say_what_they_stand_for_and_since_when_they_fail() {
         lines,
         [
             "service quiet   0 exchanges   forwarded 0   own answers 0",
-            "  name good.test:80   3 addresses",
+            "  name good.test:80   3 addresses   1 SRV records have port 0",
             "  name _bad._tcp.test   0 addresses   failing for 1m07s, 1,004 times: \
              no such name (NXDOMAIN)",
             "  endpoint [::1]:9092   0 exchanges   unknown   faults 0",
