@@ -136,6 +136,44 @@ fn services_and_endpoints_keep_their_counters_over_a_reload() {
 }
 
 #[test]
+fn backends_of_a_fan_out_keep_their_counters_by_name() {
+    let of = |generation, ports: &[u16], is_fanned_out: bool| {
+        let mut service = service("a", ports);
+        let rules = crate::plan::FanoutRules {
+            require: crate::plan::Require::All,
+            status: 201,
+            attempts_max: 1,
+            backoff_max: std::time::Duration::ZERO,
+            jitter: std::time::Duration::ZERO,
+            body_bytes_max: 0,
+            shard_legs_max: 1,
+            shard_kept_bytes_max: 0,
+            detached: false,
+        };
+        service.fanout = is_fanned_out.then_some(rules);
+        let mut plan = plan(generation, &[]);
+        plan.services = [Arc::new(service)].into();
+        plan
+    };
+    let (mut publisher, mut subscriber) = door_of_one();
+    publisher.publish(of(1, &[1, 2], false));
+    let posted = adopted(&mut subscriber);
+    assert!(
+        counters(&posted, 0).backends.is_empty(),
+        "nobody counts them"
+    );
+    publisher.publish(of(2, &[1, 2], true));
+    let posted = adopted(&mut subscriber);
+    counters(&posted, 0).backends[1].succeeded.add(5);
+    publisher.publish(of(3, &[2, 3], true));
+    let posted = adopted(&mut subscriber);
+    counters(&posted, 0).backends[0].attempts.add(6);
+    let backends = publisher.service_totals(0).backends;
+    let counts = backends.iter().map(|it| (it.succeeded, it.attempts));
+    assert_eq!(counts.collect::<Vec<_>>(), [(5, 6), (0, 0)]);
+}
+
+#[test]
 fn a_plan_that_changes_only_what_is_known_of_endpoints_keeps_every_counter() {
     let (mut publisher, mut shard) = door_of_one();
     publisher.publish(plan(1, &[("a", &[1, 2])]));

@@ -144,6 +144,33 @@ pub const WAITING_EXCHANGES: Metric = Metric {
     help: "Exchanges that wait now because their endpoints are at connections_max.",
 };
 
+/// Attempts of legs.
+pub const FANOUT_ATTEMPTS: Metric = Metric {
+    name: "ringmain_fanout_attempts_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service", "backend"],
+    help: "Attempts to send a fan-out's request to the backend, the first included.",
+};
+
+/// Legs that are through.
+pub const FANOUT_LEGS: Metric = Metric {
+    name: "ringmain_fanout_legs_total",
+    kind: Kind::Counter,
+    unit: Unit::Things,
+    labels: &["service", "backend", "result"],
+    help: "Requests of fan-outs that the backend has taken, or will not any more, by result.",
+};
+
+/// Legs that are not through.
+pub const LEGS: Metric = Metric {
+    name: "ringmain_fanout_legs",
+    kind: Kind::Gauge,
+    unit: Unit::Things,
+    labels: &["state"],
+    help: "Requests of fan-outs to single backends now, running or asleep before an attempt.",
+};
+
 /// Tunnels begun.
 pub const TUNNELS: Metric = Metric {
     name: "ringmain_tunnels_total",
@@ -226,7 +253,7 @@ pub const PLAN_GENERATION: Metric = Metric {
 };
 
 /// Every metric, in the order of the docs.
-pub const ALL: [Metric; 21] = [
+pub const ALL: [Metric; 24] = [
     EXCHANGES,
     FAULTS,
     RETRIES,
@@ -239,6 +266,9 @@ pub const ALL: [Metric; 21] = [
     SHED_EXCHANGES,
     FORGOTTEN_CLIENTS,
     WAITING_EXCHANGES,
+    FANOUT_ATTEMPTS,
+    FANOUT_LEGS,
+    LEGS,
     TUNNELS,
     TUNNELS_OPEN,
     TUNNEL_BYTES,

@@ -327,6 +327,7 @@ fn what_was_shed_is_reported(driver: Driver) {
     }
     let expected = serde_json::json!({
         "client_rate": 0, "client_concurrent": 2, "rate": 0, "concurrent": 3,
+        "legs_max": 0, "kept_bytes_max": 0,
     });
     assert_eq!(shed(&proxy), expected);
     let report = proxy.report_where(|report| report.services["a"].forwarded == 2);

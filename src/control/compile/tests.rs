@@ -116,6 +116,35 @@ fn every_supported_key_reaches_the_plan() {
 }
 
 #[test]
+fn a_fan_out_reaches_the_plan() {
+    let text = r#"
+        [[listener]]
+        name = "web"
+        address = "127.0.0.1:8080"
+
+        [[service]]
+        name = "usual"
+        backends = ["127.0.0.1:9090", "127.0.0.1:9091"]
+        fanout = {}
+
+        [[service]]
+        name = "other"
+        backends = ["127.0.0.1:9090"]
+        [service.fanout]
+        require = "quorum"
+        status = 204
+        attempts_max = 7
+        backoff_max = "8s"
+        jitter = "0s"
+        body_bytes_max = "16KiB"
+        legs_max = 5
+        kept_bytes_max = "1MiB"
+        detached = true
+    "#;
+    insta::assert_snapshot!(plan_of(text, &LIVE));
+}
+
+#[test]
 fn limits_and_routes_reach_the_plan() {
     let text = r#"
         [[listener]]

@@ -6,7 +6,7 @@
 use std::mem;
 use std::rc::Rc;
 
-use super::super::buffer::{MEDIUM, SMALL};
+use super::super::buffer::{Buffer, MEDIUM, SMALL, TINY};
 use super::super::client::Client;
 use super::super::deadline::Late;
 use super::super::exchange::Exchange;
@@ -19,8 +19,6 @@ use crate::fault::Fault;
 use crate::http::framing::BodyLength;
 use crate::plan::FanoutRules;
 use crate::tally::Limit;
-
-use super::super::buffer::Buffer;
 
 /// Receives what is still to come of the request that `order` holds the begin of.
 pub(super) async fn receive(
@@ -135,7 +133,7 @@ async fn say_continue(exchange: &Exchange<'_>, client: &mut Client) -> Result<()
         timing,
         ..
     } = exchange;
-    let mut outbox = shard.stock.take(super::super::buffer::TINY);
+    let mut outbox = shard.stock.take(TINY);
     outbox.tail().extend_from_slice(CONTINUE);
     outbox.send_all();
     shard.counters.bytes_client_out.add(outbox.unsent() as u64);
