@@ -9,7 +9,7 @@
 //!
 //! Each way is a loop of one read and one write through one buffer, so that a side that takes
 //! nothing holds the other one back. While a way waits for bytes, that is the least buffer, unless
-//! the last bytes filled theirs. A way whose bytes have filled the largest buffer goes on by
+//! the last bytes filled theirs. A way whose bytes have filled one of 16 KiB or more goes on by
 //! splice(2), through a pipe ([`pipes`](super::pipes)), as long as they come in bulk.
 //!
 //! How the end of one side reaches the other:
@@ -261,9 +261,11 @@ enum Spliced {
     Broken,
 }
 
-/// Where so few bytes have come at once, they are copied from then on: that costs no pipe and fewer
-/// calls.
+/// Fewer bytes at once are cheaper to copy: that costs no pipe and fewer calls.
 const SPLICE_MIN: usize = MEDIUM;
+/// Where so few have come so many times in a row, they are copied from then on. Once is not enough:
+/// before the bulk of each answer its head comes alone (bench/README.md).
+const FEW_MAX: u32 = 3;
 
 /// One way through a tunnel.
 #[derive(Debug)]
@@ -319,7 +321,7 @@ impl Way<'_> {
             match read {
                 Ok(count @ 1..) => {
                     self.came.add(count as u64);
-                    is_bulk = count == LARGE;
+                    is_bulk = MEDIUM <= count && count == class;
                     class = next_class(class, count);
                     self.buffer.send_all();
                 }
@@ -364,6 +366,7 @@ impl Way<'_> {
         };
         // It comes when something is to be waited for.
         let mut sink_ready = None;
+        let mut few = 0;
         self.buffer.clear();
         shard.stock.put(mem::take(&mut self.buffer));
         self.share.resize(0);
@@ -383,7 +386,8 @@ impl Way<'_> {
                 self.pair.broken.set(true);
                 return Spliced::Broken;
             }
-            if count < SPLICE_MIN {
+            few = if count < SPLICE_MIN { few + 1 } else { 0 };
+            if few == FEW_MAX {
                 return Spliced::Trickles;
             }
             // What a copy would have counted.
@@ -443,7 +447,7 @@ impl Way<'_> {
         if waits {
             self.to.watch().disarm();
             self.write_ends();
-        } else {
+        } else if self.pair.writes.get() == 0 {
             self.pair.watch_idle();
         }
         is_empty
