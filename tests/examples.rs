@@ -11,14 +11,21 @@
     reason = "a test without a harness says itself what came of it"
 )]
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, process};
+
+use dns::Dns;
+
+#[path = "support/dns.rs"]
+#[expect(dead_code, reason = "other tests ask for more")]
+mod dns;
 
 /// How long any single wait may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -31,6 +38,7 @@ type Case = (&'static str, fn(&Path));
 const CASES: &[Case] = &[
     ("login-and-register.toml", login_and_register),
     ("database.toml", database),
+    ("names.toml", names),
     ("behind-a-load-balancer.toml", behind_a_load_balancer),
 ];
 
@@ -88,7 +96,17 @@ fn login_and_register(file: &Path) {
     let _backends = backends(file, &["--status", "201"]);
     let _proxy = Process::ringmain(file);
     let web = address("127.0.0.1:8080");
-    let mut said: Vec<String> = (0..6).map(|_| ask(web, "GET", "/login", "").1).collect();
+    // On one connection, and so on one shard: each has turns of its own.
+    let mut client = connect(web);
+    let login = "GET /login HTTP/1.1\r\nHost: localhost\r\n";
+    let requests = format!("{login}\r\n").repeat(5) + login + "Connection: close\r\n\r\n";
+    client
+        .write_all(requests.as_bytes())
+        .expect("it takes them");
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).expect("they end");
+    let is_body = |line: &&str| line.starts_with("127.0.0.1:909");
+    let mut said: Vec<&str> = answers.lines().filter(is_body).collect();
     let turn = said.split_off(3);
     assert_eq!(said, turn, "each has its turn");
     said.sort_unstable();
@@ -139,6 +157,52 @@ fn database(file: &Path) {
     assert_eq!(ask(&["wait", "1", "5000"]), "1");
     drop(primary);
     assert_eq!(ask(&["get", "greeting"]), "hello");
+}
+
+/// What the names stand for is where requests go, and what they stand for now.
+fn names(file: &Path) {
+    let addresses = ["127.0.0.21", "127.0.0.22", "127.0.0.23"].map(|text| {
+        let address: IpAddr = text.parse().expect("it is an address");
+        address
+    });
+    let [first, second, third] = addresses;
+    let _backends = [(first, 9090), (second, 9090), (third, 9190)].map(|(address, port)| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
+        command.args(["backend", "--listen", &format!("{address}:{port}")]);
+        Process::start(&mut command, "listening on ")
+    });
+    let dns = Dns::start(Some(address("127.0.0.53:53")));
+    dns.set_for("app.internal", &[first, second], 1);
+    dns.set_for("one.app.internal", &[third], 1);
+    dns.set_service(
+        "_http._tcp.app.internal",
+        &[(0, 1, 9190, "one.app.internal")],
+    );
+    let _proxy = Process::ringmain(file);
+    let web = address("127.0.0.1:8080");
+    let wait_for = |expected: &[&str]| {
+        let begun = Instant::now();
+        loop {
+            let said: BTreeSet<String> = (0..40).filter_map(|_| served_by(web)).collect();
+            if said.iter().eq(expected) {
+                return;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{expected:?}, and not {said:?}");
+        }
+    };
+    wait_for(&["127.0.0.21:9090", "127.0.0.22:9090", "127.0.0.23:9190"]);
+    dns.set_for("app.internal", &[second], 1);
+    wait_for(&["127.0.0.22:9090", "127.0.0.23:9190"]);
+}
+
+/// The endpoint that answers a request, as the answer says; `None` where none does yet.
+#[track_caller]
+fn served_by(web: SocketAddr) -> Option<String> {
+    let (head, _) = ask(web, "GET", "/", "");
+    let line = head
+        .lines()
+        .find_map(|line| line.strip_prefix("X-Backend-Server: "));
+    line.map(str::to_owned)
 }
 
 /// The address of the header is the client's.

@@ -142,6 +142,12 @@ impl Shard {
         self.start(async move { clock.keep().await });
         let shard = Rc::clone(&self);
         self.start(async move { shard.pause.time(PAUSE).await });
+        let shard = Rc::clone(&self);
+        self.start(async move {
+            while Caught(Box::pin(shard.legs.alarm(&shard))).await.is_err() {
+                shard.panicked();
+            }
+        });
         for (listener, socket) in sockets {
             let listening = Listening::new(socket).map_err(ShardError::Listener)?;
             self.listeners.borrow_mut().push(listening.fd());
@@ -159,6 +165,7 @@ impl Shard {
         self.clock.dismiss_keeper();
         self.pause.dismiss();
         self.ticked.clear();
+        self.legs.dismiss();
         self.tallies.hand_over();
         self.notify(Notice::Drained);
         Ok(())
@@ -205,7 +212,7 @@ impl Shard {
             if !self.naps.is_empty() {
                 self.naps.end_late(now, &gone);
             }
-            self.legs.wake(self, self.clock.now());
+            self.legs.look(self.clock.now());
             self.look_at_door();
             self.pass_ejections();
             self.hand_over();

@@ -63,7 +63,13 @@ struct State {
 }
 
 impl Dns {
+    /// On any port.
     pub(crate) fn new() -> Self {
+        Self::start(None)
+    }
+
+    /// At `address`, where one is given.
+    pub(crate) fn start(address: Option<SocketAddr>) -> Self {
         let state: Arc<State> = Arc::default();
         let (bound_in, bound) = std::sync::mpsc::channel();
         let (end, ended) = oneshot::channel();
@@ -74,7 +80,7 @@ impl Dns {
                 .build()
                 .expect("a runtime can be had");
             runtime.block_on(async {
-                let (udp, tcp) = sockets().await;
+                let (udp, tcp) = sockets(address).await;
                 let at = udp.local_addr().expect("it is bound");
                 let mut server = Server::new(Handler(serving));
                 server.register_socket(udp);
@@ -175,14 +181,16 @@ impl Drop for Dns {
 }
 
 /// UDP and TCP on one port.
-async fn sockets() -> (UdpSocket, TcpListener) {
+async fn sockets(address: Option<SocketAddr>) -> (UdpSocket, TcpListener) {
+    let wanted = address.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
     loop {
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await;
-        let udp = udp.expect("a port is free");
+        let udp = UdpSocket::bind(wanted).await;
+        let udp = udp.expect("the port is free");
         let at = udp.local_addr().expect("it is bound");
         // Another test may have the port of the other protocol.
-        if let Ok(tcp) = TcpListener::bind(at).await {
-            return (udp, tcp);
+        match TcpListener::bind(at).await {
+            Ok(tcp) => return (udp, tcp),
+            Err(error) => assert!(address.is_none(), "{at}: {error}"),
         }
     }
 }

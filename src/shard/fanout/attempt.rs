@@ -7,13 +7,11 @@
 use std::cell::Cell;
 use std::mem;
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::super::buffer::{Buffer, MEDIUM, Shared, TINY};
 use super::super::deadline::Late;
 use super::super::deliver::{INTERIMS_MAX, upstream_fault};
 use super::super::exchange::Exchange;
-use super::super::io::sleep;
 use super::super::order::Routed;
 use super::super::timing::Timing;
 use super::super::upstream::{self, Link};
@@ -41,8 +39,8 @@ struct Attempt {
     is_told: Cell<bool>,
 }
 
-/// Starts an attempt of a leg, which begins at `at`, in nanoseconds of the shard's clock.
-pub(super) fn start(shard: &Shard, job: &Rc<Job>, leg: usize, at: u64) {
+/// Starts an attempt of a leg.
+pub(super) fn start(shard: &Shard, job: &Rc<Job>, leg: usize) {
     let shard = shard.own();
     shard.counters.legs_running.add(1);
     let attempt = Attempt {
@@ -51,7 +49,7 @@ pub(super) fn start(shard: &Shard, job: &Rc<Job>, leg: usize, at: u64) {
         leg,
         is_told: Cell::new(false),
     };
-    shard.start(async move { attempt.run(at).await });
+    shard.start(async move { attempt.run().await });
 }
 
 impl Drop for Attempt {
@@ -62,12 +60,7 @@ impl Drop for Attempt {
 }
 
 impl Attempt {
-    async fn run(&self, at: u64) {
-        let early = at.saturating_sub(self.shard.clock.now());
-        if 0 < early {
-            // It holds a timer, which most attempts do without.
-            Box::pin(sleep(Duration::from_nanos(early))).await;
-        }
+    async fn run(&self) {
         if self.job.is_over() {
             return self.tell(Ended::Failed(Fault::ClientGone));
         }

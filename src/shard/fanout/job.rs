@@ -86,7 +86,15 @@ impl Job {
         let count = self.legs.borrow().len();
         shard.legs.begin(count);
         for leg in 0..count {
-            attempt::start(shard, self, leg, 0);
+            if shard.legs.is_crowded(shard) {
+                self.legs.borrow_mut()[leg].state = State::Asleep;
+                shard.counters.legs_asleep.add(1);
+                let (job, leg) = (Rc::clone(self), leg as u32);
+                let at = self.begun;
+                shard.legs.is_due(Sleeper { at, job, leg });
+            } else {
+                attempt::start(shard, self, leg);
+            }
         }
     }
 

@@ -1,23 +1,29 @@
 //! The legs of one shard: those that sleep, by the instant of their next attempt, and how many
 //! there are of each service.
 //!
-//! A leg that sleeps is an entry here and no task: the tick looks at the earliest alone. It is
-//! started somewhat before its instant, so that the rest of the wait is kept by a timer and not
-//! only to a tick.
+//! A leg that sleeps is an entry here and no task: the tick looks at the earliest alone. Shortly
+//! before its instant it wakes the alarm, one task and one timer for all, so that waits are kept
+//! exactly and not only to a tick. What is due together begins in batches: an attempt holds some
+//! kilobytes, and one that is refused at once gives them to the next.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::super::Shard;
+use super::super::io::{Bell, either, sleep};
 use super::attempt;
 use super::job::Job;
 use crate::fault::Fault;
 use crate::plan::TICK;
 
-/// How long before its instant a leg is started: longer than a tick may come late.
+/// How long before the first instant the alarm is woken: longer than a tick may come late. No leg
+/// that goes to sleep meanwhile is before it, for the least wait is a second.
 const EARLY: u64 = TICK.as_nanos() as u64 * 3 / 2;
+/// Attempts that begin in one turn of the loop.
+const BATCH: usize = 256;
 /// Up to so many entries of jobs that are over stay where they are.
 const DEAD_MAX: usize = 64;
 
@@ -25,6 +31,8 @@ const DEAD_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Legs {
     sleepers: RefCell<BinaryHeap<Reverse<Sleeper>>>,
+    /// Rung when a leg is due, or will be soon.
+    due: Bell,
     /// Sleepers whose leg was given up.
     dead: Cell<usize>,
     /// Legs that are not through.
@@ -101,14 +109,66 @@ impl Legs {
         }
     }
 
-    /// Starts the attempts whose time is `now`, or is before the next tick.
-    pub(in crate::shard) fn wake(&self, shard: &Shard, now: u64) {
-        while let Some(Reverse(sleeper)) = self.pop_due(now.saturating_add(EARLY)) {
+    /// True exactly when so many attempts are under way that those which begin now take turns.
+    pub(super) fn is_crowded(&self, shard: &Shard) -> bool {
+        BATCH as u64 <= shard.counters.legs_running.get()
+    }
+
+    /// A leg has gone to sleep whose time is now.
+    pub(super) fn is_due(&self, sleeper: Sleeper) {
+        self.sleep(sleeper);
+        self.due.ring();
+    }
+
+    /// Looks at tick `now`, in nanoseconds, whether the alarm has to be woken before the next one.
+    pub(in crate::shard) fn look(&self, now: u64) {
+        if self
+            .first()
+            .is_some_and(|at| at <= now.saturating_add(EARLY))
+        {
+            self.due.ring();
+        }
+    }
+
+    /// Starts attempts at their instants, for as long as the shard lives. To be spawned once.
+    pub(in crate::shard) async fn alarm(&self, shard: &Shard) {
+        loop {
+            let now = shard.clock.now();
+            match self.first().map(|at| at.saturating_sub(now)) {
+                Some(0) => {
+                    self.start_due(shard, now);
+                    shard.pause.take().await;
+                }
+                Some(left) if left <= EARLY => {
+                    either(sleep(Duration::from_nanos(left)), self.due.rung()).await;
+                }
+                _ => self.due.rung().await,
+            }
+        }
+    }
+
+    /// Lets the alarm go: nothing but the bell holds it, and it holds its shard.
+    pub(in crate::shard) fn dismiss(&self) {
+        self.due.clear();
+    }
+
+    /// When the first one that sleeps is to be woken.
+    fn first(&self) -> Option<u64> {
+        let sleepers = self.sleepers.borrow();
+        sleepers.peek().map(|Reverse(first)| first.at)
+    }
+
+    /// Starts a batch of the attempts whose time has come by `now`.
+    fn start_due(&self, shard: &Shard, now: u64) {
+        for _ in 0..BATCH {
+            let Some(Reverse(sleeper)) = self.pop_due(now) else {
+                return;
+            };
             if sleeper.is_alive() {
-                let Sleeper { at, job, leg } = sleeper;
+                let Sleeper { job, leg, .. } = sleeper;
                 shard.counters.legs_asleep.sub(1);
                 job.wakes(leg as usize);
-                attempt::start(shard, &job, leg as usize, at);
+                attempt::start(shard, &job, leg as usize);
             } else {
                 self.dead.set(self.dead.get() - 1);
             }
