@@ -25,6 +25,7 @@ on_both_drivers! {
     a_client_that_leaves_does_not_end_what_is_detached
     attempts_that_are_spent_are_a_502_that_tells_of_each
     a_fan_out_has_a_bound_for_the_whole_exchange
+    a_body_that_does_not_come_is_within_the_bound_for_the_whole_exchange
     legs_and_what_they_keep_are_bounded
     a_connection_goes_on_with_its_next_request
     a_stale_connection_costs_no_attempt
@@ -419,6 +420,18 @@ fn a_fan_out_has_a_bound_for_the_whole_exchange(driver: Driver) {
     assert_eq!(answer.status(), 504);
     upstream.ends();
     proxy.counts_one_fault("exchange_timeout");
+}
+
+fn a_body_that_does_not_come_is_within_the_bound_for_the_whole_exchange(driver: Driver) {
+    let origin = Origin::new();
+    let keys = "[service.timeouts]\ntotal = \"300ms\"";
+    let proxy = start(driver, &[origin.address()], keys);
+    let mut client = proxy.client();
+    client.send(&REGISTER[..REGISTER.len() - 1]);
+    assert_eq!(client.answer().status(), 504);
+    proxy.counts_one_fault("exchange_timeout");
+    let told = told(&proxy);
+    assert_eq!(told["backends"][0]["attempts"], 0, "{told:#}");
 }
 
 fn legs_and_what_they_keep_are_bounded(driver: Driver) {
