@@ -217,8 +217,8 @@ impl Job {
         }
     }
 
-    /// Nothing more comes of `leg`. The others are not looked at: where thousands end together, that
-    /// would be the square.
+    /// Nothing more comes of `leg`. The others are not looked at: where thousands end together,
+    /// that would be the square.
     fn is_through(&self, shard: &Shard, leg: usize) {
         self.held.give_back();
         shard.legs.end();
