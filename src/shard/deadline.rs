@@ -166,8 +166,8 @@ impl Wheel {
 
     /// Looks whether the clients for whom an answer has been awaited for a whole tick are still
     /// there, and cuts the connection behind each that is not. Gives the entries of those whose
-    /// exchange waits in a queue. Walks over all entries, flat in memory, ten times a second; an
-    /// exchange pays two stores for it.
+    /// exchange waits in a queue; they ascend. Walks over all entries, flat in memory, ten times a
+    /// second; an exchange pays two stores for it.
     pub(crate) fn look_for_gone(&self) -> Vec<u32> {
         let mut queued = Vec::new();
         let Inner {

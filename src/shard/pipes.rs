@@ -2,8 +2,8 @@
 //! a copy into our memory.
 //!
 //! A way of a tunnel has one while its bytes come in bulk, and no longer. There are so many of them
-//! on a shard and no more, for each is two descriptors, and its way has up to two more with it;
-//! whoever gets none copies. A pipe that is put back with bytes in it is closed.
+//! on a shard and no more, for each is two descriptors, and its way has two more with it; whoever
+//! gets none copies. A pipe that is put back with bytes in it is closed.
 
 use std::cell::{Cell, RefCell};
 use std::io;

@@ -247,10 +247,10 @@ impl Queue {
     }
 
     /// Ends the waits that are over at tick `now`, and those of clients that are `gone`, by their
-    /// entries in the wheel.
+    /// entries in the wheel, which ascend.
     pub(crate) fn end_late(&self, now: u32, gone: &[u32]) {
         self.end_where(|wish| {
-            if gone.contains(&wish.client) {
+            if gone.binary_search(&wish.client).is_ok() {
                 Some(Fault::ClientGone)
             } else {
                 (wish.deadline <= now).then_some(Fault::ConnectionLimitReached)

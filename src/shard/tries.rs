@@ -219,7 +219,10 @@ impl Tries {
     /// The indices of the slots of endpoints that it can't use; `u32::MAX` where there are fewer.
     pub(super) fn barred(&self, exchange: &Exchange<'_>) -> [u32; TRIES_MAX] {
         let mut barred = [u32::MAX; TRIES_MAX];
-        for (barred, refused) in barred.iter_mut().zip(self.refused()) {
+        let sessions = self.session.iter();
+        let of_session = sessions.flat_map(|session| session.refused.iter().copied());
+        // A session may have more; it passes on what it is given of those.
+        for (barred, refused) in barred.iter_mut().zip(self.refused().chain(of_session)) {
             *barred = exchange.service.endpoints[refused as usize].slot.index;
         }
         barred

@@ -361,11 +361,9 @@ impl Way<'_> {
     /// Moves what comes through `pipe`, as long as it comes in bulk.
     async fn splice(&mut self, mut pipe: Lent<'_>) -> Spliced {
         let (shard, source, sink) = (self.shard, self.source.fd(), self.sink.fd());
-        let Ok(ready) = self.prepare_splice() else {
+        let Ok((ready, sink_ready)) = self.prepare_splice() else {
             return Spliced::Trickles;
         };
-        // It comes when something is to be waited for.
-        let mut sink_ready = None;
         let mut few = 0;
         self.buffer.clear();
         shard.stock.put(mem::take(&mut self.buffer));
@@ -381,7 +379,7 @@ impl Way<'_> {
                 Err(_) => return Spliced::Broken,
             };
             self.came.add(count as u64);
-            if !self.pour(&mut pipe, sink, &mut sink_ready).await {
+            if !self.pour(&mut pipe, sink, &sink_ready).await {
                 // What is in the pipe is lost.
                 self.pair.broken.set(true);
                 return Spliced::Broken;
@@ -415,17 +413,18 @@ impl Way<'_> {
         false
     }
 
-    /// Both connections are not to block from now on; what to wait for the source with.
-    fn prepare_splice(&self) -> io::Result<Ready> {
+    /// Both connections are not to block from now on; what to wait for the source and for the sink
+    /// with. Both before a byte is in the pipe: without a descriptor for the sink it would be lost.
+    fn prepare_splice(&self) -> io::Result<(Ready, Ready)> {
         if !self.shard.nonblocking {
             fd::set_nonblocking(self.source.fd())?;
             fd::set_nonblocking(self.sink.fd())?;
         }
-        Ready::of(self.source.fd())
+        Ok((Ready::of(self.source.fd())?, Ready::of(self.sink.fd())?))
     }
 
     /// Empties `pipe` into the sink. False when the tunnel can't go on.
-    async fn pour(&self, pipe: &mut Lent<'_>, sink: RawFd, ready: &mut Option<Ready>) -> bool {
+    async fn pour(&self, pipe: &mut Lent<'_>, sink: RawFd, ready: &Ready) -> bool {
         let mut waits = false;
         let is_empty = loop {
             if pipe.held() == 0 {
@@ -455,11 +454,7 @@ impl Way<'_> {
 
     /// Waits until the sink takes something, for so long as it may take nothing. False where that
     /// can't be waited for.
-    async fn wait_for_sink(&self, ready: &mut Option<Ready>) -> bool {
-        if ready.is_none() {
-            *ready = Ready::of(self.sink.fd()).ok();
-        }
-        let Some(ready) = ready else { return false };
+    async fn wait_for_sink(&self, ready: &Ready) -> bool {
         self.to.watch().arm(self.pair.idle, Late::Tunnel);
         ready.writable().await.is_ok()
     }

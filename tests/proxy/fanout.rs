@@ -24,7 +24,9 @@ on_both_drivers! {
     a_client_that_leaves_ends_the_attempts
     a_client_that_leaves_does_not_end_what_is_detached
     attempts_that_are_spent_are_a_502_that_tells_of_each
+    an_answer_to_a_body_that_is_not_taken_is_one
     a_fan_out_has_a_bound_for_the_whole_exchange
+    a_body_that_does_not_come_is_within_the_bound_for_the_whole_exchange
     legs_and_what_they_keep_are_bounded
     a_connection_goes_on_with_its_next_request
     a_stale_connection_costs_no_attempt
@@ -405,6 +407,24 @@ fn attempts_that_are_spent_are_a_502_that_tells_of_each(driver: Driver) {
     assert_eq!(client.answer().status(), 502, "the connection goes on");
 }
 
+fn an_answer_to_a_body_that_is_not_taken_is_one(driver: Driver) {
+    let origin = Origin::new();
+    let proxy = start(driver, &[origin.address()], "attempts_max = 1");
+    let mut client = proxy.client();
+    let body = "x".repeat(1_000_000);
+    let framing = format!("Content-Length: 1000000\r\n\r\n{body}");
+    client.send(REGISTER.replace("Content-Length: 4\r\n\r\nbody", &framing));
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n");
+    // With bytes unread this is a reset.
+    drop(upstream);
+    let answer = client.answer();
+    assert_eq!(answer.status(), 502);
+    let legs = legs(&answer);
+    assert_eq!(legs[0]["status"], 413, "{legs:?}");
+}
+
 fn a_fan_out_has_a_bound_for_the_whole_exchange(driver: Driver) {
     let keys = "jitter = \"0s\"\n[service.timeouts]\ntotal = \"300ms\"";
     let keys = format!("{CALM}[service.fanout]\n{keys}");
@@ -419,6 +439,18 @@ fn a_fan_out_has_a_bound_for_the_whole_exchange(driver: Driver) {
     assert_eq!(answer.status(), 504);
     upstream.ends();
     proxy.counts_one_fault("exchange_timeout");
+}
+
+fn a_body_that_does_not_come_is_within_the_bound_for_the_whole_exchange(driver: Driver) {
+    let origin = Origin::new();
+    let keys = "[service.timeouts]\ntotal = \"300ms\"";
+    let proxy = start(driver, &[origin.address()], keys);
+    let mut client = proxy.client();
+    client.send(&REGISTER[..REGISTER.len() - 1]);
+    assert_eq!(client.answer().status(), 504);
+    proxy.counts_one_fault("exchange_timeout");
+    let told = told(&proxy);
+    assert_eq!(told["backends"][0]["attempts"], 0, "{told:#}");
 }
 
 fn legs_and_what_they_keep_are_bounded(driver: Driver) {

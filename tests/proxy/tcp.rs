@@ -17,6 +17,7 @@ on_both_drivers! {
     small_messages_go_on_behind_mebibytes
     a_silent_session_has_nothing_left_of_its_mebibytes
     with_few_descriptors_mebibytes_are_copied
+    a_session_that_gets_some_of_its_descriptors_loses_nothing
     an_end_of_one_side_leaves_the_other_way_open
     an_end_behind_mebibytes_comes_behind_the_last_of_them
     a_reset_of_one_side_resets_the_other
@@ -244,6 +245,41 @@ fn with_few_descriptors_mebibytes_are_copied(driver: Driver) {
     let [pipes, _] = open(&proxy);
     floods(&client, &mut upstream, 8 * MEBIBYTE);
     assert_eq!(open(&proxy)[0], pipes, "there is room for none");
+}
+
+fn a_session_that_gets_some_of_its_descriptors_loses_nothing(driver: Driver) {
+    const DESCRIPTORS: usize = 160;
+    const BYTES: usize = 8 * MEBIBYTE;
+    let origin = Origin::new();
+    let proxy = setup(driver, &[origin.address()], "")
+        .descriptors_max(DESCRIPTORS as u32)
+        .runtime("drain_timeout = \"5s\"\nconnections_max = 1000")
+        .expects_line("RLIMIT_NOFILE")
+        .start();
+    let (client, mut reader) = session(&proxy, &origin);
+    reader.set_receive_buffer(32 * 1024);
+    let directory = format!("/proc/{}/fd", proxy.id());
+    let free = || DESCRIPTORS - std::fs::read_dir(&directory).expect("it runs").count();
+    let mut others = Vec::new();
+    while 4 < free() {
+        others.push(session(&proxy, &origin));
+    }
+    let mut admin = (free() == 4).then(|| proxy.admin_client());
+    if let Some(admin) = &mut admin {
+        assert_eq!(admin.get("localhost", "/live").status(), 200);
+    }
+    assert_eq!(free(), 3, "a pipe, and what waits for one side");
+    let mut sender = client.split();
+    let sending = thread::spawn(move || sender.send(pattern(9, BYTES)));
+    let sent = pattern(9, BYTES);
+    let mut at = 0;
+    while at < BYTES / 8 {
+        assert!(reader.take(4096) == sent[at..at + 4096], "at {at}");
+        at += 4096;
+        thread::yield_now();
+    }
+    assert!(reader.take(BYTES - at) == sent[at..], "from {at} on");
+    sending.join().expect("it only writes");
 }
 
 fn an_end_of_one_side_leaves_the_other_way_open(driver: Driver) {

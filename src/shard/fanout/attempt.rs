@@ -207,11 +207,17 @@ impl Attempt {
         let (sent, shared) = up.write(shared, send_idle, Late::UpstreamSend).await;
         drop(shared);
         let wait = timing.done(asked);
-        if sent.is_err() {
-            return Err(upstream_fault(link.stream.cut_for(), false));
+        let is_sent = sent.is_ok();
+        match link.stream.cut_for() {
+            _ if is_sent => {
+                timing.request_part_sent(wait);
+                timing.request_sent();
+            }
+            // It takes no more. It may have answered, as one does that wants no such body, and what
+            // has come of that can still be read.
+            None | Some(Late::UpstreamSend) => {}
+            late => return Err(upstream_fault(late, false)),
         }
-        timing.request_part_sent(wait);
-        timing.request_sent();
         link.stream
             .reading()
             .arm(service.timeouts.response, Late::Response);
@@ -228,7 +234,11 @@ impl Attempt {
         link.stream.reading().disarm();
         match answer {
             Ok(answer) if answer.interim => Err(Fault::ResponseInvalid),
-            Ok(answer) => Ok(Answer { inbox, ..answer }),
+            Ok(answer) => Ok(Answer {
+                keep_alive: answer.keep_alive && is_sent,
+                inbox,
+                ..answer
+            }),
             Err(fault) => {
                 shard.stock.put(inbox);
                 Err(fault)

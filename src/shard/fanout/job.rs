@@ -40,6 +40,8 @@ pub(super) struct Job {
     held: HeldLegs,
     /// When the legs began, in nanoseconds of the shard's clock.
     pub(super) begun: u64,
+    /// Legs that have succeeded, and those that have failed.
+    ended: Cell<(usize, usize)>,
     verdict: Cell<Verdict>,
     /// True from when nobody wants the legs any more.
     is_over: Cell<bool>,
@@ -75,6 +77,7 @@ impl Job {
             legs: RefCell::new(legs),
             held,
             begun,
+            ended: Cell::default(),
             verdict: Cell::new(Verdict::Open),
             is_over: Cell::new(false),
             waiting: RefCell::default(),
@@ -222,18 +225,29 @@ impl Job {
         }
     }
 
-    /// Nothing more comes of `leg`.
+    /// Nothing more comes of `leg`. The others are not looked at: where thousands end together,
+    /// that would be the square.
     fn is_through(&self, shard: &Shard, leg: usize) {
         self.held.give_back();
         shard.legs.end();
         self.count(shard, leg);
-        let legs = self.legs.borrow();
-        if legs.iter().all(Leg::is_through) {
+        let (count, has_succeeded) = {
+            let legs = self.legs.borrow();
+            (legs.len(), legs[leg].has_succeeded())
+        };
+        let (mut succeeded, mut failed) = self.ended.get();
+        match has_succeeded {
+            true => succeeded += 1,
+            false => failed += 1,
+        }
+        self.ended.set((succeeded, failed));
+        if succeeded + failed == count {
             self.request.take();
         }
         if self.verdict.get() == Verdict::Open {
-            self.verdict.set(verdict(self.rules.require, &legs));
-            if self.verdict.get() != Verdict::Open
+            let verdict = verdict(self.rules.require, count, (succeeded, failed));
+            self.verdict.set(verdict);
+            if verdict != Verdict::Open
                 && let Some(waker) = self.waiting.take()
             {
                 waker.wake();

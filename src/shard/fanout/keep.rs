@@ -17,13 +17,14 @@ use super::legs::HeldBytes;
 use super::shed;
 use crate::fault::Fault;
 use crate::http::framing::BodyLength;
-use crate::plan::FanoutRules;
+use crate::plan::{FanoutRules, Ticks};
 use crate::tally::Limit;
 
-/// Receives what is still to come of the request that `order` holds the begin of.
+/// Receives what is still to come of the request that `order` holds the begin of, before the tick
+/// at which the exchange `ends`.
 pub(super) async fn receive(
     exchange: &Exchange<'_>,
-    rules: &FanoutRules,
+    (rules, ends): (&FanoutRules, u32),
     client: &mut Client,
     inbox: &mut Buffer,
     order: &mut Order,
@@ -55,7 +56,7 @@ pub(super) async fn receive(
     let mut body_bytes = order.body_bytes();
     while !order.body.is_done() {
         stock.enlarge(inbox, &mut share, MEDIUM);
-        let at = read(exchange, client, inbox).await?;
+        let at = read(exchange, ends, client, inbox).await?;
         let passed = order.body.pass(inbox.filled());
         let passed = passed.map_err(|error| error.request_fault())?;
         body_bytes += passed.taken;
@@ -96,6 +97,7 @@ fn hold(
 /// Reads once; says when what came was there.
 async fn read(
     exchange: &Exchange<'_>,
+    ends: u32,
     client: &mut Client,
     inbox: &mut Buffer,
 ) -> Result<u64, Fault> {
@@ -107,7 +109,13 @@ async fn read(
     } = exchange;
     let listening = timing.listen();
     let mut from = client.stream.incoming();
-    let idle = listener.timeouts.body_idle;
+    // A client that is late with the whole of it is owed an answer, too: it is cut as one that is
+    // late with a part.
+    let left = ends.saturating_sub(shard.clock.tick());
+    if left == 0 {
+        return Err(Fault::ExchangeTimeout);
+    }
+    let idle = Ticks(listener.timeouts.body_idle.0.min(left));
     let (read, back) = from
         .read_within(mem::take(inbox), idle, Late::RequestBody)
         .await;
@@ -118,7 +126,12 @@ async fn read(
             shard.counters.bytes_client_in.add(count as u64);
             Ok(wait.end)
         }
-        Ok(_) if from.watch().expired() == Some(Late::RequestBody) => Err(Fault::RequestTimeout),
+        Ok(_) if from.watch().expired() == Some(Late::RequestBody) => {
+            Err(match ends <= shard.clock.tick() {
+                true => Fault::ExchangeTimeout,
+                false => Fault::RequestTimeout,
+            })
+        }
         Ok(_) => Err(Fault::RequestIncomplete),
         Err(_) => Err(Fault::ClientGone),
     }

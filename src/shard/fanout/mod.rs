@@ -67,7 +67,7 @@ pub(super) async fn fan_out(
     let burden = &exchange.running.kept.fanout;
     let held = HeldLegs::take(burden, legs.len(), rules.shard_legs_max)
         .ok_or_else(|| shed(exchange, Limit::Legs))?;
-    let request = keep::receive(exchange, rules, client, inbox, order).await?;
+    let request = keep::receive(exchange, (rules, ends), client, inbox, order).await?;
     let is_told = exchange.service.send_proxy_protocol.is_some();
     let whose = is_told.then(|| client.addresses()).transpose();
     let whose = whose.map_err(|_gone| Fault::ClientGone)?;
