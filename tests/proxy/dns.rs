@@ -30,6 +30,7 @@ on_both_drivers! {
     records_that_lead_nowhere_are_left_out
     an_alias_is_followed
     srv_records_say_where_and_how_much
+    srv_records_of_another_name_say_nothing
     srv_priorities_are_backups
     a_service_that_is_not_there_keeps_its_last_targets
     two_services_share_a_name
@@ -478,6 +479,18 @@ fn srv_records_say_where_and_how_much(driver: Driver) {
     until_answered_by(&mut client, &["a", "c"]);
     let report = proxy.report();
     assert_eq!(report.services["a"].names["_a._tcp.test"], "2 addresses");
+}
+
+fn srv_records_of_another_name_say_nothing(driver: Driver) {
+    let dns = Dns::new();
+    let [a, b] = ["a", "b"].map(Served::saying);
+    dns.set("host.test", &ips(&["127.0.0.1"]));
+    dns.set_service("_a._tcp.test", &[(1, 1, a.address().port(), "host.test")]);
+    dns.smuggle("_a._tcp.test", b.address().port(), "host.test");
+    let proxy = setup(driver, &dns, &srv_service()).start();
+    assert_eq!(answers(&mut proxy.client(), 6), ["a".to_owned()].into());
+    let report = proxy.report();
+    assert_eq!(report.services["a"].names["_a._tcp.test"], "1 addresses");
 }
 
 fn srv_priorities_are_backups(driver: Driver) {

@@ -13,7 +13,7 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{Hosts, TokioResolver, system_conf};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
@@ -181,20 +181,16 @@ impl Client {
             Ok(lookup) => lookup,
             Err(error) => return failed(&error),
         };
-        let names = aliases(&lookup);
-        let records = lookup.answers().iter();
-        let records = records.filter(|record| names.contains(&record.name));
-        let of_family = records
-            .clone()
-            .filter(|record| record.record_type() == family);
+        let records = own_records(&lookup);
+        let of_family = records.iter();
+        let of_family = of_family.filter(|record| record.record_type() == family);
         let addresses: Vec<_> = of_family
             .filter_map(|record| record.data.ip_addr())
             .collect();
         if addresses.is_empty() {
             return Family::None("no addresses".to_owned());
         }
-        let ttl = records.map(|record| record.ttl).min().unwrap_or(0);
-        Family::Addresses(addresses, Duration::from_secs(ttl.into()))
+        Family::Addresses(addresses, ttl(&records))
     }
 
     /// The SRV records of `name`.
@@ -208,24 +204,21 @@ impl Client {
             Family::None(reason) | Family::Failed(reason) => reason,
             Family::Addresses(..) => String::new(),
         })?;
-        let mut ttl = Duration::MAX;
-        let mut targets = Vec::new();
-        for record in lookup.answers() {
-            let RData::SRV(srv) = &record.data else {
-                continue;
-            };
-            ttl = ttl.min(Duration::from_secs(record.ttl.into()));
-            targets.push(Target {
+        let records = own_records(&lookup);
+        let targets = records.iter().filter_map(|record| match &record.data {
+            RData::SRV(srv) => Some(Target {
                 priority: srv.priority,
                 host: srv.target.to_lowercase().to_ascii(),
                 port: srv.port,
                 weight: srv.weight,
-            });
-        }
+            }),
+            _ => None,
+        });
+        let targets: Vec<_> = targets.collect();
         if targets.is_empty() {
             return Err("no SRV records".to_owned());
         }
-        Ok((targets, ttl))
+        Ok((targets, ttl(&records)))
     }
 
     async fn turn(&self) -> SemaphorePermit<'_> {
@@ -246,8 +239,23 @@ fn no_answer(within: Duration) -> String {
     format!("no answer within {}", format_duration(within))
 }
 
-/// The name that was asked for, and those that it is an alias of: records of others have nothing to
-/// say here, whatever a server adds to its answer.
+/// The records of the name that was asked for and of those that it is an alias of: those of others
+/// have nothing to say here, whatever a server adds to its answer.
+fn own_records(lookup: &Lookup) -> Vec<&Record> {
+    let names = aliases(lookup);
+    let records = lookup.answers().iter();
+    records
+        .filter(|record| names.contains(&record.name))
+        .collect()
+}
+
+/// How long all of `records` are good.
+fn ttl(records: &[&Record]) -> Duration {
+    let ttls = records.iter().map(|record| record.ttl);
+    Duration::from_secs(ttls.min().unwrap_or(0).into())
+}
+
+/// The name that was asked for, and those that it is an alias of.
 fn aliases(lookup: &Lookup) -> Vec<Name> {
     let mut names = vec![lookup.query().name().clone()];
     while names.len() <= ALIASES_MAX {
