@@ -39,6 +39,7 @@ on_both_drivers! {
     a_new_endpoint_is_probed
     a_new_endpoint_can_be_ejected
     many_names_are_looked_up_at_once
+    silent_names_do_not_hold_up_the_others
     many_changes_leave_nothing_behind
 }
 
@@ -624,6 +625,34 @@ fn many_names_are_looked_up_at_once(driver: Driver) {
     for (name, said) in names {
         assert_eq!(said, "200 addresses", "{name}");
     }
+}
+
+fn silent_names_do_not_hold_up_the_others(driver: Driver) {
+    // Each is waited for seconds, and a few dozen at once.
+    const SILENT: usize = 300;
+    let dns = Dns::new();
+    let farm = Farm::new(&["127.0.0.1", "127.0.0.2"]);
+    dns.set("a.test", &ips(&["127.0.0.1"]));
+    let silent = (0..SILENT).map(|place| format!("silent{place}.test"));
+    let silent = silent.map(|name| {
+        dns.fail(&name, Failure::Silence);
+        service(&name.replace(".test", ""), &[format!("\"{name}:80\"")], "")
+    });
+    let silent: String = silent.collect();
+    let a = service("a", &[format!("\"a.test:{}\"", farm.port)], "");
+    let setup = setup(driver, &dns, &(a + &silent)).expects_line(NOTHING);
+    let proxy = setup.expects_line("starting without it").start();
+    let mut client = proxy.client();
+    until_answered_by(&mut client, &["127.0.0.1"]);
+    dns.set("a.test", &ips(&["127.0.0.2"]));
+    until_answered_by(&mut client, &["127.0.0.2"]);
+    let report = proxy.report();
+    let services = report.services.values();
+    let mut names = services.flat_map(|service| service.names.values());
+    assert!(
+        names.any(|said| said == "0 addresses"),
+        "others are still waited for"
+    );
 }
 
 fn many_changes_leave_nothing_behind(driver: Driver) {

@@ -34,6 +34,10 @@ const TRY_MAX: Duration = Duration::from_secs(2);
 /// they do not know.
 const FAMILY_MAX: Duration = Duration::from_millis(500);
 
+/// Lookups under way at once that are not known to be answered. One that is silent takes all of
+/// [`LOOKUP_MAX`]: hundreds of names whose server is gone would keep all others waiting.
+const DOUBTFUL_MAX: usize = LOOKUPS_MAX * 3 / 4;
+
 /// CNAME records from a name to its addresses.
 const ALIASES_MAX: usize = 16;
 
@@ -48,6 +52,8 @@ pub(super) struct Client {
     /// As it was at the start.
     hosts: Hosts,
     lookups: Semaphore,
+    /// Those of them whose last one was no good, or is the first.
+    doubtful: Semaphore,
 }
 
 impl Client {
@@ -57,10 +63,12 @@ impl Client {
             resolver: resolver(dns).map_err(|error| error.to_string()),
             hosts: Hosts::from_system().unwrap_or_default(),
             lookups: Semaphore::new(LOOKUPS_MAX),
+            doubtful: Semaphore::new(DOUBTFUL_MAX),
         }
     }
 
-    /// What `question` stands for now, and for how long. `memory` is what it was last.
+    /// What `question` stands for now, and for how long. `memory` is what it was last; `is_sound`
+    /// exactly when the last lookup was good.
     ///
     /// # Errors
     /// Why that is not known.
@@ -68,14 +76,15 @@ impl Client {
         self: &Arc<Self>,
         question: &Question,
         memory: &mut Memory,
+        is_sound: bool,
     ) -> Result<(Found, Duration), String> {
         match question {
             Question::Host(host) => {
                 let had = memory.entry(host.clone()).or_default();
-                let Addresses { all, ttl } = self.host(host, had).await?;
+                let Addresses { all, ttl } = self.host(host, had, is_sound).await?;
                 Ok((answer::of_host(&all)?, ttl))
             }
-            Question::Srv(name) => self.service(name, memory).await,
+            Question::Srv(name) => self.service(name, memory, is_sound).await,
         }
     }
 
@@ -83,13 +92,14 @@ impl Client {
         self: &Arc<Self>,
         name: &str,
         memory: &mut Memory,
+        is_sound: bool,
     ) -> Result<(Found, Duration), String> {
-        let (targets, mut ttl) = self.targets(name).await?;
+        let (targets, mut ttl) = self.targets(name, is_sound).await?;
         let (targets, mut remarks) = answer::targets(targets)?;
         let mut found = BTreeMap::new();
         let mut is_answered = false;
         let mut failed = None;
-        for (host, had, heard) in self.hosts_of(&targets, memory).await {
+        for (host, had, heard) in self.hosts_of(&targets, memory, is_sound).await {
             match heard {
                 Ok(addresses) => {
                     ttl = ttl.min(addresses.ttl);
@@ -121,6 +131,7 @@ impl Client {
         self: &Arc<Self>,
         targets: &[Target],
         memory: &Memory,
+        is_sound: bool,
     ) -> Vec<(String, [Vec<IpAddr>; 2], Result<Addresses, String>)> {
         let hosts: BTreeSet<&String> = targets.iter().map(|target| &target.host).collect();
         let mut lookups = JoinSet::new();
@@ -128,7 +139,7 @@ impl Client {
             let (client, host) = (Arc::clone(self), host.clone());
             let mut had = memory.get(&host).cloned().unwrap_or_default();
             lookups.spawn(async move {
-                let heard = client.host(&host, &mut had).await;
+                let heard = client.host(&host, &mut had, is_sound).await;
                 (host, had, heard)
             });
         }
@@ -137,7 +148,12 @@ impl Client {
         all
     }
 
-    async fn host(&self, host: &str, had: &mut [Vec<IpAddr>; 2]) -> Result<Addresses, String> {
+    async fn host(
+        &self,
+        host: &str,
+        had: &mut [Vec<IpAddr>; 2],
+        is_sound: bool,
+    ) -> Result<Addresses, String> {
         let name = Name::from_ascii(host).map_err(|error| error.to_string())?;
         // Who stands in the hosts file, be it with one family, is not asked for elsewhere:
         // hosts(5), nsswitch.conf(5).
@@ -145,7 +161,7 @@ impl Client {
             let ttl = Duration::MAX;
             return Ok(Addresses { all, ttl });
         }
-        let _turn = self.turn().await;
+        let _turn = self.turn(is_sound).await;
         let both = async {
             let v4 = self.family(&name, RecordType::A);
             let v6 = self.family(&name, RecordType::AAAA);
@@ -194,10 +210,10 @@ impl Client {
     }
 
     /// The SRV records of `name`.
-    async fn targets(&self, name: &str) -> Result<(Vec<Target>, Duration), String> {
+    async fn targets(&self, name: &str, is_sound: bool) -> Result<(Vec<Target>, Duration), String> {
         let name = Name::from_ascii(name).map_err(|error| error.to_string())?;
         let resolver = self.resolver.as_ref().map_err(Clone::clone)?;
-        let _turn = self.turn().await;
+        let _turn = self.turn(is_sound).await;
         let lookup = timeout(LOOKUP_MAX, resolver.lookup(name, RecordType::SRV)).await;
         let lookup = lookup.map_err(|_elapsed| no_answer(LOOKUP_MAX))?;
         let lookup = lookup.map_err(|error| match failed(&error) {
@@ -221,8 +237,14 @@ impl Client {
         Ok((targets, ttl(&records)))
     }
 
-    async fn turn(&self) -> SemaphorePermit<'_> {
-        self.lookups.acquire().await.expect("nobody closes it")
+    /// Waits until another lookup may be under way.
+    async fn turn(&self, is_sound: bool) -> (Option<SemaphorePermit<'_>>, SemaphorePermit<'_>) {
+        let doubtful = match is_sound {
+            true => None,
+            false => Some(self.doubtful.acquire().await.expect("nobody closes it")),
+        };
+        let turn = self.lookups.acquire().await.expect("nobody closes it");
+        (doubtful, turn)
     }
 }
 

@@ -193,7 +193,9 @@ impl Resolver {
     async fn live(mut self) {
         let mut last = None;
         loop {
-            let (found, wait) = match self.client.ask(&self.question, &mut self.memory).await {
+            let is_sound = matches!(last, Some(Ok(_)));
+            let asked = self.client.ask(&self.question, &mut self.memory, is_sound);
+            let (found, wait) = match asked.await {
                 Ok((found, ttl)) => (Ok(found), self.pace.after_answer(ttl)),
                 Err(reason) => {
                     let unit = balance::draw_unit(&mut self.generator);
