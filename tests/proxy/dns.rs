@@ -742,5 +742,7 @@ fn check_resolves_nothing() {
         "{output}"
     );
     assert!(!output.contains("  endpoint "), "{output}");
+    let memory = "  each address that a name stands for: up to ";
+    assert!(output.contains(memory), "{output}");
     assert_eq!(dns.questions(), 0);
 }
