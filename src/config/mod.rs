@@ -299,6 +299,7 @@ impl Config {
             .chain(self.drained())
             .chain(self.unhashable())
             .chain(self.cramped())
+            .chain(self.nameless())
             .chain(self.exposed())
             .collect()
     }
@@ -372,6 +373,16 @@ impl Config {
                 )
             });
             few.into_iter().chain(tight)
+        })
+    }
+
+    /// Fan-outs that are to name the endpoint that answered.
+    fn nameless(&self) -> impl Iterator<Item = String> {
+        let services = self.services.iter();
+        let fanouts = services.filter(|service| service.fanout.is_some());
+        let nameless = fanouts.filter(|service| !service.backend_field.is_empty());
+        nameless.map(|Service { name, .. }| {
+            format!("service.backend_field of {name:?} does nothing beside [service.fanout]")
         })
     }
 

@@ -1019,6 +1019,15 @@ fn a_fan_out_without_room_for_a_request_is_warned_of() {
     assert_eq!(with("legs_max = 1\nkept_bytes_max = \"1023KiB\""), expected);
 }
 
+#[test]
+fn a_fan_out_that_is_to_name_its_endpoint_is_warned_of() {
+    let text = format!("{AROUND}domains = [\"a.test\"]\nbackend_field = \"X-Backend\"\n");
+    assert_eq!(accepted(&text).warnings(1), [""; 0]);
+    let fanned_out = accepted(&format!("{text}[service.fanout]\n"));
+    let expected = "service.backend_field of \"s\" does nothing beside [service.fanout]";
+    assert_eq!(fanned_out.warnings(1), [expected]);
+}
+
 /// What is wrong with [`AROUND`] whose listener has these keys too and whose service these.
 #[track_caller]
 fn messages_of(listener: &str, service: &str) -> Vec<String> {
