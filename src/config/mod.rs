@@ -298,6 +298,8 @@ impl Config {
             .chain(self.unreachable())
             .chain(self.drained())
             .chain(self.unhashable())
+            .chain(self.cramped())
+            .chain(self.nameless())
             .chain(self.exposed())
             .collect()
     }
@@ -346,6 +348,41 @@ impl Config {
                     listener.name
                 )
             })
+        })
+    }
+
+    /// Fan-outs that have no room for a request.
+    fn cramped(&self) -> impl Iterator<Item = String> {
+        let services = self.services.iter();
+        let fanouts = services.filter_map(|service| Some((service, service.fanout?)));
+        fanouts.flat_map(|(Service { name, backends, .. }, fanout)| {
+            let legs = backends.iter().filter(|backend| !backend.drain).count();
+            let legs_max = fanout.legs_max;
+            let is_few = (legs_max as usize) < legs;
+            let few = is_few.then(|| {
+                format!(
+                    "service.fanout.legs_max of {name:?}: {legs_max} is below the number of its \
+                     backends, {legs}: its requests get a 503"
+                )
+            });
+            let is_tight = fanout.kept_bytes_max < fanout.body_bytes_max;
+            let tight = is_tight.then(|| {
+                format!(
+                    "service.fanout.kept_bytes_max of {name:?} is below body_bytes_max: requests \
+                     in between get a 503"
+                )
+            });
+            few.into_iter().chain(tight)
+        })
+    }
+
+    /// Fan-outs that are to name the endpoint that answered.
+    fn nameless(&self) -> impl Iterator<Item = String> {
+        let services = self.services.iter();
+        let fanouts = services.filter(|service| service.fanout.is_some());
+        let nameless = fanouts.filter(|service| !service.backend_field.is_empty());
+        nameless.map(|Service { name, .. }| {
+            format!("service.backend_field of {name:?} does nothing beside [service.fanout]")
         })
     }
 

@@ -306,11 +306,20 @@ fn every_type_and_range_is_checked() {
             "shards = 1025",
             "1025 is above the most, 1024; allowed: 0 to 1024",
         ),
-        ("[runtime]", "shards = -1", "-1 is below the least, 0"),
+        (
+            "[runtime]",
+            "shards = -1",
+            "-1 is below the least, 0; allowed: 0 to 1024",
+        ),
+        (
+            "[service.retry]",
+            "body_bytes_max = -1",
+            "-1 is below the least, 0B; allowed: 0B to 1MiB",
+        ),
         (
             "[runtime]",
             "shards = 99999999999999999999",
-            "99999999999999999999 is too large",
+            "99999999999999999999 is above the most, 1024; allowed: 0 to 1024",
         ),
         (
             "[runtime]",
@@ -990,6 +999,33 @@ fn a_service_whose_backends_are_all_drained_is_warned_of() {
     let text = AROUND.replacen("backends = [\"127.0.0.1:9090\"]", drained, 1);
     let expected = "service \"s\" has no backend without drain: its requests get a 503";
     assert_eq!(accepted(&text).warnings(1), [expected]);
+}
+
+#[test]
+fn a_fan_out_without_room_for_a_request_is_warned_of() {
+    let text = AROUND.replacen(
+        "backends = [\"127.0.0.1:9090\"]",
+        "domains = [\"a.test\"]\nbackends = [\"127.0.0.1:1\", \"127.0.0.1:2\"]",
+        1,
+    );
+    let with = |keys: &str| accepted(&format!("{text}[service.fanout]\n{keys}")).warnings(1);
+    assert_eq!(with("legs_max = 2\nkept_bytes_max = \"1MiB\""), [""; 0]);
+    let expected = [
+        "service.fanout.legs_max of \"s\": 1 is below the number of its backends, 2: its requests \
+         get a 503",
+        "service.fanout.kept_bytes_max of \"s\" is below body_bytes_max: requests in between get a \
+         503",
+    ];
+    assert_eq!(with("legs_max = 1\nkept_bytes_max = \"1023KiB\""), expected);
+}
+
+#[test]
+fn a_fan_out_that_is_to_name_its_endpoint_is_warned_of() {
+    let text = format!("{AROUND}domains = [\"a.test\"]\nbackend_field = \"X-Backend\"\n");
+    assert_eq!(accepted(&text).warnings(1), [""; 0]);
+    let fanned_out = accepted(&format!("{text}[service.fanout]\n"));
+    let expected = "service.backend_field of \"s\" does nothing beside [service.fanout]";
+    assert_eq!(fanned_out.warnings(1), [expected]);
 }
 
 /// What is wrong with [`AROUND`] whose listener has these keys too and whose service these.

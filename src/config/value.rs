@@ -119,7 +119,7 @@ pub(super) fn duration(
 /// A size within `range`, in bytes.
 pub(super) fn size(value: &DeValue<'_>, range: &RangeInclusive<u64>) -> Result<u64, String> {
     let size = match value {
-        DeValue::Integer(_) => whole(value)?,
+        DeValue::Integer(_) => whole(value, range, units::format_size)?,
         DeValue::String(text) => units::parse_size(text).map_err(|error| error.to_string())?,
         other => return Err(mismatch("a size such as 512 or \"16KiB\"", other)),
     };
@@ -129,9 +129,9 @@ pub(super) fn size(value: &DeValue<'_>, range: &RangeInclusive<u64>) -> Result<u
 /// A whole number within `range`.
 pub(super) fn integer(value: &DeValue<'_>, range: &RangeInclusive<u32>) -> Result<u32, String> {
     let (least, most) = (u64::from(*range.start()), u64::from(*range.end()));
-    let integer = within(whole(value)?, &(least..=most), |integer| {
-        integer.to_string()
-    })?;
+    let range = least..=most;
+    let integer = whole(value, &range, |integer| integer.to_string())?;
+    let integer = within(integer, &range, |integer| integer.to_string())?;
     Ok(u32::try_from(integer).expect("it is within a range of u32"))
 }
 
@@ -149,17 +149,18 @@ pub(super) fn number(value: &DeValue<'_>, range: &RangeInclusive<f64>) -> Result
     within(number, range, |number| number.to_string())
 }
 
-/// The integer that `value` is, if 64 bits hold it.
-fn whole(value: &DeValue<'_>) -> Result<u64, String> {
+/// The integer that `value` is; what 64 bits don't hold is outside of every `range`.
+fn whole(
+    value: &DeValue<'_>,
+    range: &RangeInclusive<u64>,
+    show: impl Fn(u64) -> String,
+) -> Result<u64, String> {
     let DeValue::Integer(integer) = value else {
         return Err(mismatch("a whole number", value));
     };
     let text = integer.as_str();
     let parsed = u64::from_str_radix(text, integer.radix());
-    parsed.map_err(|_| match text.starts_with('-') {
-        true => format!("{text} is below the least, 0"),
-        false => format!("{text} is too large"),
-    })
+    parsed.map_err(|_| outside(text, text.starts_with('-'), range, show))
 }
 
 /// One of `words`.
@@ -183,17 +184,28 @@ fn within<T: Copy + PartialOrd>(
     range: &RangeInclusive<T>,
     show: impl Fn(T) -> String,
 ) -> Result<T, String> {
-    let (least, most) = (*range.start(), *range.end());
-    let allowed = |least, most| format!("allowed: {} to {}", show(least), show(most));
-    if value < least {
-        let message = format!("{} is below the least, {}", show(value), show(least));
-        return Err(format!("{message}; {}", allowed(least, most)));
+    if value < *range.start() {
+        return Err(outside(&show(value), true, range, show));
     }
-    if most < value {
-        let message = format!("{} is above the most, {}", show(value), show(most));
-        return Err(format!("{message}; {}", allowed(least, most)));
+    if *range.end() < value {
+        return Err(outside(&show(value), false, range, show));
     }
     Ok(value)
+}
+
+/// What is wrong with a value that is not within `range`.
+fn outside<T: Copy>(
+    value: &str,
+    is_below: bool,
+    range: &RangeInclusive<T>,
+    show: impl Fn(T) -> String,
+) -> String {
+    let (least, most) = (show(*range.start()), show(*range.end()));
+    let side = match is_below {
+        true => format!("below the least, {least}"),
+        false => format!("above the most, {most}"),
+    };
+    format!("{value} is {side}; allowed: {least} to {most}")
 }
 
 /// What is wrong with a value of another type.

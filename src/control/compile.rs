@@ -198,7 +198,7 @@ fn connections_max(config: &Config, live: &Live) -> u32 {
         // Each client may need an upstream connection.
         0 => {
             let probes = probed(config, live).min(tries_max(live.nofile));
-            let lookups = resolve::descriptors_max(Question::all(config).len());
+            let lookups = resolve::descriptors_max(&Question::all(config));
             let own = OWN_DESCRIPTORS + probes + lookups;
             let most = live.nofile.saturating_sub(own) / 2;
             u32::try_from(most).unwrap_or(u32::MAX)

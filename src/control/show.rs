@@ -24,13 +24,16 @@ pub fn show<'a>(config: &'a Config, plan: &'a Plan) -> impl Display + 'a {
     Shown { config, plan }
 }
 
-/// The memory that the tallies of `plan` can take with so many shards, in a line.
+/// The memory that the tallies of `plan` can take with so many shards, in a line; another one says
+/// what an address adds where `plan` has names that stand for none yet.
 pub fn show_tallies(plan: &Plan, shards: u32) -> impl Display {
     const USUAL: Duration = Duration::from_secs(1);
     let services = plan.services.len() as u64;
     let endpoints = plan.services.iter().map(|service| service.endpoints.len());
     let endpoints = endpoints.sum::<usize>() as u64;
-    let bytes = move |longest| {
+    let backends = plan.services.iter().flat_map(|service| &service.backends);
+    let has_names = backends.into_iter().any(|it| it.endpoints.is_empty());
+    let bytes = move |services: u64, endpoints: u64, longest| {
         let of_shard = services * recorder::service_bytes(longest) as u64
             + endpoints * recorder::endpoint_bytes(longest) as u64;
         // What a shard has laid down stays until control has it, and the shard records anew
@@ -42,10 +45,19 @@ pub fn show_tallies(plan: &Plan, shards: u32) -> impl Display {
             f,
             "tallies of {services} services and {endpoints} endpoints on {shards} shards: up to {} \
              while no time is over {}, at most {}",
-            in_mebibytes(bytes(USUAL)),
+            in_mebibytes(bytes(services, endpoints, USUAL)),
             format_duration(USUAL),
-            in_mebibytes(bytes(recorder::LONGEST)),
-        )
+            in_mebibytes(bytes(services, endpoints, recorder::LONGEST)),
+        )?;
+        if has_names {
+            writeln!(
+                f,
+                "  each address that a name stands for: up to {}, at most {} more",
+                in_mebibytes(bytes(0, 1, USUAL)),
+                in_mebibytes(bytes(0, 1, recorder::LONGEST)),
+            )?;
+        }
+        Ok(())
     })
 }
 

@@ -74,16 +74,16 @@ impl Ledger {
     /// The counters for `plan`, by shard: services and endpoints that the last plan had keep
     /// theirs.
     pub(super) fn open(&mut self, plan: &Plan) -> Box<[Arc<PlanCounters>]> {
-        let mut last = std::mem::take(&mut self.services);
+        let last = std::mem::take(&mut self.services).into_iter();
+        let mut last: HashMap<_, _> = last.map(|entry| (entry.name.clone(), entry)).collect();
         for service in &plan.services {
-            let place = last.iter().position(|entry| entry.name == service.name);
-            let entry = match place {
-                Some(place) => last.swap_remove(place).carried_over(service),
+            let entry = match last.remove(&service.name) {
+                Some(entry) => entry.carried_over(service),
                 None => Entry::new(service, self.shards.len()),
             };
             self.services.push(entry);
         }
-        for entry in last {
+        for entry in last.into_values() {
             self.gone.extend(sets(entry.current));
             self.gone.extend(entry.earlier);
             self.gone_final += &entry.earlier_final;

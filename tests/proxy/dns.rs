@@ -30,6 +30,7 @@ on_both_drivers! {
     records_that_lead_nowhere_are_left_out
     an_alias_is_followed
     srv_records_say_where_and_how_much
+    srv_records_of_another_name_say_nothing
     srv_priorities_are_backups
     a_service_that_is_not_there_keeps_its_last_targets
     two_services_share_a_name
@@ -38,6 +39,7 @@ on_both_drivers! {
     a_new_endpoint_is_probed
     a_new_endpoint_can_be_ejected
     many_names_are_looked_up_at_once
+    silent_names_do_not_hold_up_the_others
     many_changes_leave_nothing_behind
 }
 
@@ -480,6 +482,18 @@ fn srv_records_say_where_and_how_much(driver: Driver) {
     assert_eq!(report.services["a"].names["_a._tcp.test"], "2 addresses");
 }
 
+fn srv_records_of_another_name_say_nothing(driver: Driver) {
+    let dns = Dns::new();
+    let [a, b] = ["a", "b"].map(Served::saying);
+    dns.set("host.test", &ips(&["127.0.0.1"]));
+    dns.set_service("_a._tcp.test", &[(1, 1, a.address().port(), "host.test")]);
+    dns.smuggle("_a._tcp.test", b.address().port(), "host.test");
+    let proxy = setup(driver, &dns, &srv_service()).start();
+    assert_eq!(answers(&mut proxy.client(), 6), ["a".to_owned()].into());
+    let report = proxy.report();
+    assert_eq!(report.services["a"].names["_a._tcp.test"], "1 addresses");
+}
+
 fn srv_priorities_are_backups(driver: Driver) {
     let dns = Dns::new();
     let [a, b] = ["a", "b"].map(Served::saying);
@@ -613,6 +627,34 @@ fn many_names_are_looked_up_at_once(driver: Driver) {
     }
 }
 
+fn silent_names_do_not_hold_up_the_others(driver: Driver) {
+    // Each is waited for seconds, and a few dozen at once.
+    const SILENT: usize = 300;
+    let dns = Dns::new();
+    let farm = Farm::new(&["127.0.0.1", "127.0.0.2"]);
+    dns.set("a.test", &ips(&["127.0.0.1"]));
+    let silent = (0..SILENT).map(|place| format!("silent{place}.test"));
+    let silent = silent.map(|name| {
+        dns.fail(&name, Failure::Silence);
+        service(&name.replace(".test", ""), &[format!("\"{name}:80\"")], "")
+    });
+    let silent: String = silent.collect();
+    let a = service("a", &[format!("\"a.test:{}\"", farm.port)], "");
+    let setup = setup(driver, &dns, &(a + &silent)).expects_line(NOTHING);
+    let proxy = setup.expects_line("starting without it").start();
+    let mut client = proxy.client();
+    until_answered_by(&mut client, &["127.0.0.1"]);
+    dns.set("a.test", &ips(&["127.0.0.2"]));
+    until_answered_by(&mut client, &["127.0.0.2"]);
+    let report = proxy.report();
+    let services = report.services.values();
+    let mut names = services.flat_map(|service| service.names.values());
+    assert!(
+        names.any(|said| said == "0 addresses"),
+        "others are still waited for"
+    );
+}
+
 fn many_changes_leave_nothing_behind(driver: Driver) {
     const CHANGES: u8 = 60;
     let dns = Dns::new();
@@ -700,5 +742,7 @@ fn check_resolves_nothing() {
         "{output}"
     );
     assert!(!output.contains("  endpoint "), "{output}");
+    let memory = "  each address that a name stands for: up to ";
+    assert!(output.contains(memory), "{output}");
     assert_eq!(dns.questions(), 0);
 }

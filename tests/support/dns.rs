@@ -143,6 +143,14 @@ impl Dns {
         self.put(service, RecordType::SRV, records);
     }
 
+    /// The answer for the SRV records of `service` has one more, of a name that nobody asked for.
+    pub(crate) fn smuggle(&self, service: &str, port: u16, host: &str) {
+        let srv = RData::SRV(SRV::new(0, 1, port, name(host)));
+        let record = Record::from_rdata(name("_smuggled._tcp.test"), 0, srv);
+        let of = (name(service), RecordType::SRV);
+        self.zone(|zone| zone.records.entry(of).or_default().push(record));
+    }
+
     /// `host` is not answered as it should be, from now on.
     pub(crate) fn fail(&self, host: &str, failure: Failure) {
         self.zone(|zone| zone.failure.insert(name(host), failure));

@@ -368,4 +368,10 @@ fn lookups_and_probes_of_what_names_stand_for_take_descriptors() {
     assert_eq!(connections(1, 100), (1_000 - 4 - 100) / 2);
     assert_eq!(connections(10, 100), (1_000 - 40 - 100) / 2);
     assert_eq!(connections(100, 0), (1_000 - 128) / 2, "32 lookups at once");
+    let questions = [Question::Srv("_a._tcp.test".to_owned())].into();
+    assert_eq!(
+        resolve::descriptors_max(&questions),
+        128,
+        "its hosts are looked up side by side"
+    );
 }

@@ -13,7 +13,7 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{Query, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{Hosts, TokioResolver, system_conf};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
@@ -34,6 +34,10 @@ const TRY_MAX: Duration = Duration::from_secs(2);
 /// they do not know.
 const FAMILY_MAX: Duration = Duration::from_millis(500);
 
+/// Lookups under way at once that are not known to be answered. One that is silent takes all of
+/// [`LOOKUP_MAX`]: hundreds of names whose server is gone would keep all others waiting.
+const DOUBTFUL_MAX: usize = LOOKUPS_MAX * 3 / 4;
+
 /// CNAME records from a name to its addresses.
 const ALIASES_MAX: usize = 16;
 
@@ -48,6 +52,8 @@ pub(super) struct Client {
     /// As it was at the start.
     hosts: Hosts,
     lookups: Semaphore,
+    /// Those of them whose last one was no good, or is the first.
+    doubtful: Semaphore,
 }
 
 impl Client {
@@ -57,10 +63,12 @@ impl Client {
             resolver: resolver(dns).map_err(|error| error.to_string()),
             hosts: Hosts::from_system().unwrap_or_default(),
             lookups: Semaphore::new(LOOKUPS_MAX),
+            doubtful: Semaphore::new(DOUBTFUL_MAX),
         }
     }
 
-    /// What `question` stands for now, and for how long. `memory` is what it was last.
+    /// What `question` stands for now, and for how long. `memory` is what it was last; `is_sound`
+    /// exactly when the last lookup was good.
     ///
     /// # Errors
     /// Why that is not known.
@@ -68,14 +76,15 @@ impl Client {
         self: &Arc<Self>,
         question: &Question,
         memory: &mut Memory,
+        is_sound: bool,
     ) -> Result<(Found, Duration), String> {
         match question {
             Question::Host(host) => {
                 let had = memory.entry(host.clone()).or_default();
-                let Addresses { all, ttl } = self.host(host, had).await?;
+                let Addresses { all, ttl } = self.host(host, had, is_sound).await?;
                 Ok((answer::of_host(&all)?, ttl))
             }
-            Question::Srv(name) => self.service(name, memory).await,
+            Question::Srv(name) => self.service(name, memory, is_sound).await,
         }
     }
 
@@ -83,13 +92,14 @@ impl Client {
         self: &Arc<Self>,
         name: &str,
         memory: &mut Memory,
+        is_sound: bool,
     ) -> Result<(Found, Duration), String> {
-        let (targets, mut ttl) = self.targets(name).await?;
+        let (targets, mut ttl) = self.targets(name, is_sound).await?;
         let (targets, mut remarks) = answer::targets(targets)?;
         let mut found = BTreeMap::new();
         let mut is_answered = false;
         let mut failed = None;
-        for (host, had, heard) in self.hosts_of(&targets, memory).await {
+        for (host, had, heard) in self.hosts_of(&targets, memory, is_sound).await {
             match heard {
                 Ok(addresses) => {
                     ttl = ttl.min(addresses.ttl);
@@ -121,6 +131,7 @@ impl Client {
         self: &Arc<Self>,
         targets: &[Target],
         memory: &Memory,
+        is_sound: bool,
     ) -> Vec<(String, [Vec<IpAddr>; 2], Result<Addresses, String>)> {
         let hosts: BTreeSet<&String> = targets.iter().map(|target| &target.host).collect();
         let mut lookups = JoinSet::new();
@@ -128,7 +139,7 @@ impl Client {
             let (client, host) = (Arc::clone(self), host.clone());
             let mut had = memory.get(&host).cloned().unwrap_or_default();
             lookups.spawn(async move {
-                let heard = client.host(&host, &mut had).await;
+                let heard = client.host(&host, &mut had, is_sound).await;
                 (host, had, heard)
             });
         }
@@ -137,7 +148,12 @@ impl Client {
         all
     }
 
-    async fn host(&self, host: &str, had: &mut [Vec<IpAddr>; 2]) -> Result<Addresses, String> {
+    async fn host(
+        &self,
+        host: &str,
+        had: &mut [Vec<IpAddr>; 2],
+        is_sound: bool,
+    ) -> Result<Addresses, String> {
         let name = Name::from_ascii(host).map_err(|error| error.to_string())?;
         // Who stands in the hosts file, be it with one family, is not asked for elsewhere:
         // hosts(5), nsswitch.conf(5).
@@ -145,7 +161,7 @@ impl Client {
             let ttl = Duration::MAX;
             return Ok(Addresses { all, ttl });
         }
-        let _turn = self.turn().await;
+        let _turn = self.turn(is_sound).await;
         let both = async {
             let v4 = self.family(&name, RecordType::A);
             let v6 = self.family(&name, RecordType::AAAA);
@@ -181,55 +197,54 @@ impl Client {
             Ok(lookup) => lookup,
             Err(error) => return failed(&error),
         };
-        let names = aliases(&lookup);
-        let records = lookup.answers().iter();
-        let records = records.filter(|record| names.contains(&record.name));
-        let of_family = records
-            .clone()
-            .filter(|record| record.record_type() == family);
+        let records = own_records(&lookup);
+        let of_family = records.iter();
+        let of_family = of_family.filter(|record| record.record_type() == family);
         let addresses: Vec<_> = of_family
             .filter_map(|record| record.data.ip_addr())
             .collect();
         if addresses.is_empty() {
             return Family::None("no addresses".to_owned());
         }
-        let ttl = records.map(|record| record.ttl).min().unwrap_or(0);
-        Family::Addresses(addresses, Duration::from_secs(ttl.into()))
+        Family::Addresses(addresses, ttl(&records))
     }
 
     /// The SRV records of `name`.
-    async fn targets(&self, name: &str) -> Result<(Vec<Target>, Duration), String> {
+    async fn targets(&self, name: &str, is_sound: bool) -> Result<(Vec<Target>, Duration), String> {
         let name = Name::from_ascii(name).map_err(|error| error.to_string())?;
         let resolver = self.resolver.as_ref().map_err(Clone::clone)?;
-        let _turn = self.turn().await;
+        let _turn = self.turn(is_sound).await;
         let lookup = timeout(LOOKUP_MAX, resolver.lookup(name, RecordType::SRV)).await;
         let lookup = lookup.map_err(|_elapsed| no_answer(LOOKUP_MAX))?;
         let lookup = lookup.map_err(|error| match failed(&error) {
             Family::None(reason) | Family::Failed(reason) => reason,
             Family::Addresses(..) => String::new(),
         })?;
-        let mut ttl = Duration::MAX;
-        let mut targets = Vec::new();
-        for record in lookup.answers() {
-            let RData::SRV(srv) = &record.data else {
-                continue;
-            };
-            ttl = ttl.min(Duration::from_secs(record.ttl.into()));
-            targets.push(Target {
+        let records = own_records(&lookup);
+        let targets = records.iter().filter_map(|record| match &record.data {
+            RData::SRV(srv) => Some(Target {
                 priority: srv.priority,
                 host: srv.target.to_lowercase().to_ascii(),
                 port: srv.port,
                 weight: srv.weight,
-            });
-        }
+            }),
+            _ => None,
+        });
+        let targets: Vec<_> = targets.collect();
         if targets.is_empty() {
             return Err("no SRV records".to_owned());
         }
-        Ok((targets, ttl))
+        Ok((targets, ttl(&records)))
     }
 
-    async fn turn(&self) -> SemaphorePermit<'_> {
-        self.lookups.acquire().await.expect("nobody closes it")
+    /// Waits until another lookup may be under way.
+    async fn turn(&self, is_sound: bool) -> (Option<SemaphorePermit<'_>>, SemaphorePermit<'_>) {
+        let doubtful = match is_sound {
+            true => None,
+            false => Some(self.doubtful.acquire().await.expect("nobody closes it")),
+        };
+        let turn = self.lookups.acquire().await.expect("nobody closes it");
+        (doubtful, turn)
     }
 }
 
@@ -246,8 +261,23 @@ fn no_answer(within: Duration) -> String {
     format!("no answer within {}", format_duration(within))
 }
 
-/// The name that was asked for, and those that it is an alias of: records of others have nothing to
-/// say here, whatever a server adds to its answer.
+/// The records of the name that was asked for and of those that it is an alias of: those of others
+/// have nothing to say here, whatever a server adds to its answer.
+fn own_records(lookup: &Lookup) -> Vec<&Record> {
+    let names = aliases(lookup);
+    let records = lookup.answers().iter();
+    records
+        .filter(|record| names.contains(&record.name))
+        .collect()
+}
+
+/// How long all of `records` are good.
+fn ttl(records: &[&Record]) -> Duration {
+    let ttls = records.iter().map(|record| record.ttl);
+    Duration::from_secs(ttls.min().unwrap_or(0).into())
+}
+
+/// The name that was asked for, and those that it is an alias of.
 fn aliases(lookup: &Lookup) -> Vec<Name> {
     let mut names = vec![lookup.query().name().clone()];
     while names.len() <= ALIASES_MAX {

@@ -45,9 +45,14 @@ const ANSWERS_MAX: usize = 1024;
 /// How long the start waits for the first answers, all together.
 const START_MAX: Duration = Duration::from_secs(3);
 
-/// Descriptors that the lookups of so many names may hold at once.
-pub fn descriptors_max(names: usize) -> u64 {
-    names.min(LOOKUPS_MAX) as u64 * LOOKUP_DESCRIPTORS
+/// Descriptors that the lookups of `questions` may hold at once.
+pub fn descriptors_max(questions: &BTreeSet<Question>) -> u64 {
+    let lookups = questions.iter().map(|question| match question {
+        Question::Host(_) => 1,
+        // Its hosts are looked up side by side.
+        Question::Srv(_) => answer::TARGETS_MAX,
+    });
+    lookups.sum::<usize>().min(LOOKUPS_MAX) as u64 * LOOKUP_DESCRIPTORS
 }
 
 /// What DNS is asked for a backend.
@@ -188,7 +193,9 @@ impl Resolver {
     async fn live(mut self) {
         let mut last = None;
         loop {
-            let (found, wait) = match self.client.ask(&self.question, &mut self.memory).await {
+            let is_sound = matches!(last, Some(Ok(_)));
+            let asked = self.client.ask(&self.question, &mut self.memory, is_sound);
+            let (found, wait) = match asked.await {
                 Ok((found, ttl)) => (Ok(found), self.pace.after_answer(ttl)),
                 Err(reason) => {
                     let unit = balance::draw_unit(&mut self.generator);

@@ -17,7 +17,7 @@ use crate::units::format_duration;
 /// From one warning of a kind about a name to the next.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Addresses that a line names; of more it says how many.
+/// Addresses, services or remarks that a line names; of more it says how many.
 const SHOWN_MAX: usize = 8;
 
 /// What is known of all names.
@@ -175,7 +175,7 @@ impl Names {
         }
         if known.is_remarkable(found, now) {
             known.remarked = Some(now);
-            let remark = found.remarks.join("; ");
+            let remark = first_of(found.remarks.iter().map(String::as_str), "; ");
             news.push(News::Remarked { name, remark });
         }
         known.heard = true;
@@ -217,7 +217,7 @@ impl Names {
     /// The names of the services at `places`.
     fn list(&self, places: &[usize]) -> String {
         let names = places.iter().map(|place| self.services[*place].0.as_str());
-        names.collect::<Vec<_>>().join(",")
+        first_of(names, ",")
     }
 
     /// What the report says of the names of the service at `service`.
@@ -352,6 +352,16 @@ fn shown(addresses: &[SocketAddr]) -> String {
         text.push_str(" ...");
     }
     text.push(')');
+    text
+}
+
+/// The first ones, and how many others there are: `a,b and 3 more`.
+fn first_of<'a>(all: impl ExactSizeIterator<Item = &'a str>, between: &str) -> String {
+    let others = all.len().saturating_sub(SHOWN_MAX);
+    let mut text = all.take(SHOWN_MAX).collect::<Vec<_>>().join(between);
+    if 0 < others {
+        text.push_str(&format!(" and {others} more"));
+    }
     text
 }
 

@@ -310,9 +310,13 @@ impl Standings {
         let ramp_from = service.ramp_from(now);
         let agreed = |endpoint: &EndpointStanding| living < 2 * endpoint.ejected_by.len();
         let mut changes = Vec::new();
+        let mut out = 0;
         for place in 0..service.endpoints.len() {
             let endpoint = &mut service.endpoints[place];
-            if endpoint.ejected && !agreed(endpoint) {
+            // Others may have gone, and these be too large a share of those that are left.
+            if endpoint.ejected && agreed(endpoint) && out < service.ejected_max {
+                out += 1;
+            } else if endpoint.ejected {
                 endpoint.ejected = false;
                 if endpoint.health != Health::Unhealthy {
                     endpoint.ramp_from = ramp_from;
@@ -320,7 +324,6 @@ impl Standings {
                 changes.push(service.change(place, News::InForAll));
             }
         }
-        let mut out = service.endpoints.iter().filter(|end| end.ejected).count();
         for place in 0..service.endpoints.len() {
             let endpoint = &mut service.endpoints[place];
             if !endpoint.ejected && agreed(endpoint) && out < service.ejected_max {

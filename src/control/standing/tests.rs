@@ -440,3 +440,15 @@ fn as_many_may_be_ejected_for_all_as_there_are_endpoints_now() {
     assert_eq!(case.follow(&[2, 3]), "");
     assert!(case.live(2).ejected, "the one that half of two may be");
 }
+
+#[test]
+fn where_endpoints_go_no_more_stay_out_than_may_be() {
+    let mut case = Case::new(1, 4, "eject = { ratio_max = 0.5 }");
+    case.check(&[(Ejected(1, 0), "1:ejected(0) 1:out")]);
+    case.check(&[(Ejected(2, 0), "2:ejected(0) 2:out")]);
+    assert_eq!(case.follow(&[1, 2]), "2:back");
+    assert!(case.live(1).ejected);
+    assert!(!case.live(2).ejected, "half of two is one");
+    assert_eq!(case.follow(&[2]), "");
+    assert_eq!(case.follow(&[2, 3]), "2:out", "its shard still has it out");
+}

@@ -212,3 +212,11 @@ fn a_long_list_is_cut() {
     assert!(text.ends_with(" 127.0.0.1:8 ...)"), "{text}");
     assert_eq!(shown(&[]), "0");
 }
+
+#[test]
+fn a_line_names_only_some_services() {
+    let services = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    assert_eq!(first_of(services[..2].iter().copied(), ","), "a,b");
+    let text = first_of(services.iter().copied(), ",");
+    assert_eq!(text, "a,b,c,d,e,f,g,h and 2 more");
+}
