@@ -3,6 +3,7 @@
 mod reference;
 
 use super::*;
+use crate::plan::Protocol;
 
 /// A listener and a service, for what has to stand around the case.
 const AROUND: &str = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\n\
@@ -1076,4 +1077,28 @@ fn a_key_that_tcp_connections_do_not_have_is_warned_of() {
     assert_eq!(keyed("path", "tcp"), [warning]);
     assert_eq!(keyed("client", "tcp"), [""; 0]);
     assert_eq!(keyed("path", "http"), [""; 0]);
+}
+
+#[test]
+fn keys_for_requests_of_a_service_that_has_none_are_warned_of() {
+    let warnings = |protocols: &[&str], service: &str| {
+        let listener = |(place, protocol): (usize, &&str)| {
+            format!(
+                "[[listener]]\nname = \"{place}\"\naddress = \"127.0.0.1:{}\"\n\
+                 protocol = \"{protocol}\"\nservice = \"s\"\n",
+                8080 + place
+            )
+        };
+        let listeners: String = protocols.iter().enumerate().map(listener).collect();
+        let text = format!(
+            "{listeners}[[service]]\nname = \"s\"\nbackends = [\"127.0.0.1:1\"]\n{service}\n"
+        );
+        accepted(&text).warnings(1)
+    };
+    let keys = "domains = [\"a.test\"]\nretry.statuses = [503]\npool.idle_min = 1";
+    let warning = "service \"s\" has connections of TCP alone, for which these keys do nothing: \
+                   domains, retry.statuses, pool.idle_min";
+    assert_eq!(warnings(&["tcp"], keys), [warning]);
+    assert_eq!(warnings(&["tcp", "http"], keys), [""; 0]);
+    assert_eq!(warnings(&["tcp"], ""), [""; 0]);
 }

@@ -311,7 +311,7 @@ fn a_server_that_fails_changes_nothing(driver: Driver) {
         assert!(is_good(&client.get("a.test", "/")));
         let report = proxy.report();
         let said = &report.services["a"].names[&farm.name("app.test")];
-        assert!(said.starts_with("1 addresses failing for "), "{said}");
+        assert!(said.starts_with("1 address failing for "), "{said}");
         assert!(said.contains(reason), "{said}");
         // What changed meanwhile is used as soon as the server is well.
         let next = ["127.0.0.2", "127.0.0.1"][turn % 2];
@@ -321,7 +321,7 @@ fn a_server_that_fails_changes_nothing(driver: Driver) {
         until_lines(&proxy, AGAIN, turn + 1);
         let report = proxy.report();
         let said = &report.services["a"].names[&farm.name("app.test")];
-        assert_eq!(said, "1 addresses");
+        assert_eq!(said, "1 address");
     }
     assert_eq!(count(&proxy, KEPT), failures.len(), "each is said once");
 }
@@ -491,7 +491,7 @@ fn srv_records_of_another_name_say_nothing(driver: Driver) {
     let proxy = setup(driver, &dns, &srv_service()).start();
     assert_eq!(answers(&mut proxy.client(), 6), ["a".to_owned()].into());
     let report = proxy.report();
-    assert_eq!(report.services["a"].names["_a._tcp.test"], "1 addresses");
+    assert_eq!(report.services["a"].names["_a._tcp.test"], "1 address");
 }
 
 fn srv_priorities_are_backups(driver: Driver) {

@@ -107,8 +107,11 @@ fn write_late(f: &mut fmt::Formatter<'_>, late: &[usize]) -> fmt::Result {
 /// A line for each backend that is a name.
 fn write_names(f: &mut fmt::Formatter<'_>, names: &[NameReport<'_>]) -> fmt::Result {
     for name in names {
-        let addresses = Grouped(name.addresses as u64);
-        write!(f, "  name {}   {addresses} addresses", name.name)?;
+        let (addresses, many) = match name.addresses {
+            1 => (Grouped(1), ""),
+            count => (Grouped(count as u64), "es"),
+        };
+        write!(f, "  name {}   {addresses} address{many}", name.name)?;
         for remark in name.remarks {
             write!(f, "   {remark}")?;
         }
