@@ -127,7 +127,7 @@ impl Attempt {
         let Exchange { shard, service, .. } = *exchange;
         let avoided = self.job.legs.borrow()[self.leg].failed_at;
         let Some(picked) = pick(exchange, &service.backends[backend], avoided) else {
-            return Err((Fault::DestinationUnavailable, false));
+            return Err((Fault::DnsError, false));
         };
         let (mut timeout, mut ends) = (service.timeouts.connect, None);
         if 0 < service.retry.attempt.0 {
