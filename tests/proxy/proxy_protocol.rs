@@ -28,6 +28,8 @@ on_both_drivers! {
     no_connection_serves_two_requests
     who_waits_for_a_connection_makes_a_new_one
     a_tunnel_begins_with_the_header
+    a_session_of_tcp_keeps_the_first_address
+    each_leg_of_a_fan_out_is_told_whose_connection_it_is
     probes_begin_with_a_header_of_ringmains_own
 }
 
@@ -321,6 +323,57 @@ fn an_endpoint_is_told_whose_connection_it_is(driver: Driver) {
     let ports = [own.to_be_bytes(), to.to_be_bytes()].concat();
     let block = [&[127, 0, 0, 9, 127, 0, 0, 1][..], &ports].concat();
     assert_eq!(header, binary(0x21, 0x11, &block));
+}
+
+fn a_session_of_tcp_keeps_the_first_address(driver: Driver) {
+    let origin = Origin::new();
+    let listener = "protocol = \"tcp\"\nservice = \"a\"\nproxy_protocol = true";
+    let keys = "send_proxy_protocol = \"v1\"";
+    let proxy = sending(driver, origin.address(), keys)
+        .listener(listener)
+        .admin("127.0.0.1:0")
+        .start();
+    for header in [line(9).into_bytes(), binary_from(9)] {
+        let mut client = proxy.client();
+        client.send([&header[..], b"ping\0"].concat());
+        let mut upstream = origin.accept();
+        assert_eq!(upstream.line(), line(9).trim_end());
+        assert_eq!(upstream.take(5), b"ping\0");
+        upstream.send(b"\xff pong");
+        assert_eq!(client.take(6), b"\xff pong");
+        upstream.finish_sending();
+        client.ends();
+    }
+    let mut client = proxy.client();
+    client.send("ping");
+    client.is_reset();
+    assert_eq!(of_shard(&proxy, "unproxied"), 1);
+}
+
+fn each_leg_of_a_fan_out_is_told_whose_connection_it_is(driver: Driver) {
+    let origins = [Origin::new(), Origin::new()];
+    let addresses = origins.each_ref().map(Origin::address);
+    let keys = "send_proxy_protocol = \"v1\"\n[service.fanout]";
+    let proxy = receiving(driver, &addresses, keys).start();
+    let mut client = proxy.client();
+    for number in [8, 9] {
+        if number == 9 {
+            client = proxy.client();
+        }
+        let post = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
+        client.send(format!("{}{post}", line(number)));
+        for origin in &origins {
+            // A connection that was told whose it is serves nobody else.
+            let mut upstream = origin.accept();
+            assert_eq!(upstream.line(), line(number).trim_end());
+            let request = upstream.request();
+            assert_eq!(request.text(), "hi");
+            let from = request.head.field("X-Forwarded-For");
+            assert_eq!(from, Some(format!("192.0.2.{number}")));
+            upstream.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+        }
+        assert_eq!(client.answer().status(), 201);
+    }
 }
 
 fn an_endpoint_is_told_of_ipv6(driver: Driver) {
