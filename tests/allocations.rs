@@ -170,7 +170,7 @@ fn check(driver: &str, together: usize, keys: &str) {
     let config = config::parse("test", &text).expect("the configuration is valid");
     let (tell, told) = mpsc::channel();
     let proxy = thread::spawn(move || {
-        let ended = boot::run(&config, boot::Options::default(), &mut |bound| {
+        let ended = boot::run(&config, None, boot::Options::default(), &mut |bound| {
             tell.send(bound.listeners[0].1)
                 .expect("the test waits for it");
         });

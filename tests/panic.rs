@@ -55,7 +55,7 @@ fn check(driver: &str) {
     let config = config::parse("test", &text).expect("the configuration is valid");
     let (tell, told) = mpsc::channel();
     let proxy = thread::spawn(move || {
-        let ended = boot::run(&config, boot::Options::default(), &mut |bound| {
+        let ended = boot::run(&config, None, boot::Options::default(), &mut |bound| {
             let admin = bound.admin.as_ref().map(ToString::to_string);
             let addresses = (bound.listeners[0].1, admin.unwrap_or_default());
             tell.send(addresses).expect("the test waits for it");

@@ -1,6 +1,5 @@
 //! `ringmain check`: every error of a configuration, or the plan it compiles to.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::{self, Write as _};
@@ -14,7 +13,6 @@ use clap::Args;
 use crate::config::{self, Config, ConfigErrors};
 use crate::control::compile::{Live, compile};
 use crate::control::show::{show, show_tallies};
-use crate::plan::Life;
 
 /// What RLIMIT_NOFILE is taken for where the kernel does not say.
 const NOFILE_FALLBACK: u64 = 1_024;
@@ -52,14 +50,10 @@ fn print_plan(config: &Config) -> ExitCode {
         0 => thread::available_parallelism().map_or(1, NonZero::get),
         shards => shards as usize,
     };
+    let shards = u32::try_from(shards).unwrap_or(u32::MAX);
     let live = Live {
-        generation: 1,
-        life: Life::Serving,
         via: "ringmain-XXXX".into(),
-        shards: u32::try_from(shards).unwrap_or(u32::MAX),
-        nofile: nofile().unwrap_or(NOFILE_FALLBACK),
-        endpoints: BTreeMap::new(),
-        resolved: BTreeMap::new(),
+        ..Live::new(shards, nofile().unwrap_or(NOFILE_FALLBACK))
     };
     for warning in config.warnings(live.shards) {
         let _ = writeln!(anstream::stderr(), "warning: {warning}");

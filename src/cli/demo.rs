@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = configure(port, free_port(ADMIN_PORT), &backends)?;
     let log = run::install_log(&config)?;
     let mut outcome = Ok(());
-    let end = boot::run(&config, boot::Options::default(), &mut |addresses| {
+    let end = boot::run(&config, None, boot::Options::default(), &mut |addresses| {
         outcome = print(&introduction(addresses, &backends, args.port));
     });
     log.flush();

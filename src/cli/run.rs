@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let options = boot::Options {
         report_at_end: args.report_at_end,
     };
-    let end = end_of(boot::run(&config, options, &mut announce));
+    let end = end_of(boot::run(&config, None, options, &mut announce));
     log.flush();
     end
 }

@@ -19,12 +19,16 @@ pub struct Runtime {
     pub pin: Pin,
     /// What waits for the kernel.
     pub driver: Driver,
-    /// How long running exchanges may take to finish when the process ends.
+    /// How long listeners go on accepting when the process is to end.
+    pub drain_delay: Duration,
+    /// How long running exchanges may take to finish after that.
     pub drain_timeout: Duration,
     /// Clients of the whole process; 0 is as many as RLIMIT_NOFILE allows.
     pub connections_max: u32,
     /// The name in Via; empty is one that is drawn at the start.
     pub via: String,
+    /// Where the number of the process is written; `None` is nowhere.
+    pub pid_file: Option<PathBuf>,
 }
 
 /// `[dns]`: how names of backends are resolved.
@@ -167,15 +171,16 @@ const DRIVERS: [(&str, Driver); 3] = [
 ];
 
 pub(super) fn runtime(table: &mut Table<'_, '_>) -> Runtime {
-    table.duration("drain_delay", "0s", Duration::ZERO..=HOUR);
-    table.text("pid_file", "", words::file_path);
+    let pid_file = table.text("pid_file", "", words::file_path);
     Runtime {
         shards: table.integer("shards", "0", 0..=1_024),
         pin: table.choice("pin", "auto", &PINS),
         driver: table.choice("driver", "auto", &DRIVERS),
+        drain_delay: table.duration("drain_delay", "0s", Duration::ZERO..=HOUR),
         drain_timeout: table.duration("drain_timeout", "30s", Duration::ZERO..=DAY),
         connections_max: table.integer("connections_max", "0", 0..=10_000_000),
         via: table.text("via", "", words::via),
+        pid_file: (!pid_file.is_empty()).then(|| pid_file.into()),
     }
 }
 

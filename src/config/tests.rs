@@ -81,12 +81,6 @@ policy = "p3c"
                 "unknown key; the nearest is \"drain_timeout\"",
             ),
             (
-                4,
-                15,
-                "runtime.drain_delay",
-                "not supported yet; accepted: \"0s\"",
-            ),
-            (
                 8,
                 11,
                 "listener.service",

@@ -13,8 +13,6 @@ enum Row {
 }
 
 const ROWS: &[Row] = &[
-    Row::Key("runtime.drain_delay", &[]),
-    Row::Key("runtime.pid_file", &[]),
     Row::Key("log.access.to", &[]),
     Row::Key("log.access.format", &[]),
     Row::Key("log.access.duration_min", &[]),

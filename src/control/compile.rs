@@ -9,10 +9,12 @@ mod slots;
 mod stands;
 mod tiers;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::iter;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
 
 pub use stands::{Resolved, Stand, Stands};
 
@@ -26,9 +28,9 @@ use crate::http::hop::FieldEdits;
 use crate::plan::listener::{ListenerLimits, ListenerTimeouts};
 use crate::plan::route::{Destination, DomainMatch, PathMatch, Weights};
 use crate::plan::{
-    Backend, EjectRules, Endpoint, FanoutRules, Life, Listener, Plan, PoolLimits, Rate, RetryRules,
-    Route, Routes, Service, ServiceIndex, ServiceLimits, ServiceTimeouts, Slot, Standing, Ticks,
-    endpoint::RAMP_WHOLE,
+    Backend, EjectRules, Endpoint, FanoutRules, Life, Listener, ListenerId, ListeningSocket, Plan,
+    PoolLimits, Rate, RetryRules, Route, Routes, Service, ServiceIndex, ServiceLimits,
+    ServiceTimeouts, Slot, Standing, Ticks, endpoint::RAMP_WHOLE,
 };
 
 /// Descriptors that the process keeps for itself: rings, logs, the admin API, files.
@@ -52,6 +54,59 @@ pub struct Live {
     pub endpoints: BTreeMap<String, BTreeMap<SocketAddr, EndpointLive>>,
     /// What the names of backends stand for; those that are not in it, for nothing.
     pub resolved: BTreeMap<BackendAddress, Vec<Resolved>>,
+    /// What the listeners of the configuration are bound with, in its order; empty for a plan that
+    /// is not run.
+    pub bound: Vec<BoundListener>,
+    /// Listeners that the configuration has no more, and that still finish.
+    pub leaving: Vec<Leaving>,
+    /// Shards that do not run now: others accept for them.
+    pub dead: BTreeSet<u32>,
+}
+
+/// What a listener is bound with.
+#[derive(Clone, Debug)]
+pub struct BoundListener {
+    /// Its number.
+    pub id: ListenerId,
+    /// The address that it has, with the port that the kernel chose.
+    pub address: SocketAddr,
+    /// At least one.
+    pub sockets: Vec<Weak<OwnedFd>>,
+}
+
+impl PartialEq for BoundListener {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for BoundListener {}
+
+/// A listener that was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// As the operator wrote it last.
+    pub written: config::Listener,
+    /// What it is bound with.
+    pub bound: BoundListener,
+}
+
+impl Live {
+    /// What is known at the start of so many shards, which may open `nofile` descriptors.
+    pub const fn new(shards: u32, nofile: u64) -> Self {
+        Self {
+            generation: 1,
+            life: Life::Serving,
+            via: String::new(),
+            shards,
+            nofile,
+            endpoints: BTreeMap::new(),
+            resolved: BTreeMap::new(),
+            bound: Vec::new(),
+            leaving: Vec::new(),
+            dead: BTreeSet::new(),
+        }
+    }
 }
 
 /// What is known of an endpoint.
@@ -115,10 +170,7 @@ pub fn compile(config: &Config, live: &Live, last: Option<&Plan>) -> Plan {
     };
     let services: Box<[Arc<Service>]> = config.services().iter().map(&mut compiled).collect();
     let indices = indices(config);
-    let listeners = config.listeners().iter();
-    let listeners = listeners
-        .map(|written| Arc::new(listener(written, &indices, live.shards)))
-        .collect();
+    let listeners = listeners(config, live, &indices);
     let (routes, domains) = routing(config);
     Plan {
         generation: live.generation,
@@ -238,6 +290,51 @@ fn response_head(config: &Config) -> HeadLimits {
     }
 }
 
+/// Those of the configuration, and those that leave.
+fn listeners(
+    config: &Config,
+    live: &Live,
+    indices: &HashMap<&str, ServiceIndex>,
+) -> Box<[Arc<Listener>]> {
+    let bound = live.bound.iter().map(Some).chain(iter::repeat(None));
+    let stay = config.listeners().iter().zip(bound);
+    let stay = stay.map(|(written, bound)| (written, bound, true));
+    let leaving = live.leaving.iter();
+    let leaving = leaving.map(|leaving| (&leaving.written, Some(&leaving.bound), false));
+    let listeners = stay.chain(leaving).map(|(written, bound, accepting)| {
+        let sockets = bound.map_or_else(Box::default, |bound| shared_out(bound, live));
+        let id = bound.map_or(ListenerId(0), |bound| bound.id);
+        Arc::new(Listener {
+            id,
+            accepting,
+            sockets,
+            ..listener(written, indices, live.shards)
+        })
+    });
+    listeners.collect()
+}
+
+/// The sockets of a listener, over the shards that run: each has one, or several, or, where there
+/// are more shards than sockets, none.
+fn shared_out(bound: &BoundListener, live: &Live) -> Box<[ListeningSocket]> {
+    let runs = |shard: &u32| !live.dead.contains(shard);
+    let running: Vec<u32> = (0..live.shards).filter(runs).collect();
+    let socket = |(place, socket): (usize, &Weak<OwnedFd>)| {
+        let own = (place % live.shards.max(1) as usize) as u32;
+        // Who stands in for a dead shard has its own as well. With none left they wait for theirs.
+        let shard = match running.get(place % running.len().max(1)) {
+            Some(other) if !runs(&own) => *other,
+            _ => own,
+        };
+        ListeningSocket {
+            shard,
+            socket: Weak::clone(socket),
+        }
+    };
+    bound.sockets.iter().enumerate().map(socket).collect()
+}
+
+/// Without its sockets.
 fn listener(
     written: &config::Listener,
     indices: &HashMap<&str, ServiceIndex>,
@@ -259,9 +356,13 @@ fn listener(
     Listener {
         name: written.name.as_str().into(),
         address: written.address,
+        id: ListenerId(0),
+        accepting: true,
+        sockets: Box::default(),
         protocol: written.protocol,
         proxy_protocol: written.proxy_protocol,
-        service: (!written.service.is_empty()).then(|| indices[written.service.as_str()]),
+        // Absent, or, where the listener leaves, gone before it.
+        service: indices.get(written.service.as_str()).copied(),
         service_parameter: non_empty(&written.service_parameter),
         limits: ListenerLimits {
             shard_connections_max: match connections_max {

@@ -10,4 +10,6 @@ pub mod resolve;
 pub mod run;
 pub mod show;
 pub mod signal;
+pub mod source;
 pub mod standing;
+pub mod supervisor;

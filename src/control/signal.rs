@@ -11,8 +11,10 @@ pub enum Ask {
     Report,
     /// SIGTERM or SIGINT: drain and end.
     End,
-    /// SIGHUP or SIGUSR2, which later versions answer; unheard, they would end the process.
-    Later(&'static str),
+    /// SIGHUP: load the configuration anew.
+    Reload,
+    /// SIGUSR2: start the binary anew.
+    Upgrade,
 }
 
 /// The signals, taken over from the system's defaults.
@@ -56,8 +58,8 @@ impl Signals {
             _ = self.usr1.recv() => Ask::Report,
             _ = self.terminate.recv() => Ask::End,
             _ = self.interrupt.recv() => Ask::End,
-            _ = self.hangup.recv() => Ask::Later("SIGHUP"),
-            _ = self.usr2.recv() => Ask::Later("SIGUSR2"),
+            _ = self.hangup.recv() => Ask::Reload,
+            _ = self.usr2.recv() => Ask::Upgrade,
         }
     }
 }

@@ -1,6 +1,9 @@
-//! One bound address: what is spoken on it, what its clients may send and how long they may take.
+//! One bound address: what is spoken on it, what its clients may send and how long they may take,
+//! and the sockets that they come by.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Weak;
 
 use super::{ServiceIndex, Ticks};
 
@@ -9,8 +12,16 @@ use super::{ServiceIndex, Ticks};
 pub struct Listener {
     /// The operator's name for it.
     pub name: Box<str>,
-    /// Where it is bound.
+    /// Where it is bound, as the operator wrote it: the port may be 0, and another one is bound.
     pub address: SocketAddr,
+    /// Which it is, over all generations that have it.
+    pub id: ListenerId,
+    /// False exactly when the operator has removed it: who is queued is let in, nobody else is, and
+    /// its clients get one more answer each.
+    pub accepting: bool,
+    /// The sockets that it is bound with, each with the shard that accepts from it. None in a plan
+    /// that is not run.
+    pub sockets: Box<[ListeningSocket]>,
     /// What is spoken.
     pub protocol: Protocol,
     /// True exactly when each connection begins with a header of the PROXY protocol.
@@ -25,6 +36,28 @@ pub struct Listener {
     /// Bounds on how long they take.
     pub timeouts: ListenerTimeouts,
 }
+
+/// A listener's number; no other listener of the process has it or had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub u32);
+
+/// One socket of a listener.
+#[derive(Clone, Debug)]
+pub struct ListeningSocket {
+    /// Who accepts from it.
+    pub shard: u32,
+    /// The socket belongs to boot, which closes it when no plan needs it any more: a shard accepts
+    /// from a duplicate of its own.
+    pub socket: Weak<OwnedFd>,
+}
+
+impl PartialEq for ListeningSocket {
+    fn eq(&self, other: &Self) -> bool {
+        self.shard == other.shard && self.socket.ptr_eq(&other.socket)
+    }
+}
+
+impl Eq for ListeningSocket {}
 
 /// What is spoken on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

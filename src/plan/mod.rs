@@ -21,7 +21,9 @@ pub use endpoint::{Endpoint, Slot, Standing};
 pub use fanout::{FanoutRules, Require};
 pub use key::HashKey;
 pub use limits::{Rate, ServiceLimits};
-pub use listener::{Listener, ListenerLimits, ListenerTimeouts, Protocol};
+pub use listener::{
+    Listener, ListenerId, ListenerLimits, ListenerTimeouts, ListeningSocket, Protocol,
+};
 pub use route::{Route, Routes};
 pub use service::{Backend, EjectRules, PoolLimits, RetryRules, Service, ServiceTimeouts, Tier};
 
@@ -39,7 +41,8 @@ pub struct Plan {
     pub via: Box<str>,
     /// Clients that each shard may hold, all listeners together; at least 1.
     pub shard_connections_max: u32,
-    /// In the order of the configuration; a listener's place is its index.
+    /// In the order of the configuration; behind them those that were removed and still finish. A
+    /// listener's place is its index, and valid within its own plan only.
     pub listeners: Box<[Arc<Listener>]>,
     /// In the order of the configuration; a service's place is its [`ServiceIndex`].
     pub services: Box<[Arc<Service>]>,

@@ -31,8 +31,6 @@ use crate::plan::{Life, TICK};
 pub struct Setup {
     /// Its side of the door, where its first plan is already posted.
     pub door: Subscriber,
-    /// Its listening sockets, each with its listener's place in the plan.
-    pub sockets: Vec<(usize, OwnedFd)>,
     /// What it may run on.
     pub driver: DriverChoice,
 }
@@ -69,17 +67,12 @@ pub fn run(setup: Setup) -> Result<(), ShardError> {
 }
 
 /// As [`run`], with the shard's main task as an argument: a test gives one that panics.
-fn run_life<L>(
-    setup: Setup,
-    life: impl FnOnce(Rc<Shard>, Vec<(usize, OwnedFd)>) -> L,
-) -> Result<(), ShardError>
+fn run_life<L>(setup: Setup, life: impl FnOnce(Rc<Shard>) -> L) -> Result<(), ShardError>
 where
     L: Future<Output = Result<(), ShardError>>,
 {
     let (mut runtime, info) = AnyRuntime::build(setup.driver).map_err(ShardError::Driver)?;
-    let Setup {
-        mut door, sockets, ..
-    } = setup;
+    let Setup { mut door, .. } = setup;
     let posted = door.poll().ok_or(ShardError::NoPlan)?;
     let reason = (!info.reason.is_empty()).then_some(info.reason);
     door.notify(Notice::ShardReady {
@@ -88,7 +81,7 @@ where
     });
     let is_epoll = info.kind == DriverKind::Epoll;
     let shard = Rc::new_cyclic(|this| Shard::new(this, door, posted, is_epoll));
-    let life = life(Rc::clone(&shard), sockets);
+    let life = life(Rc::clone(&shard));
     let ran = catch_unwind(AssertUnwindSafe(|| runtime.block_on(life)));
     ran.unwrap_or_else(|panic| {
         std::mem::forget(runtime);
@@ -137,7 +130,7 @@ impl Shard {
     }
 
     /// Serves until the drain is over.
-    async fn live(self: Rc<Self>, sockets: Vec<(usize, OwnedFd)>) -> Result<(), ShardError> {
+    async fn live(self: Rc<Self>) -> Result<(), ShardError> {
         let clock = Rc::clone(&self.clock);
         self.start(async move { clock.keep().await });
         let shard = Rc::clone(&self);
@@ -148,8 +141,10 @@ impl Shard {
                 shard.panicked();
             }
         });
-        for (listener, socket) in sockets {
-            let listening = Listening::new(socket).map_err(ShardError::Listener)?;
+        for (listener, socket) in self.sockets() {
+            let listening = socket
+                .and_then(Listening::new)
+                .map_err(ShardError::Listener)?;
             self.listeners.borrow_mut().push(listening.fd());
             let shard = Rc::clone(&self);
             self.start(async move { listen::listen(shard, listener, listening).await });
@@ -169,6 +164,19 @@ impl Shard {
         self.tallies.hand_over();
         self.notify(Notice::Drained);
         Ok(())
+    }
+
+    /// Duplicates of the sockets that this shard accepts from, each with its listener's place.
+    fn sockets(&self) -> Vec<(usize, io::Result<OwnedFd>)> {
+        let current = self.current();
+        let own = self.door.borrow().shard() as u32;
+        let listeners = current.plan().listeners.iter().enumerate();
+        let sockets = listeners.flat_map(|(place, listener)| {
+            let own = listener.sockets.iter().filter(move |it| it.shard == own);
+            own.map(move |it| (place, it.socket.upgrade()))
+        });
+        let sockets = sockets.filter_map(|(place, socket)| Some((place, socket?.try_clone())));
+        sockets.collect()
     }
 
     /// Closes what a shard that died leaves open: its connections, so that their peers learn of it,
@@ -329,19 +337,26 @@ mod tests {
     use super::*;
     use crate::door::{Publisher, door};
     use crate::plan::{
-        Listener, ListenerLimits, ListenerTimeouts, Plan, Protocol, Routes, Service, ServiceIndex,
-        Ticks,
+        Listener, ListenerId, ListenerLimits, ListenerTimeouts, ListeningSocket, Plan, Protocol,
+        Routes, Service, ServiceIndex, Ticks,
     };
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::thread::{self, JoinHandle};
 
-    fn plan(generation: u64, life: Life, listener: SocketAddr, origin: SocketAddr) -> Plan {
+    fn plan(generation: u64, life: Life, socket: &Arc<OwnedFd>, origin: SocketAddr) -> Plan {
         let ticks = Ticks(100);
         let service = Service::over("a", &[origin]);
         let listener = Listener {
             name: "web".into(),
-            address: listener,
+            address: fd::local_address(socket).unwrap(),
+            id: ListenerId(1),
+            accepting: true,
+            sockets: [ListeningSocket {
+                shard: 0,
+                socket: Arc::downgrade(socket),
+            }]
+            .into(),
             protocol: Protocol::Http,
             proxy_protocol: false,
             service: Some(ServiceIndex(0)),
@@ -399,28 +414,22 @@ mod tests {
 
     fn start(
         door: Subscriber,
-        socket: &OwnedFd,
         driver: DriverChoice,
         dies: bool,
     ) -> JoinHandle<Result<(), ShardError>> {
-        let sockets = vec![(0, socket.try_clone().unwrap())];
-        let setup = Setup {
-            door,
-            sockets,
-            driver,
-        };
+        let setup = Setup { door, driver };
         thread::spawn(move || {
-            run_life(setup, move |shard, sockets| async move {
+            run_life(setup, move |shard| async move {
                 if dies {
                     let counters = Arc::clone(&shard.counters);
-                    let life = Rc::clone(&shard).live(sockets);
+                    let life = Rc::clone(&shard).live();
                     shard.start(async move { life.await.unwrap() });
                     while counters.own_answers.get() + counters.exchanges.get() == 0 {
                         sleep(TICK).await;
                     }
                     std::panic::panic_any("the shard dies");
                 }
-                shard.live(sockets).await
+                shard.live().await
             })
         })
     }
@@ -428,11 +437,12 @@ mod tests {
     #[track_caller]
     fn check(driver: DriverChoice) {
         let socket = fd::listen("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+        let socket = Arc::new(socket);
         let address = fd::local_address(&socket).unwrap();
         let origin = origin();
         let (mut publisher, mut doors): (Publisher, _) = door(1);
-        publisher.publish(plan(1, Life::Serving, address, origin));
-        let first = start(doors.remove(0), &socket, driver, true);
+        publisher.publish(plan(1, Life::Serving, &socket, origin));
+        let first = start(doors.remove(0), driver, true);
         let mut client = TcpStream::connect(address).unwrap();
         assert!(ask(&mut client).ends_with("hi"));
         assert!(first.join().is_err(), "the shard has died");
@@ -442,7 +452,7 @@ mod tests {
         // Who comes in between waits in the queue of the socket, which belongs to boot.
         let mut client = TcpStream::connect(address).unwrap();
         publisher.notices().for_each(drop);
-        let second = start(publisher.resubscribe(0), &socket, driver, false);
+        let second = start(publisher.resubscribe(0), driver, false);
         assert!(ask(&mut client).ends_with("hi"));
         assert_eq!(
             publisher.shard_counters()[0].exchanges.get(),
@@ -454,7 +464,7 @@ mod tests {
             1,
             "gauges do not"
         );
-        publisher.publish(plan(2, Life::Draining, address, origin));
+        publisher.publish(plan(2, Life::Draining, &socket, origin));
         drop(client);
         second.join().unwrap().unwrap();
         assert_eq!(publisher.adopted(0), 2);

@@ -5,15 +5,7 @@ use crate::control::show::{show, show_tallies};
 
 use super::*;
 
-const LIVE: Live = Live {
-    generation: 1,
-    life: Life::Serving,
-    via: String::new(),
-    shards: 4,
-    nofile: 1_064,
-    endpoints: BTreeMap::new(),
-    resolved: BTreeMap::new(),
-};
+const LIVE: Live = Live::new(4, 1_064);
 
 fn plan_of(text: &str, live: &Live) -> String {
     let config = config::parse("config.toml", text).expect("the text breaks no rule");

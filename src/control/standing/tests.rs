@@ -1,7 +1,6 @@
 //! Events, each with what is said of it, and what the plan is told then.
 
 use crate::config;
-use crate::plan::Life;
 use crate::units::format_duration;
 
 use super::*;
@@ -40,15 +39,7 @@ impl Case {
         let config = config::parse("config.toml", &text).expect("the text breaks no rule");
         #[expect(clippy::disallowed_methods, reason = "any begin will do")]
         let begin = Instant::now();
-        let live = Live {
-            generation: 1,
-            life: Life::Serving,
-            via: String::new(),
-            shards: shards as u32,
-            nofile: 1_064,
-            endpoints: BTreeMap::new(),
-            resolved: BTreeMap::new(),
-        };
+        let live = Live::new(shards as u32, 1_064);
         Self {
             standings: Standings::new(&config, &live, shards, begin),
             begin,

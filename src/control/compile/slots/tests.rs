@@ -1,12 +1,12 @@
 //! Endpoints that come and go over any sequence of plans: what holds of their slots.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
 use crate::config::{self, BackendAddress, Config};
 use crate::control::compile::{Live, Resolved, compile};
-use crate::plan::{Life, Plan, Slot};
+use crate::plan::{Plan, Slot};
 
 /// Two services with a name each.
 const CONFIG: &str = r#"
@@ -42,12 +42,8 @@ fn plans(turns: &[[Vec<u8>; 2]]) -> Vec<Plan> {
         });
         let live = Live {
             generation,
-            life: Life::Serving,
-            via: String::new(),
-            shards: 1,
-            nofile: 1_064,
-            endpoints: BTreeMap::new(),
             resolved: resolved.collect(),
+            ..Live::new(1, 1_064)
         };
         plans.push(compile(&config, &live, plans.last()));
     }

@@ -1,9 +1,6 @@
 //! Backends, each with the endpoints that they stand for.
 
-use std::collections::BTreeMap;
-
 use super::*;
-use crate::plan::Life;
 
 /// What `backends` stand for where `x.test` has these hosts at port 80, a line an endpoint; and the
 /// places by backend.
@@ -21,13 +18,8 @@ fn check(backends: &str, hosts: &[(u8, u32, bool)], lines: &[&str], places: &[&[
     });
     let name = BackendAddress::Host("x.test".to_owned(), 80);
     let live = Live {
-        generation: 1,
-        life: Life::Serving,
-        via: String::new(),
-        shards: 1,
-        nofile: 1_064,
-        endpoints: BTreeMap::new(),
         resolved: [(name, found.collect())].into(),
+        ..Live::new(1, 1_064)
     };
     let stands = Stands::of(&config.services()[0], &live);
     let found = stands.endpoints.iter().map(|stand| {

@@ -1,12 +1,12 @@
 //! From a configuration to a running proxy and to its end; the only module that names both planes.
 //!
-//! Boot owns the listening sockets. Each shard gets duplicates of its own, so that a shard that
-//! dies takes none along, and what is queued on them waits for its successor.
+//! Boot owns the listening sockets (`sockets.rs`), and gives each shard a thread and a CPU, and
+//! again when it has died.
 
-use std::collections::BTreeMap;
+mod sockets;
+
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 
@@ -16,20 +16,21 @@ use tokio::sync::mpsc::{UnboundedSender, channel, unbounded_channel};
 use crate::balance;
 use crate::config::{self, AdminAddress, Config};
 use crate::control::admin;
-use crate::control::compile::Live;
+use crate::control::compile::{BoundListener, Live};
 use crate::control::log::register_shard_thread;
 use crate::control::resolve::Naming;
-use crate::control::run::{Control, ShardEnd, Supervisor};
+use crate::control::run::{Control, Setting, ShardEnd};
 use crate::control::signal::Signals;
+use crate::control::source::ConfigSource;
+use crate::control::supervisor::Supervisor;
 use crate::door::{Subscriber, door};
 use crate::fd;
-use crate::plan::Life;
+use crate::plan::ListenerId;
 use crate::shard::{self, DriverChoice, Setup};
 
-pub use crate::control::run::End;
+use self::sockets::Sockets;
 
-/// Clients that may wait to be accepted, per socket; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub use crate::control::run::End;
 
 /// What the command line asks for beyond the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,17 +91,20 @@ pub enum BootError {
     Shard(String),
 }
 
-/// Runs the proxy on the calling thread until it has drained. `on_ready` is called once.
+/// Runs the proxy with `config` on the calling thread until it has drained; further configurations
+/// come from `source`, where there is one. `on_ready` is called once.
 ///
 /// # Errors
 /// When it cannot start.
 pub fn run(
     config: &Config,
+    source: Option<Box<dyn ConfigSource>>,
     options: Options,
     on_ready: &mut OnReady<'_>,
 ) -> Result<End, BootError> {
     let shards = shard_count(config.runtime().shards);
-    let (listeners, sockets) = bind_all(config, shards)?;
+    let mut sockets = Sockets::new(shards);
+    let bound = bind_all(config, &mut sockets)?;
     let address = &config.admin().address;
     let admin = admin::Bound::open(address).map_err(|source| BootError::Admin {
         address: address.clone(),
@@ -114,28 +118,27 @@ pub fn run(
             source,
         })?;
     let opened = Opened {
-        addresses: Addresses {
-            listeners,
-            admin: admin.as_ref().map(|admin| admin.address().clone()),
-        },
+        bound,
         sockets,
         admin,
     };
-    runtime.block_on(serve(config, options, opened, shards, on_ready))
+    runtime.block_on(serve(config, source, options, opened, shards, on_ready))
 }
 
 /// What listens before anything runs.
 struct Opened {
-    addresses: Addresses,
+    /// In the order of the configuration.
+    bound: Vec<BoundListener>,
     sockets: Sockets,
     admin: Option<admin::Bound>,
 }
 
 async fn serve(
     config: &Config,
+    source: Option<Box<dyn ConfigSource>>,
     options: Options,
     Opened {
-        addresses,
+        bound,
         sockets,
         admin,
     }: Opened,
@@ -148,14 +151,15 @@ async fn serve(
         source,
     })?;
     let (publisher, subscribers) = door(shards);
+    let names = config.listeners().iter().map(|it| it.name.clone());
+    let addresses = Addresses {
+        listeners: names.zip(bound.iter().map(|it| it.address)).collect(),
+        admin: admin.as_ref().map(|admin| admin.address().clone()),
+    };
     let mut live = Live {
-        generation: 1,
-        life: Life::Serving,
         via: draw_name(),
-        shards: shards as u32,
-        nofile: fd::descriptors_max(),
-        endpoints: BTreeMap::new(),
-        resolved: BTreeMap::new(),
+        bound,
+        ..Live::new(shards as u32, fd::descriptors_max())
     };
     // Clients queue meanwhile: the sockets are bound.
     let mut naming = Naming::start(config);
@@ -167,8 +171,15 @@ async fn serve(
         }
         () = naming.first(&mut live) => {}
     }
-    let report_at_end = options.report_at_end;
-    let control = Control::new(publisher, config.clone(), live, naming, report_at_end);
+    let config = config.clone();
+    let setting = Setting {
+        config,
+        source,
+        live,
+        naming,
+        report_at_end: options.report_at_end,
+    };
+    let control = Control::new(publisher, setting);
     let (ended, ends) = unbounded_channel();
     let (wanted_in, wanted) = channel(WANTED_MAX);
     let admin = admin.map(|admin| admin.serve(wanted_in)).transpose();
@@ -176,11 +187,12 @@ async fn serve(
         what: "the admin API's socket",
         source,
     })?;
+    let runtime = &control.config().runtime();
     let mut boot = Boot {
         sockets,
         addresses,
-        cpus: cpus(config.runtime().pin, shards),
-        driver: driver(config.runtime().driver),
+        cpus: cpus(runtime.pin, shards),
+        driver: driver(runtime.driver),
         threads: Vec::new(),
         ended,
         on_ready,
@@ -218,28 +230,10 @@ struct Boot<'a> {
     on_ready: &'a mut OnReady<'a>,
 }
 
-/// The listening sockets of the process.
-struct Sockets {
-    /// By listener, then by shard; empty once the drain has begun.
-    open: Vec<Vec<OwnedFd>>,
-}
-
-impl Sockets {
-    /// Duplicates of one shard's sockets, each with its listener's place.
-    fn of_shard(&self, shard: usize) -> io::Result<Vec<(usize, OwnedFd)>> {
-        let listeners = self.open.iter().enumerate();
-        listeners
-            .map(|(listener, sockets)| Ok((listener, sockets[shard].try_clone()?)))
-            .collect()
-    }
-}
-
 impl Supervisor for Boot<'_> {
     fn restart(&mut self, shard: usize, door: Subscriber) -> io::Result<()> {
-        let sockets = self.sockets.of_shard(shard)?;
         let setup = Setup {
             door,
-            sockets,
             driver: self.driver,
         };
         let cpu = self.cpus.get(shard).copied();
@@ -257,8 +251,12 @@ impl Supervisor for Boot<'_> {
         Ok(())
     }
 
-    fn release_sockets(&mut self) {
-        self.sockets.open.clear();
+    fn open(&mut self, address: SocketAddr) -> io::Result<BoundListener> {
+        self.sockets.open(address)
+    }
+
+    fn close(&mut self, listener: ListenerId) {
+        self.sockets.close(listener);
     }
 
     fn ready(&mut self) {
@@ -327,34 +325,16 @@ fn draw_name() -> String {
     format!("ringmain-{:04x}", id as u16)
 }
 
-/// Binds every listener once per shard. On port 0 the kernel picks one for the first, and the
-/// others follow.
-fn bind_all(config: &Config, shards: usize) -> Result<(Listeners, Sockets), BootError> {
-    let mut bound = Listeners::new();
-    let mut sockets = Sockets { open: Vec::new() };
-    for listener in config.listeners() {
-        let failed = |source| BootError::Bind {
+/// What the listeners of `config` are bound with, in its order.
+fn bind_all(config: &Config, sockets: &mut Sockets) -> Result<Vec<BoundListener>, BootError> {
+    let listeners = config.listeners().iter();
+    let bound = listeners.map(|listener| {
+        let bound = sockets.open(listener.address);
+        bound.map_err(|source| BootError::Bind {
             name: listener.name.clone(),
             address: listener.address,
             source,
-        };
-        let first = bind_first(listener.address).map_err(failed)?;
-        let address = fd::local_address(&first).map_err(failed)?;
-        let mut open = vec![first];
-        while open.len() < shards {
-            open.push(fd::listen(address, BACKLOG).map_err(failed)?);
-        }
-        bound.push((listener.name.clone(), address));
-        sockets.open.push(open);
-    }
-    Ok((bound, sockets))
-}
-
-/// SO_REUSEPORT would let a second process of the same user share the port unseen; so the address
-/// is first bound without it.
-fn bind_first(address: SocketAddr) -> io::Result<OwnedFd> {
-    if address.port() != 0 {
-        fd::probe_bind(address)?;
-    }
-    fd::listen(address, BACKLOG)
+        })
+    });
+    bound.collect()
 }
