@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use crate::boot;
-use crate::config::{self, AdminAddress, Config};
+use crate::config::{self, AdminAddress, Config, ConfigErrors};
 use crate::control::log::{self as process_log, LogError, LogHandle};
+use crate::control::source::{ConfigSource, FileSource};
 
 use super::Failure;
 
@@ -52,7 +53,7 @@ pub(super) struct Args {
 }
 
 /// What the command line may say about the log; it beats the environment, which beats the file.
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 struct LogArgs {
     /// error, warn, info, debug, trace, off, or a filter such as warn,ringmain=debug.
     #[arg(long, value_name = "L")]
@@ -64,39 +65,46 @@ struct LogArgs {
 
 /// Runs the proxy until it has drained.
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let config = load(args)?;
+    let (config, source) = load(args)?;
     let log = install_log(&config)?;
     let options = boot::Options {
         report_at_end: args.report_at_end,
     };
-    let end = end_of(boot::run(&config, None, options, &mut announce));
+    let end = end_of(boot::run(&config, source, options, &mut announce));
     log.flush();
     end
 }
 
-fn load(args: &Args) -> Result<Config, Failure> {
+/// The configuration, and where others come from: nowhere without a file.
+fn load(args: &Args) -> Result<(Config, Option<Box<dyn ConfigSource>>), Failure> {
     let environment = |name: &str| env::var(name).ok();
-    let config = match &args.listen {
-        Some(listen) => {
-            let (policy, admin) = (args.policy.as_deref(), args.admin.as_deref());
-            Config::single(listen, &args.backend, policy, admin)
-        }
-        None => config::load(&config::find(args.config.as_deref(), environment)),
-    };
-    let config = config.map_err(|errors| {
+    let over = args.log.clone();
+    let over = move |config: Config| config.with_environment(|name| over.over(name, environment));
+    let refused = |errors: ConfigErrors| {
         Failure::of_configuration(&errors).because(
             "the configuration was refused; nothing was started",
             "ringmain check    (after a change), or `ringmain demo`, which needs no file",
         )
-    })?;
-    config
-        .with_environment(|name| args.log.over(name, environment))
-        .map_err(|errors| {
-            Failure::of_configuration(&errors).because(
-                "a variable of the environment, or the option that stands for it",
-                "ringmain run --help    (it lists them)",
-            )
-        })
+    };
+    if let Some(listen) = &args.listen {
+        let (policy, admin) = (args.policy.as_deref(), args.admin.as_deref());
+        let config = Config::single(listen, &args.backend, policy, admin).map_err(refused)?;
+        return Ok((over(config).map_err(of_variable)?, None));
+    }
+    let path = config::find(args.config.as_deref(), environment);
+    let config = config::load(&path).map_err(refused)?;
+    let config = over(config).map_err(of_variable)?;
+    Ok((
+        config,
+        Some(Box::new(FileSource::new(path, Box::new(over)))),
+    ))
+}
+
+fn of_variable(errors: ConfigErrors) -> Failure {
+    Failure::of_configuration(&errors).because(
+        "a variable of the environment, or the option that stands for it",
+        "ringmain run --help    (it lists them)",
+    )
 }
 
 impl LogArgs {

@@ -29,6 +29,8 @@ pub struct Runtime {
     pub via: String,
     /// Where the number of the process is written; `None` is nowhere.
     pub pid_file: Option<PathBuf>,
+    /// Whether a change of the file is loaded by itself.
+    pub watch: bool,
 }
 
 /// `[dns]`: how names of backends are resolved.
@@ -181,6 +183,7 @@ pub(super) fn runtime(table: &mut Table<'_, '_>) -> Runtime {
         connections_max: table.integer("connections_max", "0", 0..=10_000_000),
         via: table.text("via", "", words::via),
         pid_file: (!pid_file.is_empty()).then(|| pid_file.into()),
+        watch: table.flag("watch", true),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod drain;
 mod hear;
+mod listeners;
 mod reload;
 mod report;
 mod resolve;
@@ -34,6 +35,7 @@ use crate::door::Publisher;
 use crate::plan::{Life, Plan};
 
 use self::drain::Drain;
+use self::listeners::Deadlines;
 use self::report::Asker;
 use self::shards::ShardLife;
 
@@ -85,6 +87,8 @@ pub struct Control {
     standings: Standings,
     naming: Naming,
     probers: Probers,
+    /// Of the listeners that leave.
+    leaving: Deadlines,
     started: Instant,
     shards: Vec<ShardLife>,
     /// `None` exactly while the process serves.
@@ -122,6 +126,7 @@ impl Control {
             source,
             live,
             naming,
+            leaving: Deadlines::new(),
             started,
             shards,
             draining: None,
@@ -209,7 +214,7 @@ impl Control {
                 log::logger().flush();
                 process::exit(1);
             }
-            Ask::Reload => self.reload(),
+            Ask::Reload => self.reload(supervisor),
             Ask::Upgrade => self.upgrade(),
         }
     }
@@ -239,7 +244,8 @@ impl Control {
             self.say_ready();
         }
         self.restart_dead(supervisor);
-        if self.draining.is_none() && self.standings.is_due(now()) {
+        let has_left = self.look_at_leaving();
+        if self.draining.is_none() && (has_left || self.standings.is_due(now())) {
             self.publish(Life::Serving);
         }
         self.collect();

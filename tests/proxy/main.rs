@@ -29,6 +29,7 @@ mod probe;
 mod process;
 mod proxy_protocol;
 mod queue;
+mod reload;
 mod replay;
 mod report;
 mod retry;

@@ -95,7 +95,7 @@ impl Setup {
         self
     }
 
-    /// The keys of `[runtime]` beyond shards, pin, driver and via.
+    /// The keys of `[runtime]` beyond shards, pin, driver, via and watch.
     pub(crate) fn runtime(mut self, keys: &str) -> Self {
         keys.clone_into(&mut self.runtime);
         self
@@ -161,7 +161,8 @@ impl Setup {
         self
     }
 
-    fn config(&self) -> String {
+    /// The text of the file.
+    pub(crate) fn config(&self) -> String {
         let Self {
             shards,
             log,
@@ -175,7 +176,7 @@ impl Setup {
         let driver = self.driver.label();
         format!(
             "[runtime]\nshards = {shards}\npin = \"off\"\ndriver = \"{driver}\"\n\
-             via = \"{via}\"\n{runtime}\n\
+             via = \"{via}\"\nwatch = false\n{runtime}\n\
              [admin]\naddress = \"{admin}\"\n[log]\n{log}\n\
              [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{listener}\n{rest}"
         )
@@ -198,14 +199,14 @@ pub(crate) struct Proxy {
     /// Kept open, so that writes wait for a reader who never comes.
     _full: Option<PipeReader>,
     over: bool,
-    _directory: Directory,
+    directory: Directory,
 }
 
 impl Proxy {
     #[track_caller]
     fn start(setup: Setup) -> Self {
         let directory = Directory::new();
-        let config = directory.path.join("config.toml");
+        let config = directory.config();
         fs::write(&config, setup.config()).expect("the directory is writable");
         let mut command = command(setup.descriptors_max);
         command.args(["run", "--config"]).arg(&config);
@@ -223,17 +224,10 @@ impl Proxy {
             setup,
             listeners: HashMap::new(),
             over: false,
-            _directory: directory,
+            directory,
         };
         proxy.stderr.until(|line| says(line, "ready"));
-        for line in proxy.stderr.seen() {
-            if says(&line, "listening") {
-                let name = key(&line, "listener").expect("the line names its listener");
-                let address = key(&line, "address").expect("the line names its address");
-                let address = address.parse().expect("it is a socket address");
-                proxy.listeners.insert(name, address);
-            }
-        }
+        proxy.note_listeners();
         let ready = proxy.stderr.until(|line| says(line, "ready"));
         assert_eq!(
             key(&ready, "driver").as_deref(),
@@ -241,6 +235,42 @@ impl Proxy {
             "{ready}"
         );
         proxy
+    }
+
+    /// The file that it was started with.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.directory.config()
+    }
+
+    /// Puts `text` in the place of the file, in one step.
+    pub(crate) fn write_config(&self, text: &str) {
+        let beside = self.directory.path.join("config.new");
+        fs::write(&beside, text).expect("the directory is writable");
+        fs::rename(&beside, self.config_file()).expect("the directory is writable");
+    }
+
+    /// Has it run `setup` instead of what it runs, and waits until it does. What `setup` says of
+    /// the process itself, such as its options, is not looked at.
+    #[track_caller]
+    pub(crate) fn reload(&mut self, setup: &Setup) {
+        self.write_config(&setup.config());
+        let before = self.stderr.len();
+        self.signal("HUP");
+        let is_told = |lines: &[String]| lines[before..].iter().any(|line| says(line, "reloaded"));
+        self.stderr.when(|lines| is_told(lines).then_some(()));
+        self.note_listeners();
+    }
+
+    /// Notes the addresses of the listeners that the log has told of.
+    fn note_listeners(&mut self) {
+        for line in self.stderr.seen() {
+            if says(&line, "listening") {
+                let name = key(&line, "listener").expect("the line names its listener");
+                let address = key(&line, "address").expect("the line names its address");
+                let address = address.parse().expect("it is a socket address");
+                self.listeners.insert(name, address);
+            }
+        }
     }
 
     /// The address of the listener `web`.
@@ -597,6 +627,11 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
+    /// The configuration in it.
+    fn config(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
     /// The path of `name` in it.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
