@@ -415,3 +415,34 @@ table() {
     say ""
     say "Errors over the series: $errors"
 }
+
+# ---- the tail --------------------------------------------------------------------------------------------------------
+
+# At a fixed rate the number of connections is no load, but all of them are opened in the measured time. So more than are under
+# way at once, and fewer than one in a thousand of the 20,000 requests that are usual, so that connects stay out of p99.9.
+tail_connections=16
+
+# measure_tail PROXY SECONDS: in $measured, "p50_us p90_us p99_us p99.9_us max_us requests_per_second errors". A number of
+# requests and not a time: with a time oha gives up what is under way at its end, the slowest ones first of all.
+measure_tail() {
+    local requests=$((rate * $2))
+    load "$work/oha" oha --no-tui --output-format json --latency-correction -q "$rate" -n "$requests" \
+        -c "$tail_connections" -t 10s -H "Host: bench.test" "http://127.0.0.1:${port[$1]}/"
+    # One key a line; a section is a key whose value goes on below it. Times are seconds.
+    measured=$(awk -v requests="$requests" '
+        { gsub(/[",:]/, " ") }
+        $2 == "{" { section = $1; next }
+        section == "summary" && $1 == "slowest" { max = $2 }
+        section == "summary" && $1 == "requestsPerSec" { rate = $2 }
+        section == "latencyPercentiles" { at[$1] = $2 }
+        section == "statusCodeDistribution" && $1 ~ /^2/ { good += $2 }
+        END {
+            if (!("p99.9" in at)) exit 1
+            printf "%.0f %.0f %.0f %.0f %.0f %.0f %d\n", at["p50"] * 1e6, at["p90"] * 1e6, at["p99"] * 1e6,
+                at["p99.9"] * 1e6, max * 1e6, rate, requests - good
+        }' "$work/oha") || {
+        echo "oha says nothing of its percentiles:" >&2
+        cat "$work/oha" >&2
+        exit 1
+    }
+}

@@ -36,5 +36,6 @@ mod retry;
 mod revive;
 mod routing;
 mod shed;
+mod soak;
 mod tcp;
 mod upgrade;
