@@ -11,12 +11,12 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 
 /// Which directions of a connection to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +163,38 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     Ok(socket.into())
+}
+
+/// Has the kernel drop every SYN for a listening socket from now on, for all its holders. A
+/// handshake that has begun completes; a client whose SYN is dropped sends it again after a second.
+/// Who is accepted inherits the filter, which no segment of an established connection meets.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn drop_syns(socket: &impl AsFd) -> io::Result<()> {
+    /// Where the flags stand in a TCP header (RFC 9293 section 3.1), which is what the filter sees.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    let statement = |code: u32, k| SockFilter::new(code as u16, 0, 0, k);
+    let is_syn = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let filter = [
+        statement(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, FLAGS),
+        statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, SYN | ACK),
+        SockFilter::new(is_syn as u16, 0, 1, SYN),
+        statement(libc::BPF_RET | libc::BPF_K, 0),
+        statement(libc::BPF_RET | libc::BPF_K, u32::MAX),
+    ];
+    SockRef::from(&socket.as_fd()).attach_filter(&filter)
+}
+
+/// The number by which the kernel knows a socket, whoever holds it.
+///
+/// # Errors
+/// What fcntl(2) or fstat(2) say.
+pub fn inode(socket: &impl AsFd) -> io::Result<u64> {
+    let file = File::from(socket.as_fd().try_clone_to_owned()?);
+    Ok(file.metadata()?.ino())
 }
 
 /// Finds out whether `address` is free: with SO_REUSEPORT alone, a second process of the same user

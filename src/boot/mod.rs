@@ -3,6 +3,7 @@
 //! Boot owns the listening sockets (`sockets.rs`), and gives each shard a thread and a CPU, and
 //! again when it has died.
 
+mod others;
 mod sockets;
 
 use std::io;
@@ -257,6 +258,18 @@ impl Supervisor for Boot<'_> {
 
     fn close(&mut self, listener: ListenerId) {
         self.sockets.close(listener);
+    }
+
+    fn let_go(&mut self, listener: ListenerId) {
+        self.sockets.let_go(listener);
+    }
+
+    fn renew(&mut self, listener: ListenerId) -> BoundListener {
+        self.sockets.renew(listener)
+    }
+
+    fn release(&mut self) {
+        self.sockets.release();
     }
 
     fn ready(&mut self) {

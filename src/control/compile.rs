@@ -61,6 +61,10 @@ pub struct Live {
     pub leaving: Vec<Leaving>,
     /// Shards that do not run now: others accept for them.
     pub dead: BTreeSet<u32>,
+    /// True exactly when another process accepts from the sockets of the configuration's listeners:
+    /// the plan has none of them, and the shards leave the queues to that process. Those of
+    /// listeners that leave are nobody else's, and are emptied all the same.
+    pub handed_on: bool,
 }
 
 /// What a listener is bound with.
@@ -105,6 +109,7 @@ impl Live {
             bound: Vec::new(),
             leaving: Vec::new(),
             dead: BTreeSet::new(),
+            handed_on: false,
         }
     }
 }
@@ -302,7 +307,8 @@ fn listeners(
     let leaving = live.leaving.iter();
     let leaving = leaving.map(|leaving| (&leaving.written, Some(&leaving.bound), false));
     let listeners = stay.chain(leaving).map(|(written, bound, accepting)| {
-        let sockets = bound.map_or_else(Box::default, |bound| shared_out(bound, live));
+        let own = bound.filter(|_| !(accepting && live.handed_on));
+        let sockets = own.map_or_else(Box::default, |bound| shared_out(bound, live));
         let id = bound.map_or(ListenerId(0), |bound| bound.id);
         Arc::new(Listener {
             id,

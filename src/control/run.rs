@@ -244,6 +244,7 @@ impl Control {
             self.say_ready();
         }
         self.restart_dead(supervisor);
+        self.let_go_of_listeners(supervisor);
         let has_left = self.look_at_leaving();
         if self.draining.is_none() && (has_left || self.standings.is_due(now())) {
             self.publish(Life::Serving);

@@ -11,13 +11,17 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::plan::{Plan, Service};
-use crate::tally::{Phases, PlanCounters, ServiceCounters, ServiceTotals, ShardCounters};
+use crate::plan::{ListenerId, Plan, Service};
+use crate::tally::{
+    ListenerCounters, Phases, PlanCounters, ServiceCounters, ServiceTotals, ShardCounters,
+};
 
 /// The counters of all shards.
 #[derive(Debug)]
 pub(super) struct Ledger {
     shards: Box<[Arc<ShardCounters>]>,
+    /// Of each listener, by shard: those of the newest plan, and those whose clients are not gone.
+    listeners: HashMap<ListenerId, Box<[Arc<ListenerCounters>]>>,
     /// Those of the newest plan, in its order.
     services: Vec<Entry>,
     /// Sets of services that the newest plan does not have, not final yet.
@@ -59,6 +63,7 @@ impl Ledger {
     pub(super) fn new(shards: usize) -> Self {
         Self {
             shards: (0..shards).map(|_| Arc::default()).collect(),
+            listeners: HashMap::new(),
             services: Vec::new(),
             gone: Vec::new(),
             gone_final: ServiceTotals::default(),
@@ -89,6 +94,12 @@ impl Ledger {
             self.gone_final += &entry.earlier_final;
             self.gone_phases.merge(&entry.phases);
         }
+        let shards = self.shards.len();
+        let fresh = || (0..shards).map(|_| Arc::default()).collect();
+        let listeners = plan.listeners.iter();
+        let listeners: Vec<_> = listeners
+            .map(|it| self.listeners.entry(it.id).or_insert_with(fresh).clone())
+            .collect();
         let of_shard = |(shard, own): (usize, &Arc<ShardCounters>)| {
             Arc::new(PlanCounters {
                 shard: Arc::clone(own),
@@ -96,6 +107,10 @@ impl Ledger {
                     .services
                     .iter()
                     .map(|entry| Arc::clone(&entry.current[shard]))
+                    .collect(),
+                listeners: listeners
+                    .iter()
+                    .map(|by_shard| Arc::clone(&by_shard[shard]))
                     .collect(),
             })
         };
@@ -105,6 +120,9 @@ impl Ledger {
     /// Forgets what was open on `shard`, whose thread has ended, under any plan.
     pub(super) fn zero_gauges(&self, shard: usize) {
         self.shards[shard].zero_gauges();
+        for by_shard in self.listeners.values() {
+            by_shard[shard].zero_gauges();
+        }
         let earlier = self.services.iter().flat_map(|entry| &entry.earlier);
         let of_shard = earlier.chain(&self.gone).filter(|set| set.shard == shard);
         for set in of_shard {
@@ -117,6 +135,10 @@ impl Ledger {
 
     /// Takes the numbers of the sets that nothing writes any more, and frees them.
     pub(super) fn settle(&mut self) {
+        // Those of a plan have other holders.
+        let is_held = |counters: &mut Arc<ListenerCounters>| Arc::get_mut(counters).is_none();
+        self.listeners
+            .retain(|_, by_shard| by_shard.iter_mut().any(is_held));
         settle(&mut self.gone, &mut self.gone_final, &mut self.gone_phases);
         for entry in &mut self.services {
             settle(
@@ -149,6 +171,11 @@ impl Ledger {
             totals.add(counters);
         }
         totals
+    }
+
+    /// What each shard has open of the listener `id`; `None` where nothing is known of it.
+    pub(super) fn listener(&self, id: ListenerId) -> Option<&[Arc<ListenerCounters>]> {
+        self.listeners.get(&id).map(|by_shard| &**by_shard)
     }
 
     /// What was recorded of the service at `index` of the newest plan, and of its endpoints.

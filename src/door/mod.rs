@@ -53,7 +53,8 @@
 //!
 //! - The publisher outlives the shards' threads; `boot` joins them first.
 //! - What a shard keeps is an `Arc` of a [`Posted`], of its plan, of its counters or of a service's
-//!   counters: those are what is looked at. It keeps no `Arc` from further inside beyond them.
+//!   or a listener's counters: those are what is looked at. It keeps no `Arc` from further inside
+//!   beyond them.
 //!
 //! A shard thread that dies and forgets its runtime leaks its pointers; the plan they point to is
 //! then never freed, and nothing else comes of it.
@@ -85,7 +86,7 @@ use handover::{Cell, Counted, Handover, Shelf};
 use ledger::Ledger;
 pub use notice::{NOTICES_MAX, Notice};
 
-use crate::plan::{Endpoint, Plan, Service};
+use crate::plan::{Endpoint, ListenerId, Plan, Service};
 use crate::tally::report::{EndpointReport, Process, Report, ServiceReport};
 use crate::tally::{Phases, PlanCounters, ServiceTotals, ShardCounters, ShardTotals};
 
@@ -200,6 +201,18 @@ impl Publisher {
     /// When the newest plan has no such service.
     pub fn service_totals(&self, index: usize) -> ServiceTotals {
         self.ledger.service(index)
+    }
+
+    /// How many clients of the listener `id` are open, on all shards.
+    pub fn clients_of(&self, id: ListenerId) -> u64 {
+        let shards = self.ledger.listener(id).unwrap_or_default().iter();
+        shards.map(|own| own.clients_open.get()).sum()
+    }
+
+    /// How many sockets of the listener `id` the shards accept from, or still empty.
+    pub fn sockets_of(&self, id: ListenerId) -> u64 {
+        let shards = self.ledger.listener(id).unwrap_or_default().iter();
+        shards.map(|own| own.sockets_open.get()).sum()
     }
 
     /// Asks every shard to lay down what it has recorded. Returns the number by which the answers

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::plan::Slot;
+use crate::plan::{ListenerId, Slot};
 use crate::tally::EjectReason;
 
 /// How many notices of one shard may wait for control, which reads them many times a second.
@@ -18,18 +18,19 @@ pub enum Notice {
         /// Why it is not the best one, and what to type; `None` when it is.
         reason: Option<String>,
     },
-    /// Accept failed; the listener rests for a while.
+    /// Accept failed, or a socket could not be taken over to accept from; the listener rests for a
+    /// while.
     AcceptFailed {
-        /// The listener's place in the plan.
-        listener: usize,
+        /// Which.
+        listener: ListenerId,
         /// The error number of the system.
         errno: i32,
     },
     /// The limit on client connections was reached: of a listener, or, with `None`, of the shard.
     /// Sent when refusing begins, not for each client refused.
     ConnectionsMax {
-        /// The listener's place in the plan.
-        listener: Option<usize>,
+        /// Which.
+        listener: Option<ListenerId>,
     },
     /// An endpoint was taken out, for a while.
     Ejected {

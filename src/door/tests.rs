@@ -225,7 +225,10 @@ fn what_a_service_counted_outlives_it() {
 #[test]
 fn notices_come_in_order_and_those_that_do_not_fit_are_counted() {
     let (mut publisher, mut subscribers) = door(2);
-    let notice = |errno| Notice::AcceptFailed { listener: 0, errno };
+    let notice = |errno| Notice::AcceptFailed {
+        listener: ListenerId(0),
+        errno,
+    };
     subscribers[1].notify(Notice::Panicked);
     for errno in 0..300 {
         subscribers[0].notify(notice(errno));

@@ -4,15 +4,16 @@
 //! other the connection ends, and what still comes of the request is read away for a while, so that
 //! the close does not reset the answer away (RFC 9112 section 9.6).
 
+use super::Shard;
 use super::buffer::SMALL;
 use super::client::{After, Client};
 use super::deadline::Late;
 use super::linger::linger;
 use super::tallies::ServiceTally;
 use super::timing::Timing;
-use super::{Current, Shard};
 use crate::fault::Fault;
 use crate::http::reply::{Reply, write_json, write_options, write_reply};
+use crate::plan::Ticks;
 
 /// An answer of ringmain's own.
 #[derive(Debug)]
@@ -39,13 +40,13 @@ pub(super) enum Tells<'a> {
 }
 
 impl Answer<'_> {
-    /// Sends it. The connection goes on where the request was whole, so that the next one's begin
-    /// is known.
+    /// Sends it to a client that may take nothing for `send_idle`. The connection goes on where the
+    /// request was whole, so that the next one's begin is known.
     pub(super) async fn send(
         self,
         shard: &Shard,
-        current: &Current,
         client: &mut Client,
+        send_idle: Ticks,
         timing: &Timing<'_>,
     ) -> After {
         let Self {
@@ -55,7 +56,7 @@ impl Answer<'_> {
             tally,
         } = self;
         shard.counters.own_answers.add(1);
-        reply.close |= !whole || shard.is_draining();
+        reply.close |= !whole || client.is_leaving();
         let mut outbox = shard.stock.take(SMALL);
         let date = shard.clock.date();
         match tells {
@@ -67,7 +68,6 @@ impl Answer<'_> {
         }
         outbox.send_all();
         shard.counters.bytes_client_out.add(outbox.unsent() as u64);
-        let send_idle = current.plan().listeners[client.listener].timeouts.send_idle;
         let asked = timing.ask();
         let (sent, outbox) = client
             .stream

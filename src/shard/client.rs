@@ -4,7 +4,6 @@
 //! kilobyte, the kernel's part aside. While it has something to say, its conversation runs in a
 //! slot of the shard ([`slots`](super::slots)).
 
-use std::cell::{Cell, Ref};
 use std::fmt::Write;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,11 +14,12 @@ use super::buffer::{Buffer, Share};
 use super::deadline::Late;
 use super::io::Stream;
 use super::linger::linger;
+use super::listeners::RunningListener;
 use super::slots::Slots;
 use super::tunnel::Tunnel;
-use super::{Shard, proxied, serve, tcp};
+use super::{QUIET, Shard, proxied, serve, tcp};
 use crate::fd;
-use crate::plan::{Listener, Ticks};
+use crate::plan::{ListenerTimeouts, Protocol, Ticks};
 use crate::proxy_protocol::Addresses;
 
 /// A client's connection.
@@ -27,8 +27,6 @@ use crate::proxy_protocol::Addresses;
 pub(super) struct Client {
     /// The connection itself.
     pub(super) stream: Stream,
-    /// The listener that it was accepted on, by its place in the plan.
-    pub(super) listener: usize,
     /// Its address as text, for `X-Forwarded-For`.
     pub(super) address: AddressText,
     /// Its address, as far as limits tell clients apart.
@@ -44,7 +42,7 @@ pub(super) struct Client {
     /// What a large buffer with its next requests takes of the memory for slow peers.
     pub(super) held: Option<Share>,
     /// What it counts as, while it is open.
-    _presence: Presence,
+    presence: Presence,
 }
 
 /// What becomes of a client's connection after an exchange.
@@ -65,22 +63,37 @@ impl Client {
     pub(super) fn new(
         shard: &Rc<Shard>,
         stream: Stream,
-        listener: usize,
+        listener: &Rc<RunningListener>,
         address: SocketAddr,
     ) -> Self {
         let (key, address) = (ClientKey::of(address.ip()), AddressText::new(address.ip()));
         let presence = Presence::enter(shard, listener);
+        stream.belongs_to(listener.id);
         Self {
             stream,
-            listener,
             address,
             key,
             proxied: None,
             begun: 0,
             greeted: false,
             held: None,
-            _presence: presence,
+            presence,
         }
+    }
+
+    /// The listener that it was accepted on.
+    pub(super) fn listener(&self) -> &RunningListener {
+        &self.presence.listener
+    }
+
+    /// True from when on it gets one more answer; asked when that is begun.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.listener().is_leaving()
+    }
+
+    /// True from when on our side of it is ended, because it was idle for too long.
+    pub(super) fn is_parted(&self) -> bool {
+        self.stream.reading().expired() == Some(Late::KeepAlive)
     }
 
     /// From now on it is who a header says it is.
@@ -119,7 +132,7 @@ impl Client {
 /// pointer.
 pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
     arm_head(&shard, &client);
-    if listener(&shard, &client).proxy_protocol {
+    if client.listener().proxy_protocol {
         // In a box of its own it is not part of every idle client.
         if !Box::pin(proxied::take_header(&shard, &mut client)).await {
             return;
@@ -127,7 +140,7 @@ pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
         // The header was the time of who has sent it; the head has its own.
         arm_head(&shard, &client);
     }
-    if tcp::is_spoken(&shard, client.listener) {
+    if client.listener().protocol == Protocol::Tcp {
         client.stream.reading().disarm();
         // In boxes of their own they are not part of every idle client.
         if let Some(tunnel) = Box::pin(tcp::open(&shard, &mut client)).await {
@@ -158,23 +171,24 @@ pub(super) async fn client(shard: Rc<Shard>, mut client: Box<Client>) {
     }
 }
 
-/// The listener that a client was accepted on, in the plan of the moment.
-fn listener<'a>(shard: &'a Shard, client: &Client) -> Ref<'a, Listener> {
-    Ref::map(shard.current.borrow(), |current| {
-        &*current.plan().listeners[client.listener]
-    })
-}
-
 /// From now on the first head, or the header before it, has its time.
 fn arm_head(shard: &Shard, client: &Client) {
-    let timeout = listener(shard, client).timeouts.head;
-    let reading = client.stream.reading();
-    reading.arm(shard.patience(timeout), Late::Head);
+    let timeout = patience(shard, client, |timeouts| timeouts.head);
+    client.stream.reading().arm(timeout, Late::Head);
 }
 
 /// How long a client may be idle now.
 fn keep_alive(shard: &Shard, client: &Client) -> Ticks {
-    shard.patience(listener(shard, client).timeouts.keep_alive)
+    patience(shard, client, |timeouts| timeouts.keep_alive)
+}
+
+/// What is left of the time that the plan of the moment gives it. One whose listener that does not
+/// have is about to be cut.
+fn patience(shard: &Shard, client: &Client, of: fn(&ListenerTimeouts) -> Ticks) -> Ticks {
+    let current = shard.current.borrow();
+    let listener = client.listener();
+    let usual = listener.now(&current).map(|now| of(&now.timeouts));
+    listener.patience(usual.unwrap_or(QUIET))
 }
 
 /// Serves requests as long as bytes of the next one are already here. Runs in a slot.
@@ -201,7 +215,9 @@ pub(super) async fn converse(shard: &Shard, client: &mut Client) -> After {
                 client.held = None;
                 // RFC 9112 section 9.6: a close with bytes unread, or bytes that come after it,
                 // would reset away what the client has not taken of its answer.
-                if is_last && (sends_on || fd::has_unsent(fd)) {
+                let is_last = is_last && (sends_on || fd::has_unsent(fd));
+                // It was idle for too long, and has sent a request when it could not know that.
+                if is_last || (sends_on && client.is_parted()) {
                     linger(shard, client).await;
                 }
                 return after;
@@ -216,26 +232,25 @@ pub(super) async fn converse(shard: &Shard, client: &mut Client) -> After {
 #[derive(Debug)]
 struct Presence {
     shard: Rc<Shard>,
-    on_listener: Rc<Cell<u32>>,
+    listener: Rc<RunningListener>,
 }
 
 impl Presence {
-    fn enter(shard: &Rc<Shard>, listener: usize) -> Self {
-        let on_listener = Rc::clone(&shard.current.borrow().clients[listener]);
-        on_listener.set(on_listener.get() + 1);
+    fn enter(shard: &Rc<Shard>, listener: &Rc<RunningListener>) -> Self {
+        listener.counters.clients_open.add(1);
         shard.clients.set(shard.clients.get() + 1);
         shard.counters.clients_accepted.add(1);
         shard.counters.clients_open.add(1);
         Self {
             shard: Rc::clone(shard),
-            on_listener,
+            listener: Rc::clone(listener),
         }
     }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        self.on_listener.set(self.on_listener.get() - 1);
+        self.listener.counters.clients_open.sub(1);
         self.shard.clients.set(self.shard.clients.get() - 1);
         self.shard.counters.clients_open.sub(1);
         self.shard.shedding.set(false);

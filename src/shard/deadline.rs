@@ -19,7 +19,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use crate::fd::{self, Cut, Glance};
-use crate::plan::Ticks;
+use crate::plan::{ListenerId, Ticks};
 
 /// What a connection was late with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,9 @@ const SLOTS: u32 = 1024;
 const NONE: u32 = u32::MAX;
 /// Stands for the entry behind a client whose exchange waits in a queue.
 const QUEUE: u32 = NONE - 1;
+/// How long an idle client has to close when we have ended our side: half a second, which is more
+/// than what it has sent by then takes.
+const PARTING: Ticks = Ticks(5);
 /// Clients that are usually looked at in one tick; more allocate, once.
 const GLANCE: usize = 1024;
 
@@ -107,6 +110,8 @@ struct Entry {
     behind: u32,
     /// The tick at which `behind` was set.
     guarded: u32,
+    /// Whose client this is, or what its tunnel leads to; `NOBODY` for the others.
+    listener: ListenerId,
     /// The tick whose slot the entry is linked in, or `NONE`: `parked <= deadline` where both are,
     /// unless the deadline has passed.
     parked: u32,
@@ -115,6 +120,7 @@ struct Entry {
 }
 
 const FREE: RawFd = -1;
+const NOBODY: ListenerId = ListenerId(NONE);
 
 impl Wheel {
     /// A wheel without entries, at tick 0.
@@ -147,9 +153,9 @@ impl Wheel {
         self.inner.borrow_mut().advance(now);
     }
 
-    /// Brings the deadline of every connection that is late with `late` down to `ticks` from now,
-    /// where it is later.
-    pub(crate) fn hasten(&self, late: Late, ticks: Ticks) {
+    /// Brings the deadline of every client of `listeners`, which ascend, that is late with `late`
+    /// down to `ticks` from now, where it is later.
+    pub(crate) fn hasten(&self, listeners: &[ListenerId], late: Late, ticks: Ticks) {
         let mut inner = self.inner.borrow_mut();
         let deadline = inner.now.saturating_add(ticks.0 + 1);
         for index in 0..inner.entries.len() {
@@ -158,6 +164,7 @@ impl Wheel {
                 && entry.late == late
                 && deadline < entry.deadline
                 && entry.deadline != NONE
+                && listeners.binary_search(&entry.listener).is_ok()
             {
                 inner.arm(index as u32, ticks, late);
             }
@@ -208,13 +215,13 @@ impl Wheel {
         fd::cut(entry.fd, Cut::Both);
     }
 
-    /// Cuts every upstream connection for whose answer a client waits: the drain is over, and that
-    /// is what these clients are told.
-    pub(crate) fn cut_behind(&self) {
+    /// Cuts every upstream connection for whose answer a client waits, be it of `listener` or, with
+    /// `None`, of any: the drain is over, and that is what these clients are told.
+    pub(crate) fn cut_behind(&self, listener: Option<ListenerId>) {
         let entries = &mut self.inner.borrow_mut().entries;
         for index in 0..entries.len() {
             let behind = entries[index].behind;
-            if behind < QUEUE {
+            if behind < QUEUE && entries[index].is_of(listener) {
                 let behind = &mut entries[behind as usize];
                 behind.expired = Some(Late::Drain);
                 fd::cut(behind.fd, Cut::Both);
@@ -254,10 +261,11 @@ impl Wheel {
         &self.turns
     }
 
-    /// Cuts every connection at once: the drain is over.
-    pub(crate) fn cut_all(&self) {
+    /// Cuts every connection at once, or those of `listener`: the drain is over.
+    pub(crate) fn cut_all(&self, listener: Option<ListenerId>) {
         let mut inner = self.inner.borrow_mut();
-        for entry in inner.entries.iter_mut().filter(|entry| entry.fd != FREE) {
+        let is_cut = |entry: &&mut Entry| entry.fd != FREE && entry.is_of(listener);
+        for entry in inner.entries.iter_mut().filter(is_cut) {
             entry.expired = Some(Late::Drain);
             fd::cut(entry.fd, Cut::Both);
         }
@@ -288,6 +296,7 @@ impl Inner {
             expired: None,
             behind: NONE,
             guarded: 0,
+            listener: NOBODY,
             parked: NONE,
             next: NONE,
             previous: NONE,
@@ -361,10 +370,26 @@ impl Inner {
     fn visit(&mut self, index: u32, now: u32) {
         self.unpark(index);
         let entry = &mut self.entries[index as usize];
-        if entry.deadline <= now {
+        if entry.deadline <= now && entry.late == Late::KeepAlive {
+            self.part(index);
+        } else if entry.deadline <= now {
             entry.expire();
         } else if entry.deadline != NONE {
             self.park(index);
+        }
+    }
+
+    /// Ends our side of a client that was idle for too long. One that has just sent something is
+    /// not idle: its task is about to read that. What crosses the end on its way is read away for
+    /// a while and not answered by a reset, from which a client could not tell that nothing has
+    /// come of its request (RFC 9112 section 9.6).
+    fn part(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        entry.deadline = NONE;
+        if fd::is_quiet(entry.fd) {
+            entry.expired = Some(Late::KeepAlive);
+            fd::cut(entry.fd, Cut::Writing);
+            self.arm(index, PARTING, Late::Linger);
         }
     }
 
@@ -404,6 +429,11 @@ impl Inner {
 }
 
 impl Entry {
+    /// True exactly when it is of `listener`, where that is asked.
+    fn is_of(&self, listener: Option<ListenerId>) -> bool {
+        listener.is_none_or(|listener| self.listener == listener)
+    }
+
     /// True exactly while it has a deadline of its own, before its bound.
     fn is_armed(&self) -> bool {
         self.deadline < self.bound.0
@@ -430,6 +460,11 @@ impl Watch {
     /// late with `late`. No ticks: no deadline.
     pub(crate) fn arm(&self, ticks: Ticks, late: Late) {
         self.wheel.inner.borrow_mut().arm(self.entry, ticks, late);
+    }
+
+    /// It is a client of `listener`, or what its tunnel leads to: it is cut with that.
+    pub(crate) fn belongs_to(&self, listener: ListenerId) {
+        self.wheel.inner.borrow_mut().entries[self.entry as usize].listener = listener;
     }
 
     /// Takes the deadline away.
@@ -658,7 +693,7 @@ mod tests {
             let mut expected = [None; 8];
             let mut now = 0;
             for (entry, ticks, step) in moves {
-                watches[entry].arm(Ticks(ticks), Late::KeepAlive);
+                watches[entry].arm(Ticks(ticks), Late::Response);
                 if watches[entry].expired().is_none() {
                     expected[entry] = (ticks != 0).then(|| now + ticks + 1);
                 }

@@ -199,7 +199,7 @@ impl<'a, 'e, R: AsyncReadRent, W: AsyncWriteRent> Down<'a, 'e, R, W> {
                 facts,
                 response.status,
                 response.body,
-                shard.is_draining(),
+                self.exchange.listener.running.is_leaving(),
             ),
         };
         let name = &service.endpoints[self.exchange.endpoint.get()].name;

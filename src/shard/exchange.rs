@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::eject::Ejection;
+use super::listeners::Terms;
 use super::order::Routed;
 use super::service::{Kept, Member, RunningService};
 use super::tallies::ServiceTally;
@@ -13,7 +14,7 @@ use super::timing::Timing;
 use super::{Current, SECOND, Shard};
 use crate::fault::Fault;
 use crate::http::exchange::RequestFacts;
-use crate::plan::{Listener, Protocol, RetryRules, Service, ServiceIndex, TICK};
+use crate::plan::{Protocol, RetryRules, Service, ServiceIndex, TICK};
 use crate::tally::{Phase, ServiceCounters};
 
 /// What every step of an exchange may look at.
@@ -21,7 +22,7 @@ use crate::tally::{Phase, ServiceCounters};
 pub(super) struct Exchange<'a> {
     pub(super) shard: &'a Shard,
     pub(super) current: &'a Current,
-    pub(super) listener: &'a Listener,
+    pub(super) listener: &'a Terms,
     pub(super) service: &'a Service,
     /// Its place in the plan.
     pub(super) service_place: ServiceIndex,
@@ -43,7 +44,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn new(
         shard: &'a Shard,
         current: &'a Current,
-        listener: usize,
+        listener: &'a Terms,
         routed: Routed,
         timing: &'a Timing<'a>,
     ) -> Self {
@@ -51,7 +52,7 @@ impl<'a> Exchange<'a> {
         Self {
             shard,
             current,
-            listener: &current.plan().listeners[listener],
+            listener,
             service: current.plan().service(routed.service),
             service_place: routed.service,
             running: current.running(routed.service),
@@ -67,7 +68,7 @@ impl<'a> Exchange<'a> {
 
     /// True exactly when it is a session of TCP: the one exchange of its client's connection.
     pub(super) fn is_session(&self) -> bool {
-        self.listener.protocol == Protocol::Tcp
+        self.listener.running.protocol == Protocol::Tcp
     }
 
     /// Counts it in, and what it pays for the retries of the service.

@@ -30,6 +30,7 @@ use super::buffer::{Buffer, Sending};
 use super::clock::Clock;
 use super::deadline::{Late, Watch, Wheel};
 use crate::fd::{self, Cut};
+use crate::plan::ListenerId;
 use crate::plan::Ticks;
 
 /// A connection, to a client or to an endpoint, with a deadline for each direction.
@@ -105,6 +106,12 @@ impl Stream {
             fd,
             tcp: Some(tcp),
         }
+    }
+
+    /// It is a client of `listener`, or what its tunnel leads to: it is cut with that.
+    pub(crate) fn belongs_to(&self, listener: ListenerId) {
+        self.reading.belongs_to(listener);
+        self.writing.belongs_to(listener);
     }
 
     /// The descriptor, for the calls of [`fd`].

@@ -1,7 +1,8 @@
 //! One thread, one core, one ring: everything that a connection needs, and nothing that another
 //! thread could wait for.
 //!
-//! In the order of a connection's life: `run` builds the shard on its thread, `listen` accepts,
+//! In the order of a connection's life: `run` builds the shard on its thread, `listeners` knows which
+//! sockets it accepts from, `listen` accepts,
 //! `proxied` finds out whose connection it is, `client` lives between two requests, `serve` is one
 //! exchange top to bottom, `order` understands its head, `admit` lets it in, `exchange` is what
 //! every step of it may look at, `upstream` finds a connection to an endpoint, `relay` is one try
@@ -21,6 +22,7 @@ mod exchange;
 mod fanout;
 mod linger;
 mod listen;
+mod listeners;
 mod order;
 mod proxied;
 mod relay;
@@ -50,7 +52,6 @@ mod driver;
 mod io;
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,10 +59,11 @@ use std::time::Duration;
 pub use driver::{DriverChoice, DriverInfo, DriverKind};
 pub use run::{Setup, ShardError, run};
 
+use self::listeners::{Listeners, Terms};
 use self::service::{Kept, Members, RunningService};
 use crate::balance::Xorshift;
 use crate::door::{Notice, Posted, Subscriber};
-use crate::plan::{Life, Listener, Plan, Service, ServiceIndex, Ticks};
+use crate::plan::{Plan, Service, ServiceIndex, Ticks};
 use crate::tally::ShardCounters;
 
 /// How long a client may be quiet during a drain before it is closed: two seconds.
@@ -100,8 +102,7 @@ struct Shard {
     opening: Cell<u32>,
     /// Client connections that are open.
     clients: Cell<u32>,
-    /// The descriptors of the sockets that are accepted from.
-    listeners: RefCell<Vec<RawFd>>,
+    listeners: Listeners,
     /// Rung when a plan was adopted.
     changed: io::Bell,
     /// Rung at each tick.
@@ -164,19 +165,18 @@ struct Current {
     tallies: Box<[Rc<tallies::ServiceTally>]>,
     /// By service; `None` where it has no limits.
     limiters: Box<[Option<Rc<admit::Limiter>>]>,
-    /// By listener: client connections open on it. A client holds its listener's, across plans.
-    clients: Box<[Rc<Cell<u32>>]>,
+    /// By listener; a client holds its own, across plans.
+    listeners: Box<[Terms]>,
 }
 
 impl Current {
-    /// Prepares `posted` for this shard; listeners that `last` had keep their clients' count,
-    /// services what they have let in, and services and endpoints their recorders and what was seen
-    /// of them.
+    /// Prepares `posted` for this shard; services that `last` had keep what they have let in, and
+    /// services and endpoints their recorders and what was seen of them.
     fn new(
         posted: Arc<Posted>,
         shard: usize,
         last: Option<&Self>,
-        (tallies, members): (&tallies::Tallies, &Members),
+        (tallies, members, listeners): (&tallies::Tallies, &Members, &Listeners),
         generator: &mut Xorshift,
     ) -> Self {
         let running = |(index, service): (usize, &Arc<Service>)| {
@@ -189,28 +189,17 @@ impl Current {
         };
         let services = posted.plan.services.iter();
         let running = services.enumerate().map(running).collect();
-        let clients = |listener: &Arc<Listener>| {
-            let place = |last: &&Self| {
-                last.plan()
-                    .listeners
-                    .iter()
-                    .position(|old| old.address == listener.address)
-            };
-            let kept =
-                last.and_then(|last| place(&last).map(|place| Rc::clone(&last.clients[place])));
-            kept.unwrap_or_default()
-        };
-        let clients = posted.plan.listeners.iter().map(clients).collect();
         let limiters = last.map(|last| (last.plan(), &*last.limiters));
         let limiters = admit::open(&posted.plan, limiters);
         let last = last.map_or(&[][..], |last| &last.tallies);
         let tallies = tallies.open(&posted.counters[shard], last);
+        let listeners = listeners.of(&posted, shard);
         Self {
             posted,
             running,
             tallies,
             limiters,
-            clients,
+            listeners,
         }
     }
 
@@ -246,10 +235,6 @@ impl Current {
     fn limiter(&self, service: ServiceIndex) -> Option<&Rc<admit::Limiter>> {
         self.limiters[service.0 as usize].as_ref()
     }
-
-    fn is_draining(&self) -> bool {
-        self.plan().life != Life::Serving
-    }
 }
 
 impl Shard {
@@ -261,22 +246,6 @@ impl Shard {
 
     fn current(&self) -> Rc<Current> {
         Rc::clone(&self.current.borrow())
-    }
-
-    /// True from the moment on that this shard has adopted a plan that does not serve any more;
-    /// asked when an answer is begun, whatever plan its exchange began under.
-    fn is_draining(&self) -> bool {
-        self.current.borrow().is_draining()
-    }
-
-    /// How long a client may be quiet: `usual`, or while draining no more than two seconds, so that
-    /// no request that is already on its way meets a closed connection.
-    fn patience(&self, usual: Ticks) -> Ticks {
-        if self.is_draining() {
-            usual.min(QUIET)
-        } else {
-            usual
-        }
     }
 
     /// Lets the other tasks and the tick have their turn when so many operations in a row were

@@ -7,6 +7,7 @@
 use super::admit::{Admission, Shed};
 use super::buffer::{Buffer, SMALL, Share};
 use super::client::Client;
+use super::listeners::Under;
 use super::{Current, Shard};
 use crate::balance;
 use crate::fault::Fault;
@@ -72,12 +73,12 @@ const REWRITE_BYTES: usize = 512;
 /// is sent on. Takes what is here of this request out of `inbox`.
 pub(super) fn order(
     shard: &Shard,
-    current: &Current,
+    under: &Under,
     client: &Client,
     inbox: &mut Buffer,
     length: usize,
 ) -> Result<(Routed, Order), Refusal> {
-    let listener = &current.plan().listeners[client.listener];
+    let (current, listener) = (&*under.current, under.listener());
     let (head, rest) = inbox.filled().split_at(length);
     let mut space = FieldSpace::new();
     let request = Request::parse(head, &head_limits(listener), &mut space)

@@ -61,7 +61,7 @@ async fn read_header(shard: &Shard, client: &Client) -> Result<Header, Unproxied
         match client.stream.cut_for() {
             None => {}
             // It has not said anything, and is not told that it was late with it.
-            Some(Late::Head) if begin.is_empty() && shard.is_draining() => {
+            Some(Late::Head) if begin.is_empty() && client.is_leaving() => {
                 return Err(Unproxied::Silent);
             }
             Some(Late::Head) => return Err(Unproxied::Late),

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -10,17 +9,18 @@ use std::time::Duration;
 
 use super::buffer::Stock;
 use super::clock::Clock;
-use super::deadline::{Late, Wheel};
+use super::deadline::Wheel;
 use super::descriptors::GivenUp;
 use super::driver::{AnyRuntime, DriverChoice, DriverKind};
 use super::fanout::Legs;
-use super::io::{Bell, Caught, Listening, Pause, sleep, spawn};
+use super::io::{Bell, Caught, Pause, sleep, spawn};
+use super::listeners::{Listeners, TOLD};
 use super::pipes::Pipes;
 use super::pool::Pool;
 use super::service::Members;
 use super::slots::Slots;
 use super::tallies::Tallies;
-use super::{Current, FailedOpen, NotFound, PAUSE, QUIET, SECOND, Shard, listen};
+use super::{Current, FailedOpen, NotFound, PAUSE, SECOND, Shard};
 use crate::balance;
 use crate::door::{Notice, Posted, Subscriber};
 use crate::fd::{self, Cut};
@@ -49,8 +49,6 @@ pub enum ShardError {
     NoPlan,
 }
 
-/// How many ticks clients have to take the answer that tells them of the end.
-const TOLD: u32 = 2;
 /// How many ticks the connections that were cut at the end of the drain have to notice it.
 const FAREWELL: u32 = 10;
 
@@ -96,7 +94,8 @@ impl Shard {
         let counters = Arc::clone(door.counters());
         let tallies = Tallies::default();
         let members = Members::default();
-        let had = (&tallies, &members);
+        let listeners = Listeners::default();
+        let had = (&tallies, &members, &listeners);
         let current = Current::new(posted, door.shard(), None, had, &mut generator);
         let pool = Pool::default();
         pool.adopt(current.plan());
@@ -119,7 +118,7 @@ impl Shard {
             this: Weak::clone(this),
             opening: Cell::new(0),
             clients: Cell::new(0),
-            listeners: RefCell::default(),
+            listeners,
             changed: Bell::default(),
             ticked: Bell::default(),
             shedding: Cell::new(false),
@@ -141,14 +140,8 @@ impl Shard {
                 shard.panicked();
             }
         });
-        for (listener, socket) in self.sockets() {
-            let listening = socket
-                .and_then(Listening::new)
-                .map_err(ShardError::Listener)?;
-            self.listeners.borrow_mut().push(listening.fd());
-            let shard = Rc::clone(&self);
-            self.start(async move { listen::listen(shard, listener, listening).await });
-        }
+        let opened = self.adopt_listeners();
+        opened.map_err(|(_listener, error)| ShardError::Listener(error))?;
         self.adopt_services(&self.current(), None);
         self.open_ahead();
         self.adopted();
@@ -166,19 +159,6 @@ impl Shard {
         Ok(())
     }
 
-    /// Duplicates of the sockets that this shard accepts from, each with its listener's place.
-    fn sockets(&self) -> Vec<(usize, io::Result<OwnedFd>)> {
-        let current = self.current();
-        let own = self.door.borrow().shard() as u32;
-        let listeners = current.plan().listeners.iter().enumerate();
-        let sockets = listeners.flat_map(|(place, listener)| {
-            let own = listener.sockets.iter().filter(move |it| it.shard == own);
-            own.map(move |it| (place, it.socket.upgrade()))
-        });
-        let sockets = sockets.filter_map(|(place, socket)| Some((place, socket?.try_clone())));
-        sockets.collect()
-    }
-
     /// Closes what a shard that died leaves open: its connections, so that their peers learn of it,
     /// and its duplicates of the listening sockets, whose queues wait for the next one.
     fn close_orphans(&self) {
@@ -188,7 +168,7 @@ impl Shard {
             fd::cut(connection, Cut::Both);
             fd::close_orphan(connection);
         }
-        self.listeners.take().into_iter().for_each(fd::close_orphan);
+        self.close_listening_orphans();
     }
 
     /// Starts a task of this shard. A panic in it ends it alone, and is counted.
@@ -222,6 +202,7 @@ impl Shard {
             }
             self.legs.look(self.clock.now());
             self.look_at_door();
+            self.look_at_listeners(now);
             self.pass_ejections();
             self.hand_over();
             self.count_time(&mut counted);
@@ -241,9 +222,9 @@ impl Shard {
                 self.legs.close(self);
                 let since = *ended_at.get_or_insert(now);
                 if since == now {
-                    self.wheel.cut_behind();
+                    self.wheel.cut_behind(None);
                 } else if TOLD <= now - since {
-                    self.wheel.cut_all();
+                    self.wheel.cut_all(None);
                 }
                 if FAREWELL <= now - since {
                     return;
@@ -252,7 +233,7 @@ impl Shard {
             if life != Life::Serving
                 && self.clients.get() == 0
                 && self.legs.is_empty()
-                && self.listeners.borrow().is_empty()
+                && !self.listeners.is_accepting()
             {
                 return;
             }
@@ -266,17 +247,19 @@ impl Shard {
         };
         let shard = self.door.borrow().shard();
         let last = self.current();
-        let had = (&self.tallies, &self.members);
+        let had = (&self.tallies, &self.members, &self.listeners);
         let generator = &mut self.generator.borrow_mut();
         let current = Current::new(posted, shard, Some(&last), had, generator);
-        if current.is_draining() {
-            self.wheel.hasten(Late::KeepAlive, QUIET);
-            self.wheel.hasten(Late::Head, QUIET);
-        }
         let closed = self.pool.adopt(current.plan());
         self.counters.upstreams_idle.sub(closed);
         self.adopt_services(&current, Some(&last));
         *self.current.borrow_mut() = Rc::new(current);
+        if let Err((listener, error)) = self.adopt_listeners() {
+            // At the next tick it is tried again.
+            let errno = error.raw_os_error().unwrap_or(0);
+            self.counters.accept_failures.add(1);
+            self.notify(Notice::AcceptFailed { listener, errno });
+        }
         self.adopted();
         self.open_ahead();
         self.changed.ring();
@@ -333,146 +316,4 @@ impl Shard {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::door::{Publisher, door};
-    use crate::plan::{
-        Listener, ListenerId, ListenerLimits, ListenerTimeouts, ListeningSocket, Plan, Protocol,
-        Routes, Service, ServiceIndex, Ticks,
-    };
-    use std::io::{Read, Write};
-    use std::net::{SocketAddr, TcpListener, TcpStream};
-    use std::thread::{self, JoinHandle};
-
-    fn plan(generation: u64, life: Life, socket: &Arc<OwnedFd>, origin: SocketAddr) -> Plan {
-        let ticks = Ticks(100);
-        let service = Service::over("a", &[origin]);
-        let listener = Listener {
-            name: "web".into(),
-            address: fd::local_address(socket).unwrap(),
-            id: ListenerId(1),
-            accepting: true,
-            sockets: [ListeningSocket {
-                shard: 0,
-                socket: Arc::downgrade(socket),
-            }]
-            .into(),
-            protocol: Protocol::Http,
-            proxy_protocol: false,
-            service: Some(ServiceIndex(0)),
-            service_parameter: None,
-            limits: ListenerLimits {
-                shard_connections_max: 10,
-                head_bytes_max: 4096,
-                trailer_bytes_max: 100,
-                fields_max: 50,
-                body_bytes_max: 1000,
-            },
-            timeouts: ListenerTimeouts {
-                head: ticks,
-                body_idle: ticks,
-                keep_alive: ticks,
-                send_idle: ticks,
-            },
-        };
-        Plan {
-            generation,
-            life,
-            via: "test".into(),
-            shard_connections_max: 10,
-            listeners: [Arc::new(listener)].into(),
-            services: [Arc::new(service)].into(),
-            routes: Arc::new(Routes::default()),
-            slots: [1].into(),
-        }
-    }
-
-    /// Answers `hi` to whatever is asked; ends with the last connection of the test.
-    fn origin() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            for connection in listener.incoming() {
-                let mut connection = connection.unwrap();
-                while matches!(connection.read(&mut [0; 1024]), Ok(1..)) {
-                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
-                    connection.write_all(answer).unwrap();
-                }
-            }
-        });
-        address
-    }
-
-    fn ask(client: &mut TcpStream) -> String {
-        client
-            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            .unwrap();
-        let mut answer = [0; 1024];
-        let length = client.read(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer[..length]).into_owned()
-    }
-
-    fn start(
-        door: Subscriber,
-        driver: DriverChoice,
-        dies: bool,
-    ) -> JoinHandle<Result<(), ShardError>> {
-        let setup = Setup { door, driver };
-        thread::spawn(move || {
-            run_life(setup, move |shard| async move {
-                if dies {
-                    let counters = Arc::clone(&shard.counters);
-                    let life = Rc::clone(&shard).live();
-                    shard.start(async move { life.await.unwrap() });
-                    while counters.own_answers.get() + counters.exchanges.get() == 0 {
-                        sleep(TICK).await;
-                    }
-                    std::panic::panic_any("the shard dies");
-                }
-                shard.live().await
-            })
-        })
-    }
-
-    #[track_caller]
-    fn check(driver: DriverChoice) {
-        let socket = fd::listen("127.0.0.1:0".parse().unwrap(), 16).unwrap();
-        let socket = Arc::new(socket);
-        let address = fd::local_address(&socket).unwrap();
-        let origin = origin();
-        let (mut publisher, mut doors): (Publisher, _) = door(1);
-        publisher.publish(plan(1, Life::Serving, &socket, origin));
-        let first = start(doors.remove(0), driver, true);
-        let mut client = TcpStream::connect(address).unwrap();
-        assert!(ask(&mut client).ends_with("hi"));
-        assert!(first.join().is_err(), "the shard has died");
-        assert_eq!(client.read(&mut [0]).unwrap(), 0, "its client is closed");
-        assert_eq!(publisher.shard_counters()[0].exchanges.get(), 1);
-
-        // Who comes in between waits in the queue of the socket, which belongs to boot.
-        let mut client = TcpStream::connect(address).unwrap();
-        publisher.notices().for_each(drop);
-        let second = start(publisher.resubscribe(0), driver, false);
-        assert!(ask(&mut client).ends_with("hi"));
-        assert_eq!(
-            publisher.shard_counters()[0].exchanges.get(),
-            2,
-            "what was counted stays"
-        );
-        assert_eq!(
-            publisher.shard_counters()[0].clients_open.get(),
-            1,
-            "gauges do not"
-        );
-        publisher.publish(plan(2, Life::Draining, &socket, origin));
-        drop(client);
-        second.join().unwrap().unwrap();
-        assert_eq!(publisher.adopted(0), 2);
-    }
-
-    #[test]
-    fn a_shard_that_dies_takes_no_queued_client_along() {
-        check(DriverChoice::Auto);
-        check(DriverChoice::Epoll);
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ use super::buffer::{Buffer, SMALL, TINY};
 use super::client::{After, Client};
 use super::deadline::Late;
 use super::exchange::Exchange;
+use super::listeners::Under;
 use super::order::{Order, Refusal, head_limits, order};
 use super::relay::{self, Delivered};
 use super::tallies::ServiceTally;
@@ -21,30 +22,33 @@ use super::timing::Timing;
 use super::tries::Tries;
 use super::tunnel::Tunnel;
 use super::upstream::{self, Link};
-use super::{Current, Shard, fanout};
+use super::{Shard, fanout};
 use crate::fault::Fault;
 use crate::fd;
 use crate::http::exchange::{Broken, Reach};
 use crate::http::head::HeadScan;
 use crate::http::hop::ClientConnection;
 use crate::http::reply::Reply;
+use crate::plan::Listener;
 use crate::tally::ServiceCounters;
 
 /// Serves one request; what is left in `inbox` belongs to the next one.
 pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buffer) -> After {
-    let current = shard.current();
+    let Some(under) = Under::now(shard, client) else {
+        return After::Close;
+    };
     let timing = Timing::new(&shard.clock, client.begun);
-    let head = match receive_head(shard, &current, client, inbox, &timing).await {
+    let head = match receive_head(shard, under.listener(), client, inbox, &timing).await {
         Ok(Some(length)) => length,
         Ok(None) => return After::Close,
         Err(fault) => {
             let refusal = Refusal::of_head(fault, inbox.filled());
-            return refuse(&current, shard, client, refusal, &timing).await;
+            return refuse(&under, shard, client, refusal, &timing).await;
         }
     };
-    let (routed, mut order) = match order(shard, &current, client, inbox, head) {
+    let (routed, mut order) = match order(shard, &under, client, inbox, head) {
         Ok(ordered) => ordered,
-        Err(refusal) => return refuse(&current, shard, client, refusal, &timing).await,
+        Err(refusal) => return refuse(&under, shard, client, refusal, &timing).await,
     };
     if inbox.is_empty() {
         shard.stock.put(mem::take(inbox));
@@ -53,7 +57,7 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
     if !order.is_at_hand() {
         timing.request_goes_on();
     }
-    let exchange = Exchange::new(shard, &current, client.listener, routed, &timing);
+    let exchange = Exchange::new(shard, &under.current, under.terms(), routed, &timing);
     let forwarded = match &exchange.service.fanout {
         None => forward(&exchange, client, inbox, &mut order).await,
         // Rarer, and in a box of its own: it is not part of every exchange.
@@ -72,12 +76,11 @@ pub(super) async fn exchange(shard: &Shard, client: &mut Client, inbox: &mut Buf
 /// between two requests.
 async fn receive_head(
     shard: &Shard,
-    current: &Current,
+    listener: &Listener,
     client: &mut Client,
     inbox: &mut Buffer,
     timing: &Timing<'_>,
 ) -> Result<Option<usize>, Fault> {
-    let listener = &current.plan().listeners[client.listener];
     let limits = head_limits(listener);
     let mut scan = HeadScan::request();
     if inbox.capacity() == 0 {
@@ -90,7 +93,10 @@ async fn receive_head(
             if let Some(length) = end.map_err(|error| error.request_fault())? {
                 return head_is_here(client, length);
             }
-            client.head_begun(shard.patience(listener.timeouts.head));
+            if client.is_parted() {
+                return Ok(None);
+            }
+            client.head_begun(client.listener().patience(listener.timeouts.head));
         }
         shard.stock.promote(inbox);
         if !inbox.make_room(limits.bytes_max) {
@@ -106,7 +112,7 @@ async fn receive_head(
             None => timing.request_begins(shard.clock.ready_at(turn)),
         }
         match read {
-            Ok(0) => return without_head(shard, client, inbox),
+            Ok(0) => return without_head(client, inbox),
             Ok(count) => shard.counters.bytes_client_in.add(count as u64),
             Err(_) if inbox.is_empty() => return Ok(None),
             Err(_) => return Err(Fault::ClientGone),
@@ -127,10 +133,10 @@ fn head_is_here(client: &mut Client, length: usize) -> Result<Option<usize>, Fau
 }
 
 /// What it means that no more bytes come where a head was awaited.
-fn without_head(shard: &Shard, client: &Client, inbox: &Buffer) -> Result<Option<usize>, Fault> {
+fn without_head(client: &Client, inbox: &Buffer) -> Result<Option<usize>, Fault> {
     match client.stream.reading().expired() {
         // It has not asked for anything, and is not told that it was late with it.
-        _ if inbox.is_empty() && shard.is_draining() => Ok(None),
+        _ if inbox.is_empty() && client.is_leaving() => Ok(None),
         Some(Late::Head) => Err(Fault::RequestTimeout),
         _ if inbox.is_empty() => Ok(None),
         _ => Err(Fault::RequestIncomplete),
@@ -245,7 +251,7 @@ async fn settle(
             exchange.counters.own_answers.add(1);
             let Exchange {
                 shard,
-                current,
+                listener,
                 tally,
                 timing,
                 ..
@@ -256,14 +262,15 @@ async fn settle(
                 whole: order.body.is_done(),
                 tally: Some(tally),
             };
-            answer.send(shard, current, client, timing).await
+            let send_idle = listener.timeouts.send_idle;
+            answer.send(shard, client, send_idle, timing).await
         }
     }
 }
 
 /// Counts and answers a request that is not forwarded.
 async fn refuse(
-    current: &Current,
+    under: &Under,
     shard: &Shard,
     client: &mut Client,
     refusal: Refusal,
@@ -278,7 +285,7 @@ async fn refuse(
     let unanswerable = fault.is_some_and(Fault::is_unanswerable);
     let answered = u64::from(!unanswerable);
     shard.counters.exchanges.add(1);
-    let tally = service.map(|service| current.tally(service));
+    let tally = service.map(|service| under.current.tally(service));
     match tally {
         Some(ServiceTally { counters, .. }) => {
             counters.exchanges.add(1);
@@ -307,7 +314,8 @@ async fn refuse(
         whole,
         tally,
     };
-    answer.send(shard, current, client, timing).await
+    let send_idle = under.listener().timeouts.send_idle;
+    answer.send(shard, client, send_idle, timing).await
 }
 
 /// Counts the fault of an exchange that ends in a panic.

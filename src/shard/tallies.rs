@@ -170,6 +170,7 @@ mod tests {
         PlanCounters {
             shard: Arc::<ShardCounters>::default(),
             services: services.iter().map(service).collect(),
+            listeners: [].into(),
         }
     }
 
@@ -192,6 +193,7 @@ mod tests {
                 Arc::clone(&counters(&[&endpoints[1..3]]).services[0]),
             ]
             .into(),
+            listeners: [].into(),
         };
         let next = tallies.open(&second, &last);
         assert!(Rc::ptr_eq(&last[0], &next[0]));

@@ -11,6 +11,7 @@ use super::Shard;
 use super::buffer::Buffer;
 use super::client::Client;
 use super::exchange::Exchange;
+use super::listeners::Under;
 use super::order::{self, Routed};
 use super::serve::CountsPanic;
 use super::timing::Timing;
@@ -22,7 +23,6 @@ use crate::fault::Fault;
 use crate::fd;
 use crate::http::exchange::RequestFacts;
 use crate::http::framing::BodyLength;
-use crate::plan::Protocol;
 
 /// What stands where an exchange has what its request says: nothing is ever sent once more.
 const FACTS: RequestFacts = RequestFacts {
@@ -34,19 +34,18 @@ const FACTS: RequestFacts = RequestFacts {
     expects_continue: false,
 };
 
-/// True exactly when the listener at `listener` of the newest plan speaks TCP.
-pub(super) fn is_spoken(shard: &Shard, listener: usize) -> bool {
-    shard.current.borrow().plan().listeners[listener].protocol == Protocol::Tcp
-}
-
 /// Connects a client that was just accepted to an endpoint. `None` where there is none for it: its
 /// connection is to be closed, which resets it.
 pub(super) async fn open(shard: &Shard, client: &mut Client) -> Option<Box<Tunnel>> {
-    let current = shard.current();
     client.begun = shard.clock.now();
     let timing = Timing::new(&shard.clock, client.begun);
-    let listener = &current.plan().listeners[client.listener];
-    let service = listener.service.expect("a TCP listener names its service");
+    let under = Under::now(shard, client)?;
+    let current = &*under.current;
+    // The service of a listener that leaves may have gone before it.
+    let Some(service) = under.listener().service else {
+        fd::reset_at_close(client.stream.fd());
+        return None;
+    };
     let key = match current.plan().service(service).policy.keyed {
         true => balance::hash_key(client.address.as_str().as_bytes()),
         false => 0,
@@ -57,10 +56,10 @@ pub(super) async fn open(shard: &Shard, client: &mut Client) -> Option<Box<Tunne
         facts: FACTS,
         offer: None,
     };
-    let exchange = Exchange::new(shard, &current, client.listener, routed, &timing);
+    let exchange = Exchange::new(shard, current, under.terms(), routed, &timing);
     exchange.begins();
     let _panic = CountsPanic(exchange.counters);
-    let mut admission = match order::admit(shard, &current, client, service) {
+    let mut admission = match order::admit(shard, current, client, service) {
         Ok(admission) => admission,
         Err(shed) => {
             fail(&exchange, client, shed.limit.fault());

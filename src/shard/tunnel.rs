@@ -127,6 +127,7 @@ impl Tunnel {
 
     /// Runs it to its end; what then remains is to close both connections.
     pub(super) async fn run(mut self, shard: &Shard, client: &mut Client) {
+        self.stream.belongs_to(client.listener().id);
         let (mut client_read, mut client_write) = client.stream.divide();
         let (mut endpoint_read, mut endpoint_write) = self.stream.divide();
         let pair = Pair {

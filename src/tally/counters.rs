@@ -283,6 +283,26 @@ pub struct PlanCounters {
     pub shard: Arc<ShardCounters>,
     /// In the order of the plan's services.
     pub services: Box<[Arc<ServiceCounters>]>,
+    /// In the order of the plan's listeners.
+    pub listeners: Box<[Arc<ListenerCounters>]>,
+}
+
+/// What one shard has open of one listener.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ListenerCounters {
+    /// Gauge: client connections.
+    pub clients_open: Counter,
+    /// Gauge: sockets that it accepts from.
+    pub sockets_open: Counter,
+}
+
+impl ListenerCounters {
+    /// Sets the gauges to zero: the shard's thread has ended, and what was open with it.
+    pub fn zero_gauges(&self) {
+        self.clients_open.zero();
+        self.sockets_open.zero();
+    }
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ pub mod totals;
 
 pub use by_fault::ByFault;
 pub use counters::{
-    BackendCounters, Counter, EndpointCounters, PlanCounters, STATUS_CLASSES, ServiceCounters,
-    ShardCounters, status_class,
+    BackendCounters, Counter, EndpointCounters, ListenerCounters, PlanCounters, STATUS_CLASSES,
+    ServiceCounters, ShardCounters, status_class,
 };
 pub use handed::Handed;
 pub use limit::Limit;

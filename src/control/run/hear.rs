@@ -5,6 +5,7 @@ use std::io;
 use super::super::standing::{Place, Standings};
 use super::{Control, now, say};
 use crate::door::Notice;
+use crate::plan::ListenerId;
 
 impl Control {
     /// Notes and logs what the shards have to say.
@@ -13,6 +14,11 @@ impl Control {
         let place_of = |slot| {
             let plan = plan.as_deref()?;
             Standings::at_slot(plan, slot)
+        };
+        let name_of = |id: Option<ListenerId>| {
+            let mut listeners = plan.as_deref()?.listeners.iter();
+            let it = listeners.find(|listener| Some(listener.id) == id)?;
+            Some(&*it.name)
         };
         // Before the notices: see `catch_up`.
         let counters = self.publisher.shard_counters().iter();
@@ -27,10 +33,12 @@ impl Control {
                 }
                 Notice::AcceptFailed { listener, errno } => {
                     let error = io::Error::from_raw_os_error(errno);
+                    let listener = name_of(Some(listener));
                     log::warn!(shard, listener, error:%; "accept failed; resting");
                 }
                 Notice::ConnectionsMax { listener } => {
-                    log::warn!(shard, listener:?; "connections_max is reached; clients are shed");
+                    let listener = name_of(listener);
+                    log::warn!(shard, listener; "connections_max is reached; clients are shed");
                 }
                 Notice::Ejected { slot, reason } => {
                     let eject = |place| self.standings.eject(place, shard, reason, now());

@@ -8,7 +8,7 @@ use super::super::compile::{BoundListener, Leaving};
 use super::super::supervisor::Supervisor;
 use super::{Control, now};
 use crate::config::{Config, Listener};
-use crate::plan::ListenerId;
+use crate::plan::{Life, ListenerId};
 
 /// What the listeners of the next configuration are bound with.
 #[derive(Debug)]
@@ -19,8 +19,21 @@ pub(super) struct Opening {
     pub(super) fresh: Vec<ListenerId>,
 }
 
-/// When the clients of listeners that leave are cut.
-pub(super) type Deadlines = BTreeMap<ListenerId, Instant>;
+/// Listeners that leave.
+pub(super) type Deadlines = BTreeMap<ListenerId, Departure>;
+
+/// How far a listener is that leaves.
+#[derive(Debug)]
+pub(super) struct Departure {
+    /// When what is left of it is cut.
+    deadline: Instant,
+    /// The first plan in which it does not accept.
+    generation: u64,
+    /// True exactly when boot has closed its own of the sockets.
+    let_go: bool,
+    /// How many looks in a row have found nothing of it open.
+    empty: u32,
+}
 
 /// True exactly when `next` is `last`, be it changed: the same address, or, where the kernel chose
 /// the port, the same name.
@@ -53,7 +66,7 @@ impl Control {
                     bound.push(opened);
                 }
                 Err(error) => {
-                    fresh.into_iter().for_each(|id| supervisor.close(id));
+                    fresh.into_iter().for_each(|id| supervisor.let_go(id));
                     let (name, address) = (&written.name, written.address);
                     return Err(format!("listener `{name}`: {address}: {error}"));
                 }
@@ -70,28 +83,104 @@ impl Control {
         opening: Opening,
         supervisor: &mut dyn Supervisor,
     ) {
-        let stays = |id| opening.bound.iter().any(|bound| bound.id == id);
-        let had = self.config.listeners().iter().zip(&self.live.bound);
-        let gone = had.filter(|(_, bound)| !stays(bound.id));
-        for (written, bound) in gone {
-            supervisor.close(bound.id);
-            let deadline = now() + next.runtime().drain_timeout;
-            self.leaving.insert(bound.id, deadline);
-            self.live.leaving.push(Leaving {
-                written: written.clone(),
-                bound: bound.clone(),
-            });
+        let mut bound = opening.bound;
+        let had = self.config.listeners().iter().cloned();
+        let had: Vec<_> = had.zip(self.live.bound.clone()).collect();
+        for (written, had) in had {
+            match bound.iter().position(|bound| bound.id == had.id) {
+                None => {
+                    supervisor.close(had.id);
+                    self.leaves(next, written, had);
+                }
+                // Its clients speak what they came for; who is queued has said nothing yet.
+                Some(place) if !is_spoken_alike(&written, &next.listeners()[place]) => {
+                    bound[place] = supervisor.renew(had.id);
+                    let sockets = Vec::new();
+                    self.leaves(next, written, BoundListener { sockets, ..had });
+                }
+                Some(_) => {}
+            }
         }
-        self.live.bound = opening.bound;
+        self.live.bound = bound;
     }
 
-    /// Whether a listener that leaves has had its time; the next plan has it no more.
+    fn leaves(&mut self, next: &Config, written: Listener, bound: BoundListener) {
+        let departure = Departure {
+            deadline: now() + next.runtime().drain_timeout,
+            generation: self.live.generation + 1,
+            let_go: false,
+            empty: 0,
+        };
+        self.leaving.insert(bound.id, departure);
+        self.live.leaving.push(Leaving { written, bound });
+    }
+
+    /// Closes the sockets that are emptied by the shards: each that lives has its duplicates. With
+    /// boot's own closed before, one that takes over from a shard that died would find nothing to
+    /// empty; with it closed long after, clients would wait for an answer to their SYNs.
+    pub(super) fn let_go_of_listeners(&mut self, supervisor: &mut dyn Supervisor) {
+        let adopted = (0..self.shards.len())
+            .filter(|shard| !self.shards[*shard].ended && self.shards[*shard].restart_at.is_none())
+            .map(|shard| self.publisher.adopted(shard))
+            .min();
+        let adopted = adopted.unwrap_or(u64::MAX);
+        for (id, departure) in &mut self.leaving {
+            if !departure.let_go && departure.generation <= adopted {
+                departure.let_go = true;
+                supervisor.let_go(*id);
+            }
+        }
+        if self.live.life != Life::Serving && self.live.generation <= adopted {
+            for bound in &self.live.bound {
+                supervisor.let_go(bound.id);
+            }
+        }
+    }
+
+    /// Whether a listener that leaves has had its time, or has nothing left to finish; the next
+    /// plan has it no more.
     pub(super) fn look_at_leaving(&mut self) -> bool {
         let before = self.live.leaving.len();
-        let deadlines = &mut self.leaving;
-        deadlines.retain(|_, deadline| now() < *deadline);
-        let leaving = &mut self.live.leaving;
-        leaving.retain(|leaving| deadlines.contains_key(&leaving.bound.id));
-        leaving.len() < before
+        let Self {
+            live,
+            leaving: departures,
+            publisher,
+            ..
+        } = self;
+        live.leaving.retain(|leaving| {
+            let id = leaving.bound.id;
+            let departure = departures.get_mut(&id).expect("it has left");
+            let clients = publisher.clients_of(id);
+            departure.empty = match (publisher.sockets_of(id), clients) {
+                (0, 0) => departure.empty + 1,
+                _ => 0,
+            };
+            // Twice: the two numbers of a shard are not of one moment, and between them its last
+            // client may have gone from the queue to the clients.
+            let is_over = departure.deadline <= now() || 2 <= departure.empty;
+            let goes = departure.let_go && is_over;
+            if goes {
+                say_gone(leaving, clients);
+                departures.remove(&id);
+            }
+            !goes
+        });
+        live.leaving.len() < before
+    }
+}
+
+/// True exactly when the connections of one are those of the other: what changes else, changes with
+/// their next exchange.
+fn is_spoken_alike(last: &Listener, next: &Listener) -> bool {
+    (last.protocol, last.proxy_protocol) == (next.protocol, next.proxy_protocol)
+}
+
+fn say_gone(leaving: &Leaving, clients: u64) {
+    let listener = leaving.written.name.as_str();
+    let address = leaving.bound.address;
+    if clients == 0 {
+        log::info!(listener, address:%; "gone");
+    } else {
+        log::warn!(listener, address:%, clients; "drain_timeout has passed: clients are cut");
     }
 }

@@ -101,7 +101,7 @@ impl Attempt {
                 facts: self.job.facts,
                 offer: None,
             };
-            let exchange = Exchange::new(&self.shard, current, self.job.listener, routed, &timing);
+            let exchange = Exchange::new(&self.shard, current, &self.job.listener, routed, &timing);
             let Err((fault, is_stale)) = self.try_one(&exchange, backend, fresh).await else {
                 return Ok(());
             };

@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use super::super::Shard;
 use super::super::deadline::Late;
+use super::super::listeners::Terms;
 use super::attempt;
 use super::leg::{Ended, Leg, State, Verdict, verdict};
 use super::legs::{HeldBytes, HeldLegs, Sleeper};
@@ -26,8 +27,8 @@ pub(super) struct Job {
     pub(super) service: Box<str>,
     /// Where it was last found in a plan.
     service_place: Cell<usize>,
-    /// The listener that the request came in at, by its place in the plan.
-    pub(super) listener: usize,
+    /// The listener that the request came in at, as it was then, be it still there or not.
+    pub(super) listener: Terms,
     /// Those that it began under.
     pub(super) rules: FanoutRules,
     pub(super) facts: RequestFacts,
@@ -61,7 +62,7 @@ impl Job {
     /// Of `service`, which is at `service_place` of the plan; nothing of it runs yet.
     pub(super) fn new(
         (service, service_place): (&str, usize),
-        (listener, facts, whose): (usize, RequestFacts, Option<Addresses>),
+        (listener, facts, whose): (&Terms, RequestFacts, Option<Addresses>),
         rules: &FanoutRules,
         request: Request,
         (legs, held, begun): (Box<[Leg]>, HeldLegs, u64),
@@ -69,7 +70,7 @@ impl Job {
         Rc::new(Self {
             service: service.into(),
             service_place: Cell::new(service_place),
-            listener,
+            listener: listener.clone(),
             rules: *rules,
             facts,
             whose,

@@ -74,7 +74,7 @@ pub(super) async fn fan_out(
     let begun = exchange.shard.clock.now();
     let job = Job::new(
         (&exchange.service.name, exchange.service_place.0 as usize),
-        (client.listener, exchange.facts, whose),
+        (exchange.listener, exchange.facts, whose),
         rules,
         request,
         (legs, held, begun),
@@ -163,7 +163,7 @@ async fn wait(exchange: &Exchange<'_>, client: &Client, job: &Job, ends: u32) ->
 async fn answer(exchange: &Exchange<'_>, client: &mut Client, job: &Job) -> After {
     let Exchange {
         shard,
-        current,
+        listener,
         tally,
         timing,
         counters,
@@ -187,5 +187,6 @@ async fn answer(exchange: &Exchange<'_>, client: &mut Client, job: &Job) -> Afte
         whole: true,
         tally: Some(tally),
     };
-    answer.send(shard, current, client, timing).await
+    let send_idle = listener.timeouts.send_idle;
+    answer.send(shard, client, send_idle, timing).await
 }
