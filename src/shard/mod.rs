@@ -1,17 +1,16 @@
 //! One thread, one core, one ring: everything that a connection needs, and nothing that another
 //! thread could wait for.
 //!
-//! In the order of a connection's life: `run` builds the shard on its thread, `listeners` knows which
-//! sockets it accepts from, `listen` accepts,
-//! `proxied` finds out whose connection it is, `client` lives between two requests, `serve` is one
-//! exchange top to bottom, `order` understands its head, `admit` lets it in, `exchange` is what
-//! every step of it may look at, `upstream` finds a connection to an endpoint, `relay` is one try
-//! on it, `upload` and `deliver` its two ways, `tries` knows whether there is another, `fanout`
-//! sends a request to every backend, `answer` is ringmain's own, `linger` a close that loses
-//! nothing, `tcp` the begin of a session of TCP, `tunnel` what follows that or a 101. Below them
-//! the shard's own parts: `choose` and `service`, `eject`, `pool`, `queue`, `descriptors`,
-//! `deadline`, `buffer`, `pipes`, `slots`, `clock`, `timing`, `tallies`; at the edge `io` and
-//! `driver`, the only modules that know the runtime.
+//! In the order of a connection's life: `run` builds the shard on its thread, `listeners` knows
+//! what it accepts from, `listen` accepts, `proxied` finds out whose connection it is, `client`
+//! lives between two requests, `serve` is one exchange top to bottom, `order` understands its head,
+//! `admit` lets it in, `exchange` is what every step of it may look at, `upstream` finds a
+//! connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways,
+//! `tries` knows whether there is another, `fanout` sends a request to every backend, `answer` is
+//! ringmain's own, `linger` a close that loses nothing, `tcp` the begin of a session of TCP,
+//! `tunnel` what follows that or a 101. Below them the shard's own parts: `choose` and `service`,
+//! `eject`, `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `pipes`, `slots`, `clock`,
+//! `timing`, `tallies`; at the edge `io` and `driver`, the only modules that know the runtime.
 
 mod admit;
 mod ahead;
