@@ -138,3 +138,86 @@ impl Sockets {
         !there.is_empty() && there.iter().all(|inode| own.contains(inode))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{ErrorKind, Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd as _;
+    use std::time::Duration;
+
+    const ANY: &str = "127.0.0.1:0";
+
+    #[test]
+    fn who_was_there_before_a_listener_is_closed_is_served_and_nobody_comes_after() {
+        let mut sockets = Sockets::new(1);
+        let bound = sockets.open(ANY.parse().unwrap()).unwrap();
+        let mut client = TcpStream::connect(bound.address).unwrap();
+        sockets.close(bound.id);
+        let span = Duration::from_millis(50);
+        let late = TcpStream::connect_timeout(&bound.address, span).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::TimedOut, "its SYN is not answered");
+        // Who is accepted from now on has the filter as well.
+        let socket = bound.sockets[0].upgrade().unwrap();
+        let (mut accepted, _) = fd::accept(socket.as_raw_fd(), false).unwrap().unwrap();
+        for round in 0..3 {
+            client.write_all(&[round; 64 * 1024]).unwrap();
+            accepted.read_exact(&mut [0; 64 * 1024]).unwrap();
+            accepted.write_all(&[round; 64 * 1024]).unwrap();
+            client.read_exact(&mut [0; 64 * 1024]).unwrap();
+        }
+        drop(client);
+        assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
+        drop(socket);
+        sockets.let_go(bound.id);
+        let refused = TcpStream::connect(bound.address).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn what_is_handed_on_is_left_as_it_is() {
+        let mut sockets = Sockets::new(1);
+        let bound = sockets.open(ANY.parse().unwrap()).unwrap();
+        let inherited = bound.sockets[0].upgrade().unwrap();
+        let _first = TcpStream::connect(bound.address).unwrap();
+        sockets.release();
+        let _second = TcpStream::connect(bound.address).unwrap();
+        for _ in 0..2 {
+            let accepted = fd::accept(inherited.as_raw_fd(), false).unwrap();
+            assert!(accepted.is_some());
+        }
+    }
+
+    #[test]
+    fn an_address_is_shared_with_our_own_sockets_alone() {
+        let mut sockets = Sockets::new(2);
+        let first = sockets.open(ANY.parse().unwrap()).unwrap();
+        let second = sockets.open(first.address).unwrap();
+        assert_ne!(first.id, second.id);
+        // A duplicate that outlives boot's own is ours, too.
+        let held = first.sockets[0].upgrade().unwrap().try_clone().unwrap();
+        sockets.let_go(first.id);
+        sockets.let_go(second.id);
+        let third = sockets.open(first.address).unwrap();
+        drop(held);
+        let taken = Sockets::new(1).open(third.address).unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse, "another process's");
+        let theirs = TcpListener::bind(ANY).unwrap();
+        let taken = sockets.open(theirs.local_addr().unwrap()).unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_renewed_listener_has_the_sockets_and_who_waits_on_them() {
+        let mut sockets = Sockets::new(1);
+        let last = sockets.open(ANY.parse().unwrap()).unwrap();
+        let _client = TcpStream::connect(last.address).unwrap();
+        let next = sockets.renew(last.id);
+        assert_ne!(last.id, next.id);
+        assert_eq!(last.address, next.address);
+        sockets.let_go(last.id);
+        let socket = next.sockets[0].upgrade().unwrap();
+        assert!(fd::accept(socket.as_raw_fd(), false).unwrap().is_some());
+    }
+}

@@ -5,8 +5,8 @@
 //!
 //! | The newest plan has the socket | its loop |
 //! | --- | --- |
-//! | with this shard, and its listener accepts | is opened, or goes on |
-//! | with this shard, and its listener does not accept, or nothing serves any more | lets in who is queued, and ends |
+//! | with this shard; the listener accepts | is opened, or goes on |
+//! | with this shard; the listener does not accept, or nothing serves | empties the queue, ends |
 //! | with another shard, or not at all | ends at once: the queue is somebody else's |
 //!
 //! A listener that does not accept any more is leaving: its clients get one more answer. Once the

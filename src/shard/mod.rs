@@ -1,17 +1,16 @@
 //! One thread, one core, one ring: everything that a connection needs, and nothing that another
 //! thread could wait for.
 //!
-//! In the order of a connection's life: `run` builds the shard on its thread, `listeners` knows which
-//! sockets it accepts from, `listen` accepts,
-//! `proxied` finds out whose connection it is, `client` lives between two requests, `serve` is one
-//! exchange top to bottom, `order` understands its head, `admit` lets it in, `exchange` is what
-//! every step of it may look at, `upstream` finds a connection to an endpoint, `relay` is one try
-//! on it, `upload` and `deliver` its two ways, `tries` knows whether there is another, `fanout`
-//! sends a request to every backend, `answer` is ringmain's own, `linger` a close that loses
-//! nothing, `tcp` the begin of a session of TCP, `tunnel` what follows that or a 101. Below them
-//! the shard's own parts: `choose` and `service`, `eject`, `pool`, `queue`, `descriptors`,
-//! `deadline`, `buffer`, `pipes`, `slots`, `clock`, `timing`, `tallies`; at the edge `io` and
-//! `driver`, the only modules that know the runtime.
+//! In the order of a connection's life: `run` builds the shard on its thread, `listeners` knows
+//! what it accepts from, `listen` accepts, `proxied` finds out whose connection it is, `client`
+//! lives between two requests, `serve` is one exchange top to bottom, `order` understands its head,
+//! `admit` lets it in, `exchange` is what every step of it may look at, `upstream` finds a
+//! connection to an endpoint, `relay` is one try on it, `upload` and `deliver` its two ways,
+//! `tries` knows whether there is another, `fanout` sends a request to every backend, `answer` is
+//! ringmain's own, `linger` a close that loses nothing, `tcp` the begin of a session of TCP,
+//! `tunnel` what follows that or a 101. Below them the shard's own parts: `choose` and `service`,
+//! `eject`, `pool`, `queue`, `descriptors`, `deadline`, `buffer`, `pipes`, `slots`, `clock`,
+//! `timing`, `tallies`; at the edge `io` and `driver`, the only modules that know the runtime.
 
 mod admit;
 mod ahead;
@@ -51,7 +50,8 @@ mod timing;
 mod driver;
 mod io;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub use driver::{DriverChoice, DriverInfo, DriverKind};
 pub use run::{Setup, ShardError, run};
 
 use self::listeners::{Listeners, Terms};
-use self::service::{Kept, Members, RunningService};
+use self::service::{Members, RunningService};
 use crate::balance::Xorshift;
 use crate::door::{Notice, Posted, Subscriber};
 use crate::plan::{Plan, Service, ServiceIndex, Ticks};
@@ -163,8 +163,6 @@ struct Current {
     running: Box<[Rc<RunningService>]>,
     /// By service.
     tallies: Box<[Rc<tallies::ServiceTally>]>,
-    /// By service; `None` where it has no limits.
-    limiters: Box<[Option<Rc<admit::Limiter>>]>,
     /// By listener; a client holds its own, across plans.
     listeners: Box<[Terms]>,
 }
@@ -179,18 +177,21 @@ impl Current {
         (tallies, members, listeners): (&tallies::Tallies, &Members, &Listeners),
         generator: &mut Xorshift,
     ) -> Self {
+        let had = Had::of(last);
         let running = |(index, service): (usize, &Arc<Service>)| {
-            if let Some(running) = last.and_then(|last| last.same(index, service)) {
+            let Some((before, running)) = had.find(index, service) else {
+                let kept = Rc::default();
+                return Rc::new(RunningService::new(service, members, kept, generator));
+            };
+            if Arc::ptr_eq(before, service) {
                 return Rc::clone(running);
             }
-            let kept = last.and_then(|last| last.kept(index, &service.name));
-            let kept = kept.cloned().unwrap_or_default();
+            let kept = Rc::clone(&running.kept);
+            kept.limiter.adopt(&before.limits, &service.limits);
             Rc::new(RunningService::new(service, members, kept, generator))
         };
         let services = posted.plan.services.iter();
         let running = services.enumerate().map(running).collect();
-        let limiters = last.map(|last| (last.plan(), &*last.limiters));
-        let limiters = admit::open(&posted.plan, limiters);
         let last = last.map_or(&[][..], |last| &last.tallies);
         let tallies = tallies.open(&posted.counters[shard], last);
         let listeners = listeners.of(&posted, shard);
@@ -198,7 +199,6 @@ impl Current {
             posted,
             running,
             tallies,
-            limiters,
             listeners,
         }
     }
@@ -215,25 +215,47 @@ impl Current {
         &self.running[service.0 as usize]
     }
 
-    /// The service at `index`, where it is the very same as `service` of a later plan.
-    fn same(&self, index: usize, service: &Arc<Service>) -> Option<&Rc<RunningService>> {
-        let own = self.plan().services.get(index)?;
-        Arc::ptr_eq(own, service).then(|| &self.running[index])
-    }
-
-    /// What is kept of the service called `name`, which as a rule is at `index`.
-    fn kept(&self, index: usize, name: &str) -> Option<&Rc<Kept>> {
-        let services = &self.plan().services;
-        let is_it = |service: &Arc<Service>| &*service.name == name;
-        let place = match services.get(index) {
-            Some(service) if is_it(service) => Some(index),
-            _ => services.iter().position(is_it),
-        };
-        place.map(|place| &self.running[place].kept)
-    }
-
+    /// `None` where the service has no limits.
     fn limiter(&self, service: ServiceIndex) -> Option<&Rc<admit::Limiter>> {
-        self.limiters[service.0 as usize].as_ref()
+        self.running(service).limiter.as_ref()
+    }
+}
+
+/// The services of the plan before, by their names.
+struct Had<'a> {
+    last: Option<&'a Current>,
+    /// Their places; made where one is not at the place that it had.
+    places: OnceCell<HashMap<&'a str, usize>>,
+}
+
+impl<'a> Had<'a> {
+    const fn of(last: Option<&'a Current>) -> Self {
+        Self {
+            last,
+            places: OnceCell::new(),
+        }
+    }
+
+    /// What was there of `service`, which as a rule is at `index`.
+    fn find(
+        &self,
+        index: usize,
+        service: &Service,
+    ) -> Option<(&'a Arc<Service>, &'a Rc<RunningService>)> {
+        let last = self.last?;
+        let services = &last.plan().services;
+        let place = match services.get(index) {
+            Some(had) if had.name == service.name => index,
+            _ => *self.places(services).get(&*service.name)?,
+        };
+        Some((&services[place], &last.running[place]))
+    }
+
+    fn places(&self, services: &'a [Arc<Service>]) -> &HashMap<&'a str, usize> {
+        self.places.get_or_init(|| {
+            let names = services.iter().map(|service| &*service.name);
+            names.zip(0..).collect()
+        })
     }
 }
 
@@ -263,3 +285,6 @@ impl Shard {
         self.door.borrow_mut().notify(notice);
     }
 }
+
+#[cfg(test)]
+mod tests;

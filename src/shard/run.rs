@@ -142,7 +142,7 @@ impl Shard {
         });
         let opened = self.adopt_listeners();
         opened.map_err(|(_listener, error)| ShardError::Listener(error))?;
-        self.adopt_services(&self.current(), None);
+        self.adopt_services(&self.current());
         self.open_ahead();
         self.adopted();
         while Caught(Box::pin(self.tick())).await.is_err() {
@@ -210,6 +210,8 @@ impl Shard {
                 swept = now;
                 self.counters.upstreams_idle.sub(self.pool.sweep(now));
                 self.legs.sweep();
+                self.tallies
+                    .part(self.current.borrow().plan().services.len());
                 self.open_ahead();
                 self.warn_of_not_found();
                 self.warn_of_failed_open();
@@ -252,8 +254,9 @@ impl Shard {
         let current = Current::new(posted, shard, Some(&last), had, generator);
         let closed = self.pool.adopt(current.plan());
         self.counters.upstreams_idle.sub(closed);
-        self.adopt_services(&current, Some(&last));
+        self.adopt_services(&current);
         *self.current.borrow_mut() = Rc::new(current);
+        self.legs.adopt(self);
         if let Err((listener, error)) = self.adopt_listeners() {
             // At the next tick it is tried again.
             let errno = error.raw_os_error().unwrap_or(0);

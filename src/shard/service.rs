@@ -4,9 +4,10 @@
 //! the whole service with its name; a service that is the same in two plans is the same object
 //! here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::admit::Limiter;
 use super::eject::{Change, Ejection, Ejections};
 use super::fanout::Burden;
 use super::{Current, Shard};
@@ -24,6 +25,10 @@ pub(super) struct RunningService {
     pub(super) members: Box<[Rc<Member>]>,
     /// What it has over all plans.
     pub(super) kept: Rc<Kept>,
+    /// What it has let in; `None` where it has no limits, which costs its exchanges a branch.
+    pub(super) limiter: Option<Rc<Limiter>>,
+    /// True from when on a plan with it was adopted.
+    is_adopted: Cell<bool>,
 }
 
 /// An endpoint, over all plans that have it.
@@ -44,6 +49,8 @@ pub(super) struct Kept {
     pub(super) ejections: Ejections,
     /// What its fan-outs take.
     pub(super) fanout: Rc<Burden>,
+    /// What it has let in, be it limited or not.
+    pub(super) limiter: Rc<Limiter>,
 }
 
 /// An exchange at an endpoint, counted there until this is dropped.
@@ -112,7 +119,9 @@ impl RunningService {
         Self {
             pickers: pickers.collect(),
             members: members.of(service),
+            limiter: (!service.limits.is_none()).then(|| Rc::clone(&kept.limiter)),
             kept,
+            is_adopted: Cell::new(false),
         }
     }
 
@@ -141,12 +150,13 @@ impl Shard {
         self.counters.upstreams_idle.sub(given);
     }
 
-    /// Goes on under the plan of `current`, with the services that are not as they were in `last`.
-    pub(super) fn adopt_services(&self, current: &Current, last: Option<&Current>) {
+    /// Goes on under the plan of `current`, with the services that are not as they were before.
+    pub(super) fn adopt_services(&self, current: &Current) {
         for (index, service) in current.plan().services.iter().enumerate() {
-            if last.is_none_or(|last| last.same(index, service).is_none()) {
+            let running = &current.running[index];
+            if !running.is_adopted.replace(true) {
                 let counters = &current.tallies[index].counters;
-                current.running[index].adopt(self, service, counters);
+                running.adopt(self, service, counters);
             }
         }
     }

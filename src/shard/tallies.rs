@@ -145,6 +145,22 @@ impl Tallies {
         counters.services.iter().map(open).collect()
     }
 
+    /// Lays down, and forgets, the tallies that no exchange and no plan uses any more, of which the
+    /// newest plan has so many. Not all of them wait for control to ask: where reloads follow each
+    /// other there would be ever more.
+    pub(super) fn part(&self, services: usize) {
+        let mut all = self.0.borrow_mut();
+        if services < all.len() {
+            all.retain(|tally| {
+                let is_used = 1 < Rc::strong_count(tally);
+                if !is_used {
+                    tally.hand_over();
+                }
+                is_used
+            });
+        }
+    }
+
     /// Lays down everything, and forgets the tallies that no exchange and no plan uses any more.
     pub(super) fn hand_over(&self) {
         self.0.borrow_mut().retain(|tally| {
@@ -211,6 +227,27 @@ mod tests {
         }
         assert_eq!(services.each_ref().map(count), [1, 2]);
         assert_eq!(of_endpoints.each_ref().map(count), [2, 1]);
+    }
+
+    #[test]
+    fn a_tally_whose_service_is_gone_is_handed_over_once_it_is_idle() {
+        let tallies = Tallies::default();
+        let counters = counters(&[&endpoints(1), &endpoints(1)]);
+        let open = tallies.open(&counters, &[]);
+        open[1].record(Phase::Total, 1_000);
+        let exchange = Rc::clone(&open[1]);
+        drop(open);
+        tallies.part(1);
+        let used = |place: usize| 1 < Arc::strong_count(&counters.services[place]);
+        assert_eq!((used(0), used(1)), (false, true));
+        drop(exchange);
+        tallies.part(1);
+        assert!(used(1), "there are no more than the plan has");
+        tallies.part(0);
+        assert!(!used(1));
+        let mut phases = Phases::of_service();
+        counters.services[1].handed.gather(&mut phases);
+        assert_eq!(count(&phases), 1);
     }
 
     #[test]

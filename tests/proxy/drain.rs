@@ -1,6 +1,10 @@
 //! What a drain waits for, and what it does not.
 
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::support::{Driver, GET, Origin, Proxy, Served, Setup, Wire, ok, on_both_drivers};
 
@@ -10,6 +14,8 @@ on_both_drivers! {
     a_report_that_nobody_reads_does_not_hold_the_drain
     a_request_cut_off_at_the_end_of_the_drain_is_not_sent_again
     an_exchange_that_the_drain_cuts_off_is_a_fault_of_its_own
+    every_connection_that_was_established_is_answered
+    a_request_that_is_on_its_way_never_meets_a_closed_connection
 }
 
 /// Well under the drain timeout of these tests: two seconds of quiet, and some for a busy machine.
@@ -124,4 +130,129 @@ fn an_exchange_that_the_drain_cuts_off_is_a_fault_of_its_own(driver: Driver) {
     let failed = proxy.log_line("exchange failed");
     let fault = failed.split("fault=").nth(1);
     assert_eq!(fault.map(str::trim), Some("drain_timeout"), "{failed}");
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests may read the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Connects, asks once, and reads the answer, until it is refused; says how often that was. Nothing
+/// but an answer and a refusal may happen.
+fn asks_until_refused(at: SocketAddr, answered: &AtomicUsize) -> usize {
+    for count in 0.. {
+        let stream = match TcpStream::connect(at) {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return count,
+            Err(error) => unreachable!("connect: {error}"),
+        };
+        let mut client = Wire::new(stream);
+        assert_eq!(client.get("b.test", "/").text(), "b");
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
+    unreachable!("a drain refuses at last")
+}
+
+fn every_connection_that_was_established_is_answered(driver: Driver) {
+    let other = Served::saying("b");
+    let mut proxy = Setup::new(driver)
+        .shards(2)
+        .service("b", &[other.address()], "")
+        .start();
+    let answered = AtomicUsize::new(0);
+    let at = proxy.address();
+    let count: usize = thread::scope(|scope| {
+        let ask = || scope.spawn(|| asks_until_refused(at, &answered));
+        let clients: Vec<_> = (0..8).map(|_| ask()).collect();
+        while answered.load(Ordering::Relaxed) < 200 {
+            thread::yield_now();
+        }
+        proxy.signal("TERM");
+        let counts = clients.into_iter().map(|client| client.join());
+        counts.map(|count| count.expect("it is answered")).sum()
+    });
+    assert_eq!(proxy.exit_code_within(PROMPT), Some(0));
+    assert_eq!(count, other.requests());
+}
+
+/// What became of a client that was quiet for a while during a drain.
+#[derive(Debug, PartialEq, Eq)]
+enum Became {
+    Answered,
+    /// It saw the end before it asked.
+    Closed,
+    /// It asked as the end was on its way.
+    Crossed,
+}
+
+/// Asks once more at `instant`, unless it sees then that it was closed.
+#[track_caller]
+fn asks_at(client: &mut Wire, instant: Instant) -> Became {
+    let span = instant.saturating_duration_since(now());
+    if !span.is_zero() && !client.is_quiet_for(span) {
+        client.ends();
+        return Became::Closed;
+    }
+    client.send("GET / HTTP/1.1\r\nHost: b.test\r\n\r\n");
+    if client.is_over() {
+        assert_eq!(client.end(), Ok(0), "not by a reset");
+        return Became::Crossed;
+    }
+    let answer = client.answer();
+    assert_eq!(answer.text(), "b");
+    assert_eq!(answer.head.field("Connection").as_deref(), Some("close"));
+    client.ends();
+    Became::Answered
+}
+
+fn a_request_that_is_on_its_way_never_meets_a_closed_connection(driver: Driver) {
+    /// Within it after the begin of the drain nobody is closed.
+    const QUIET: Duration = Duration::from_secs(2);
+    const CLIENTS: u32 = 100;
+    let other = Served::saying("b");
+    let mut proxy = Setup::new(driver)
+        .runtime("drain_timeout = \"20s\"")
+        .service("b", &[other.address()], "")
+        .start();
+    let clients = (0..CLIENTS).map(|_| {
+        let mut client = proxy.client();
+        assert_eq!(client.get("b.test", "/").text(), "b");
+        client
+    });
+    let clients: Vec<_> = clients.collect();
+    let begin = now();
+    drain(&proxy, proxy.client());
+    let (after, asked) = (now(), other.requests());
+    // All over the two seconds, and most of them where a tick finds that these are over.
+    let instant = |place: u32| match place % 4 {
+        0 => begin + QUIET * place / CLIENTS,
+        _ => after + QUIET + Duration::from_millis(4) * place,
+    };
+    let became: Vec<_> = thread::scope(|scope| {
+        let places = (0..CLIENTS).zip(clients);
+        let asking = places.map(|(place, mut client)| {
+            scope.spawn(move || (instant(place), asks_at(&mut client, instant(place))))
+        });
+        let asking: Vec<_> = asking.collect();
+        let became = asking.into_iter().map(|client| client.join());
+        became
+            .map(|one| one.expect("it is answered or closed"))
+            .collect()
+    });
+    for (instant, became) in &became {
+        let was_quiet = *instant - begin;
+        assert!(
+            *became == Became::Answered || QUIET < was_quiet,
+            "{was_quiet:?}: {became:?}"
+        );
+    }
+    let of = |what| became.iter().filter(|(_, became)| *became == what).count();
+    assert_eq!(asked + of(Became::Answered), other.requests());
+    assert!(
+        25 <= of(Became::Answered) && 1 <= of(Became::Closed),
+        "{became:?}"
+    );
+    // A request that crosses the end is answered by nobody; there is room for few of them.
+    assert!(of(Became::Crossed) <= 2, "{became:?}");
+    assert_eq!(proxy.exit_code_within(PROMPT), Some(0));
 }

@@ -33,6 +33,7 @@ on_both_drivers! {
     a_status_without_content_has_none
     a_drain_waits_for_legs_without_a_client
     the_end_of_a_drain_ends_the_legs_that_sleep
+    a_leg_that_sleeps_ends_with_its_backend_and_with_its_service
     only_the_route_that_asks_for_it_is_fanned_out
 }
 
@@ -590,6 +591,37 @@ fn the_end_of_a_drain_ends_the_legs_that_sleep(driver: Driver) {
     assert_eq!(waiting.answer().status(), 201);
     proxy.signal("TERM");
     assert_eq!(proxy.exit_code_within(Duration::from_secs(8)), Some(0));
+}
+
+fn a_leg_that_sleeps_ends_with_its_backend_and_with_its_service(driver: Driver) {
+    let ([served], told) = created();
+    let stays = Served::saying("b");
+    let gone = Origin::refused();
+    // A leg that failed sleeps for longer than this test takes.
+    let keys = format!("{CALM}[service.fanout]\njitter = \"1h\"\n");
+    let setup = Setup::new(driver).admin("127.0.0.1:0");
+    let setup = setup.service("b", &[stays.address()], "");
+    let both = [served.address(), gone];
+    let whole = setup.clone().service("a", &both, &keys);
+    let without_backend = setup.clone().service("a", &both[..1], &keys);
+    let mut proxy = whole.clone().start();
+    for next in [without_backend, setup] {
+        let mut client = proxy.client();
+        client.send(REGISTER);
+        told.recv().expect("the other backend gets it");
+        let is_asleep = |_| {
+            let report = proxy.admin_client().get("localhost", "/report?format=text");
+            report.text().contains("1 asleep")
+        };
+        assert!((0..600).any(is_asleep));
+        proxy.reload(&next);
+        let answer = client.answer();
+        assert_eq!(answer.status(), 502);
+        let legs = legs(&answer);
+        assert_eq!(legs[1]["fault"], "destination_unavailable", "{legs:?}");
+        assert_eq!(client.get("b.test", "/").text(), "b");
+        proxy.reload(&whole);
+    }
 }
 
 fn only_the_route_that_asks_for_it_is_fanned_out(driver: Driver) {

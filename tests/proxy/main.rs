@@ -22,6 +22,7 @@ mod hdr;
 mod interim;
 mod keep_alive;
 mod limits;
+mod listeners;
 mod log;
 mod measured;
 mod phases;

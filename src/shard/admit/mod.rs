@@ -9,7 +9,6 @@ mod bucket;
 mod clients;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 
@@ -17,7 +16,7 @@ use bucket::{Bucket, Moment};
 pub(super) use clients::ClientKey;
 use clients::{Clients, Place};
 
-use crate::plan::{Plan, ServiceLimits};
+use crate::plan::ServiceLimits;
 use crate::tally::{Limit, ServiceCounters};
 
 /// What one service has let in.
@@ -49,34 +48,10 @@ pub(super) struct Shed {
     pub(super) retry_after: Option<NonZeroU32>,
 }
 
-/// By service of `plan`: `None` where there is no limit. `last` are those of the plan before.
-pub(super) fn open(
-    plan: &Plan,
-    last: Option<(&Plan, &[Option<Rc<Limiter>>])>,
-) -> Box<[Option<Rc<Limiter>>]> {
-    let last = last.into_iter().flat_map(|(plan, limiters)| {
-        let named = plan.services.iter().zip(limiters);
-        named.filter_map(|(service, limiter)| Some((&*service.name, (service, limiter.as_ref()?))))
-    });
-    let last: HashMap<_, _> = last.collect();
-    let limiter = |service: &crate::plan::Service| match last.get(&*service.name) {
-        _ if service.limits.is_none() => None,
-        None => Some(Rc::default()),
-        Some((before, limiter)) => {
-            limiter.adopt(&before.limits, &service.limits);
-            Some(Rc::clone(limiter))
-        }
-    };
-    plan.services
-        .iter()
-        .map(|service| limiter(service))
-        .collect()
-}
-
 impl Limiter {
     /// Goes on under other limits. What was spent at one rate says nothing at another, and is
     /// forgotten.
-    fn adopt(&self, last: &ServiceLimits, next: &ServiceLimits) {
+    pub(super) fn adopt(&self, last: &ServiceLimits, next: &ServiceLimits) {
         if last.shard_rate != next.shard_rate {
             self.bucket.take();
         }

@@ -1,11 +1,7 @@
 //! Requests of several clients, in a time that is an argument.
 
-use std::sync::Arc;
-
-use crate::plan::Life;
-use crate::plan::limits::Rate;
-
 use super::*;
+use crate::plan::limits::Rate;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -142,50 +138,6 @@ fn a_service_goes_on_under_other_limits() {
     assert_eq!(service.ask(1, 0), Some((Limit::ClientConcurrent, 1)));
     service.held.clear();
     assert_eq!(service.ask(1, 0), None);
-}
-
-#[test]
-fn plans_share_what_a_service_has_let_in_by_its_name() {
-    let plan = |services: &[(&str, [u32; 4])]| Plan {
-        generation: 1,
-        life: Life::Serving,
-        via: "a".into(),
-        shard_connections_max: 1,
-        listeners: [].into(),
-        services: services
-            .iter()
-            .map(|(name, of_service)| {
-                let mut service = crate::plan::Service::over(name, &[([127, 0, 0, 1], 1).into()]);
-                service.limits = limits(*of_service);
-                Arc::new(service)
-            })
-            .collect(),
-        routes: Arc::default(),
-        slots: [].into(),
-    };
-    let first = plan(&[("a", [0, 1, 0, 0]), ("b", [0; 4]), ("c", [1, 0, 0, 0])]);
-    let last = open(&first, None);
-    assert!(last[1].is_none());
-    let a = last[0].as_ref().expect("it has limits");
-    let counters = ServiceCounters::default();
-    let ask = |limiter: &Rc<Limiter>| limiter.admit(&limits([0, 1, 0, 9]), client(1), 0, &counters);
-    let held = ask(a).expect("it is the first");
-    let second = plan(&[
-        ("c", [0; 4]),
-        ("b", [0, 0, 0, 1]),
-        ("a", [0, 1, 0, 9]),
-        ("d", [1, 0, 0, 0]),
-    ]);
-    let next = open(&second, Some((&first, &last)));
-    assert!(next[0].is_none() && next[1].is_some() && next[3].is_some());
-    let same = next[2].as_ref().expect("it has limits");
-    assert!(Rc::ptr_eq(a, same));
-    assert_eq!(
-        ask(same).map(|_| ()).map_err(|shed| shed.limit),
-        Err(Limit::ClientConcurrent)
-    );
-    drop(held);
-    assert!(ask(same).is_ok());
 }
 
 #[test]

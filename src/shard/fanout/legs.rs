@@ -8,7 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -180,6 +180,34 @@ impl Legs {
         let is_due = |Reverse(first): &Reverse<Sleeper>| first.at <= until;
         sleepers.peek().filter(|first| is_due(first))?;
         sleepers.pop()
+    }
+
+    /// Gives up those that sleep and whose service or backend the newest plan does not have: nobody
+    /// is left to be sent anything. One that runs finds that out at its next attempt.
+    pub(in crate::shard) fn adopt(&self, shard: &Shard) {
+        if self.sleepers.borrow().is_empty() {
+            return;
+        }
+        let current = shard.current();
+        let services = current.plan().services.iter();
+        let services: HashSet<&str> = services.map(|service| &*service.name).collect();
+        let is_gone = |Reverse(sleeper): &&Reverse<Sleeper>| {
+            let Sleeper { job, leg, .. } = sleeper;
+            // Of many legs of a service that is gone, none looks at all the others.
+            let is_there = services.contains(&*job.service)
+                && job.find(current.plan(), *leg as usize).is_some();
+            sleeper.is_alive() && !is_there
+        };
+        let sleepers = self.sleepers.borrow();
+        let gone = sleepers.iter().filter(is_gone);
+        let gone: Vec<_> = gone
+            .map(|Reverse(sleeper)| (Rc::clone(&sleeper.job), sleeper.leg))
+            .collect();
+        drop(sleepers);
+        for (job, leg) in &gone {
+            job.give_up_sleeper(shard, *leg as usize, Fault::DestinationUnavailable);
+        }
+        self.gave_up(gone.len());
     }
 
     /// Gives up all that sleep, and whoever would go to sleep from now on: the drain is over.
