@@ -28,7 +28,7 @@ use super::probe::Probers;
 use super::resolve::Naming;
 use super::signal::{Ask, Signals};
 use super::source::ConfigSource;
-use super::standing::{Change, Standings};
+use super::standing::{Change, SlotPlaces, Standings};
 use super::supervisor::Supervisor;
 use crate::config::Config;
 use crate::door::Publisher;
@@ -85,6 +85,8 @@ pub struct Control {
     source: Option<Box<dyn ConfigSource>>,
     live: Live,
     standings: Standings,
+    /// Of the newest plan that a shard spoke of.
+    slots: SlotPlaces,
     naming: Naming,
     probers: Probers,
     /// Of the listeners that leave.
@@ -121,6 +123,7 @@ impl Control {
         Self {
             publisher,
             standings: Standings::new(&config, &live, shards.len(), started),
+            slots: SlotPlaces::default(),
             probers: Probers::start(&config, &live),
             config,
             source,

@@ -1,7 +1,7 @@
 //! Another configuration takes the place of the one that runs.
 
 use super::super::supervisor::Supervisor;
-use super::Control;
+use super::{Control, now, say};
 use crate::config::Config;
 use crate::plan::Life;
 
@@ -34,6 +34,10 @@ impl Control {
             }
         }
         self.take_listeners(&next, opening, supervisor);
+        self.naming.adopt(&next, &mut self.live);
+        say(&self.standings.adopt(&next, &self.live, now()));
+        let health = |service: &str, address| self.standings.health(service, address);
+        self.probers.adopt(&next, &self.live, health);
         self.config = next;
         self.publish(Life::Serving);
         log::info!(generation = self.live.generation; "reloaded");

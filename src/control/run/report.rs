@@ -87,8 +87,8 @@ impl Control {
             driver: driver.unwrap_or("starting"),
         };
         let mut report = self.publisher.report(process, late);
-        for (place, service) in report.services.iter_mut().enumerate() {
-            service.names = self.naming.names.report(place, now());
+        for service in &mut report.services {
+            service.names = self.naming.names.report(service.name, now());
         }
         report
     }

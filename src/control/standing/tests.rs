@@ -57,9 +57,9 @@ impl Case {
         let changes = match event {
             Good(port) => standings.judge(verdict(port, Health::Healthy, ""), now),
             Failed(port) => standings.judge(verdict(port, Health::Unhealthy, "status 503"), now),
-            Ejected(port, shard) => standings.eject(place(port), shard, EjectReason::Faults, now),
-            Readmitted(port, shard) => standings.readmit(place(port), shard, now),
-            Counted(port, shard, out) => standings.catch_up(place(port), shard, out, now),
+            Ejected(port, shard) => standings.eject(&place(port), shard, EjectReason::Faults, now),
+            Readmitted(port, shard) => standings.readmit(&place(port), shard, now),
+            Counted(port, shard, out) => standings.catch_up(&place(port), shard, out, now),
             Died(shard) => standings.shard_died(shard, now),
             Lives(shard) => standings.shard_lives(shard, now),
         };
@@ -87,7 +87,7 @@ fn address(port: u16) -> SocketAddr {
 
 fn place(port: u16) -> Place {
     Place {
-        service: 0,
+        service: "s".into(),
         address: address(port),
     }
 }
@@ -364,7 +364,7 @@ fn stands(ports: &[u16]) -> Stands {
 impl Case {
     /// The words for what is said when the service has endpoints on `ports` from now on.
     fn follow(&mut self, ports: &[u16]) -> String {
-        let changes = self.standings.follow(0, &stands(ports), self.now);
+        let changes = self.standings.follow("s", &stands(ports), self.now);
         changes.iter().map(word).collect::<Vec<_>>().join(" ")
     }
 }

@@ -85,7 +85,7 @@ fn each_name_is_asked_for_once() {
 fn an_answer_reaches_every_backend_that_has_the_name() {
     let mut case = Case::new();
     let heard = case.hear(0, answer(&["127.0.0.1", "127.0.0.2"]));
-    assert_eq!(heard.services, [0, 1]);
+    assert_eq!(heard.services, ["a".into(), "b".into()]);
     assert_eq!(case.stands_for(80), ["127.0.0.1:80", "127.0.0.2:80"]);
     assert_eq!(case.stands_for(81), ["127.0.0.1:81", "127.0.0.2:81"]);
     let changed = |services: &str, port: u16| News::Changed {
@@ -113,7 +113,7 @@ fn another_answer_says_what_came_and_what_went() {
     let mut case = Case::new();
     case.hear(0, answer(&["127.0.0.1", "127.0.0.2"]));
     let heard = case.hear(1, answer(&["127.0.0.2", "127.0.0.3"]));
-    assert_eq!(heard.services, [0, 1]);
+    assert_eq!(heard.services, ["a".into(), "b".into()]);
     let News::Changed { added, removed, .. } = &heard.news[0] else {
         panic!("{heard:?}");
     };
@@ -145,7 +145,7 @@ fn a_failure_keeps_the_last_answer_and_is_said_once_a_minute() {
         [failing("SERVFAIL", minute)]
     );
     assert_eq!(case.hear(71, failure("SERVFAIL")).news, []);
-    let report = case.names.report(0, case.begin + Duration::from_secs(72));
+    let report = case.names.report("a", case.begin + Duration::from_secs(72));
     let failure = report[0].failure.expect("it fails");
     assert_eq!((failure.times, failure.reason), (4, "SERVFAIL"));
     assert_eq!(failure.lasted, Duration::from_secs(62));
@@ -156,7 +156,7 @@ fn a_failure_keeps_the_last_answer_and_is_said_once_a_minute() {
         lasted: Duration::from_secs(63),
     };
     assert_eq!(case.hear(73, answer(&["127.0.0.1"])).news, [recovered]);
-    assert!(case.names.report(0, case.begin)[0].failure.is_none());
+    assert!(case.names.report("a", case.begin)[0].failure.is_none());
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_name_that_never_was_resolved_stands_for_nothing() {
         "{heard:?}"
     );
     assert!(case.stands_for(80).is_empty());
-    let report = case.names.report(1, case.begin);
+    let report = case.names.report("b", case.begin);
     let names: Vec<_> = report.iter().map(|name| name.name.as_str()).collect();
     assert_eq!(names, ["shared.test:80", "shared.test:81"]);
 }
@@ -200,7 +200,7 @@ fn a_remark_is_made_once_and_another_a_minute_later() {
     for (seconds, remarks, lines) in turns {
         let heard = case.hear(seconds, remarked(remarks));
         assert_eq!(said(&heard), lines, "{seconds}");
-        assert_eq!(case.names.report(0, case.begin)[0].remarks, remarks);
+        assert_eq!(case.names.report("a", case.begin)[0].remarks, remarks);
     }
 }
 
