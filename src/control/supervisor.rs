@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use super::admin;
 use super::compile::BoundListener;
 use crate::door::Subscriber;
 use crate::plan::ListenerId;
@@ -22,6 +23,12 @@ pub trait Supervisor {
     /// Closes boot's sockets of a listener. To be called right before a plan in which it does not
     /// accept: the shards empty their duplicates and let go of them as they adopt it.
     fn close(&mut self, listener: ListenerId);
+    /// The admin API answers at `bound` from now on, and nowhere else; who is connected elsewhere
+    /// gets an answer first.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the socket; then all stays as it was.
+    fn serve_admin(&mut self, bound: Option<admin::Bound>) -> io::Result<()>;
     /// Every shard runs its first plan.
     fn ready(&mut self);
 }
