@@ -280,7 +280,7 @@ mod tests {
         let json = LogSettings {
             filter: "off,ringmain::control::log=trace".to_owned(),
             format: LogFormat::Json,
-            ..settings.clone()
+            ..settings
         };
         NextLog::open(&json)
             .expect("the folder is writable")

@@ -49,7 +49,8 @@ mod timing;
 mod driver;
 mod io;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -166,6 +167,8 @@ struct Current {
     limiters: Box<[Option<Rc<admit::Limiter>>]>,
     /// By listener: client connections open on it. A client holds its listener's, across plans.
     clients: Box<[Rc<Cell<u32>>]>,
+    /// The places of the services by their names; made when a later plan has another order.
+    places: OnceCell<HashMap<Box<str>, usize>>,
 }
 
 impl Current {
@@ -211,6 +214,7 @@ impl Current {
             tallies,
             limiters,
             clients,
+            places: OnceCell::new(),
         }
     }
 
@@ -226,21 +230,30 @@ impl Current {
         &self.running[service.0 as usize]
     }
 
-    /// The service at `index`, where it is the very same as `service` of a later plan.
+    /// The service that in a later plan is `service`, where it is the very same; as a rule it is
+    /// at `index`.
     fn same(&self, index: usize, service: &Arc<Service>) -> Option<&Rc<RunningService>> {
-        let own = self.plan().services.get(index)?;
-        Arc::ptr_eq(own, service).then(|| &self.running[index])
+        let place = self.place(index, &service.name)?;
+        let own = &self.plan().services[place];
+        Arc::ptr_eq(own, service).then(|| &self.running[place])
     }
 
     /// What is kept of the service called `name`, which as a rule is at `index`.
     fn kept(&self, index: usize, name: &str) -> Option<&Rc<Kept>> {
+        let place = self.place(index, name)?;
+        Some(&self.running[place].kept)
+    }
+
+    fn place(&self, index: usize, name: &str) -> Option<usize> {
         let services = &self.plan().services;
-        let is_it = |service: &Arc<Service>| &*service.name == name;
-        let place = match services.get(index) {
-            Some(service) if is_it(service) => Some(index),
-            _ => services.iter().position(is_it),
-        };
-        place.map(|place| &self.running[place].kept)
+        if services.get(index).is_some_and(|it| &*it.name == name) {
+            return Some(index);
+        }
+        let places = self.places.get_or_init(|| {
+            let names = services.iter().map(|service| service.name.clone());
+            names.zip(0..).collect()
+        });
+        places.get(name).copied()
     }
 
     fn limiter(&self, service: ServiceIndex) -> Option<&Rc<admit::Limiter>> {

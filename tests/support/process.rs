@@ -532,6 +532,23 @@ pub(crate) fn start_and_stop(config: &str, text: &str) -> Vec<String> {
     stderr.seen()
 }
 
+/// Runs the binary until a line of its standard error holds `first`, sends it the signal `name`,
+/// ends it by SIGTERM when a line holds `then`, and says all lines.
+#[track_caller]
+pub(crate) fn signalled(arguments: &[&str], first: &str, name: &str, then: &str) -> Vec<String> {
+    let mut command = command(None);
+    command.args(arguments);
+    let child = socket::spawn(command.stderr(Stdio::piped()));
+    let mut process = Ended(child.expect("the binary is built"));
+    let stderr = Lines::of(process.0.stderr.take().expect("it is piped"));
+    stderr.until(|line| line.contains(first));
+    signal(process.0.id(), name);
+    stderr.until(|line| line.contains(then));
+    signal(process.0.id(), "TERM");
+    stderr.until_end(DEADLINE);
+    stderr.seen()
+}
+
 /// A process that does not outlive its owner.
 pub(super) struct Ended(pub(super) Child);
 

@@ -205,6 +205,53 @@ fn a_remark_is_made_once_and_another_a_minute_later() {
 }
 
 #[test]
+fn what_is_known_outlives_another_configuration() {
+    let mut case = Case::new();
+    case.hear(0, answer(&["127.0.0.1"]));
+    case.hear(1, failure("NXDOMAIN"));
+    let text = CONFIG.replace("shared.test:81", "shared.test:82");
+    let text = text.replace(
+        "{ address = \"_a._tcp.test\", srv = true }",
+        "\"new.test:80\"",
+    );
+    let next = config::parse("config.toml", &text).expect("the text breaks no rule");
+    case.names.expect(Question::Host("new.test".to_owned()));
+    assert!(!case.names.is_heard(&Question::Host("new.test".to_owned())));
+    case.names.adopt(&next, &mut case.resolved);
+    assert_eq!(
+        case.stands_for(82),
+        ["127.0.0.1:82"],
+        "another port of what is known"
+    );
+    assert!(case.stands_for(81).is_empty());
+    let unheard: Vec<_> = case.names.unheard().map(ToString::to_string).collect();
+    assert_eq!(unheard, ["new.test"]);
+    let report = case.names.report("b", case.begin + Duration::from_secs(2));
+    assert!(report[0].failure.is_some(), "it still fails");
+    let gone = Answer {
+        question: Question::Srv("_a._tcp.test".to_owned()),
+        found: Err("NXDOMAIN".to_owned()),
+    };
+    assert_eq!(case.hear(3, gone), Heard::default());
+}
+
+#[test]
+fn an_answer_that_comes_ahead_of_its_configuration_is_kept() {
+    let mut case = Case::new();
+    let early = Question::Host("early.test".to_owned());
+    case.names.expect(early.clone());
+    let mut found = answer(&["127.0.0.9"]);
+    found.question = early.clone();
+    assert_eq!(case.hear(0, found), Heard::default());
+    assert!(case.names.is_heard(&early));
+    let text = CONFIG.replace("shared.test:81", "early.test:81");
+    let next = config::parse("config.toml", &text).expect("the text breaks no rule");
+    case.names.adopt(&next, &mut case.resolved);
+    let name = BackendAddress::Host("early.test".to_owned(), 81);
+    assert_eq!(case.resolved[&name][0].address.to_string(), "127.0.0.9:81");
+}
+
+#[test]
 fn a_long_list_is_cut() {
     let all: Vec<SocketAddr> = (1..=20).map(|port| ([127, 0, 0, 1], port).into()).collect();
     let text = shown(&all);
