@@ -97,8 +97,8 @@ impl Control {
 
 /// Does `work` on a thread that gets only what the shards leave of the CPUs: a report of 1,000
 /// endpoints, or a plan of 10,000, takes some ten milliseconds, and the p99 of what the shards
-/// serve meanwhile would feel it. Control waits; its own thread keeps its priority, which the shards
-/// that it starts inherit.
+/// serve meanwhile would feel it. Control waits; its own thread keeps its priority, which the
+/// shards that it starts inherit.
 pub(super) fn standing_back<T: Send>(mut work: impl FnMut() -> T + Send) -> T {
     let done = thread::scope(|scope| {
         let standing_back = thread::Builder::new().spawn_scoped(scope, || {
