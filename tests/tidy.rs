@@ -85,8 +85,10 @@ const ROOMS: &[Room] = &[
             "hyper_util",
             "env_logger",
             "rtrb",
+            "arc_swap",
             "jiff",
             "hickory_resolver",
+            "notify",
         ],
     ),
     room(

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 
 use core_affinity::CoreId;
-use tokio::sync::mpsc::{UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::{Sender, UnboundedSender, channel, unbounded_channel};
 
 use crate::balance;
 use crate::config::{self, AdminAddress, Config};
@@ -183,14 +183,16 @@ async fn serve(
     let control = Control::new(publisher, setting);
     let (ended, ends) = unbounded_channel();
     let (wanted_in, wanted) = channel(WANTED_MAX);
-    let admin = admin.map(|admin| admin.serve(wanted_in)).transpose();
-    let admin = admin.map_err(|source| BootError::System {
+    let admin = admin.map(|admin| admin.serve(wanted_in.clone()));
+    let admin = admin.transpose().map_err(|source| BootError::System {
         what: "the admin API's socket",
         source,
     })?;
     let runtime = &control.config().runtime();
     let mut boot = Boot {
         sockets,
+        admin,
+        wanted: wanted_in,
         addresses,
         cpus: cpus(runtime.pin, shards),
         driver: driver(runtime.driver),
@@ -209,7 +211,7 @@ async fn serve(
         .run(signals, ends, wanted, &mut boot)
         .await
         .map_err(BootError::Shard)?;
-    if let Some(admin) = admin {
+    if let Some(admin) = boot.admin {
         admin.finish().await;
     }
     for thread in boot.threads {
@@ -222,6 +224,10 @@ async fn serve(
 /// What boot keeps while the proxy runs.
 struct Boot<'a> {
     sockets: Sockets,
+    /// `None` where it is off.
+    admin: Option<admin::Serving>,
+    /// Where the admin API asks control.
+    wanted: Sender<admin::Wanted>,
     addresses: Addresses,
     /// By shard; empty when shards are not pinned.
     cpus: Vec<CoreId>,
@@ -270,6 +276,15 @@ impl Supervisor for Boot<'_> {
 
     fn release(&mut self) {
         self.sockets.release();
+    }
+
+    fn serve_admin(&mut self, bound: Option<admin::Bound>) -> io::Result<()> {
+        let next = bound.map(|bound| bound.serve(self.wanted.clone()));
+        let last = std::mem::replace(&mut self.admin, next.transpose()?);
+        if let Some(last) = last {
+            tokio::spawn(last.finish());
+        }
+        Ok(())
     }
 
     fn ready(&mut self) {

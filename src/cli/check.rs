@@ -1,10 +1,11 @@
-//! `ringmain check`: every error of a configuration, or the plan it compiles to.
+//! `ringmain check`: every error of a configuration, or the plan it compiles to, or what a reload
+//! of it would change.
 
 use std::env;
 use std::fs;
 use std::io::{self, Write as _};
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
@@ -12,6 +13,7 @@ use clap::Args;
 
 use crate::config::{self, Config, ConfigErrors};
 use crate::control::compile::{Live, compile};
+use crate::control::difference::Difference;
 use crate::control::show::{show, show_tallies};
 
 /// What RLIMIT_NOFILE is taken for where the kernel does not say.
@@ -20,29 +22,49 @@ const NOFILE_FALLBACK: u64 = 1_024;
 /// Check a configuration: print every error with its place and what is allowed, or the compiled
 /// plan
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  ringmain check --config config.toml")]
+#[command(after_help = "Examples:\n  ringmain check --config config.toml\n  \
+    ringmain check --config new.toml --diff config.toml")]
 pub struct CheckArgs {
     /// The configuration file [default: $RINGMAIN_CONFIG, ./config.toml, /etc/ringmain/config.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Prints what a reload would add, change, remove and keep where OLD runs
+    #[arg(long, value_name = "OLD")]
+    pub diff: Option<PathBuf>,
 }
 
-/// Exit code 0 and the plan on standard output, or 2 and the errors on standard error.
+/// Exit code 0 and the plan, or the difference, on standard output, or 2 and the errors on standard
+/// error.
 pub fn run(args: &CheckArgs) -> ExitCode {
-    match checked(args) {
-        Ok(config) => print_plan(&config),
-        Err(errors) => {
-            // A closed standard error leaves the exit code to say it.
-            let _ = writeln!(anstream::stderr(), "{errors:#}");
+    let path = config::find(args.config.as_deref(), environment);
+    let last = args.diff.as_deref().map(checked);
+    match (last, checked(&path)) {
+        (None, Ok(config)) => print_plan(&config),
+        (Some(Ok(last)), Ok(next)) => print(&Difference::of(&last, &next, &|_| None).to_string()),
+        (last, next) => {
+            let last = last.and_then(Result::err);
+            for errors in last.into_iter().chain(next.err()) {
+                // A closed standard error leaves the exit code to say it.
+                let _ = writeln!(anstream::stderr(), "{errors:#}");
+            }
             ExitCode::from(2)
         }
     }
 }
 
-fn checked(args: &CheckArgs) -> Result<Config, ConfigErrors> {
-    let environment = |name: &str| env::var(name).ok();
-    let path = config::find(args.config.as_deref(), environment);
-    config::load(&path)?.with_environment(environment)
+fn environment(name: &str) -> Option<String> {
+    env::var(name).ok()
+}
+
+fn checked(path: &Path) -> Result<Config, ConfigErrors> {
+    config::load(path)?.with_environment(environment)
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 fn print_plan(config: &Config) -> ExitCode {
@@ -64,10 +86,7 @@ fn print_plan(config: &Config) -> ExitCode {
         show(config, &plan),
         show_tallies(&plan, live.shards)
     );
-    match io::stdout().write_all(shown.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    print(&shown)
 }
 
 /// The soft limit of descriptors, from proc(5): a row `Max open files  SOFT  HARD  files`.
@@ -94,6 +113,6 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_an_error() {
         let path = PathBuf::from("/nonexistent/config.toml");
-        assert!(checked(&CheckArgs { config: Some(path) }).is_err());
+        assert!(checked(&path).is_err());
     }
 }

@@ -92,12 +92,10 @@ fn load(args: &Args) -> Result<(Config, Option<Box<dyn ConfigSource>>), Failure>
         return Ok((over(config).map_err(of_variable)?, None));
     }
     let path = config::find(args.config.as_deref(), environment);
-    let config = config::load(&path).map_err(refused)?;
+    let mut source = FileSource::new(path, Box::new(over.clone()));
+    let config = source.read().map_err(refused)?;
     let config = over(config).map_err(of_variable)?;
-    Ok((
-        config,
-        Some(Box::new(FileSource::new(path, Box::new(over)))),
-    ))
+    Ok((config, Some(Box::new(source))))
 }
 
 fn of_variable(errors: ConfigErrors) -> Failure {

@@ -79,6 +79,21 @@ impl ConfigErrors {
         self.errors.iter()
     }
 
+    /// A line an error: `config.toml:3:9 service.policy: "x" is not known`.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.errors.iter().map(|error| {
+            let ConfigError {
+                line,
+                column,
+                key,
+                message,
+                ..
+            } = error;
+            let colon = if key.is_empty() { "" } else { ": " };
+            format!("{}:{line}:{column} {key}{colon}{message}", self.name)
+        })
+    }
+
     fn render(&self, error: &ConfigError, renderer: &Renderer) -> String {
         let title = match error.key.as_str() {
             "" => error.message.clone(),
@@ -118,17 +133,7 @@ impl fmt::Display for ConfigErrors {
 impl fmt::Debug for ConfigErrors {
     /// One line an error: the source itself is left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines = self.errors.iter().map(|error| {
-            let ConfigError {
-                line,
-                column,
-                key,
-                message,
-                ..
-            } = error;
-            format!("{}:{line}:{column} {key}: {message}", self.name)
-        });
-        f.debug_list().entries(lines).finish()
+        f.debug_list().entries(self.lines()).finish()
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Config {
 /// Every one of the text, each with its place.
 pub fn parse(name: &str, text: &str) -> Result<Config, ConfigErrors> {
     let mut findings = Findings::new(text);
-    let config = document(&mut findings, read);
+    let config = document(&mut findings, whole);
     let findings = findings.finish(keys);
     match config {
         Some(config) if findings.is_empty() => Ok(config),
@@ -86,22 +86,25 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigErrors> {
 /// When the file cannot be read, is over [`FILE_BYTES_MAX`] or not UTF-8; else every error of its
 /// text.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let text = read(path).map_err(|error| unreadable(path, &error))?;
+    parse(&path.display().to_string(), &text)
+}
+
+/// What is said of a file that could not be read.
+pub fn unreadable(path: &Path, error: &io::Error) -> ConfigErrors {
     let name = path.display().to_string();
-    let text = read_file(path).map_err(|error| {
-        let message = match error.kind() {
-            io::ErrorKind::NotFound => {
-                "there is no such file; name one with --config FILE or RINGMAIN_CONFIG=FILE, or do \
-                 without: ringmain run --listen 127.0.0.1:8080 --backend http://127.0.0.1:9090"
-                    .to_owned()
-            }
-            io::ErrorKind::PermissionDenied => {
-                format!("this user may not read it; try: chmod a+r {name}")
-            }
-            _ => error.to_string(),
-        };
-        ConfigErrors::unreadable(&name, message)
-    })?;
-    parse(&name, &text)
+    let message = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "there is no such file; name one with --config FILE or RINGMAIN_CONFIG=FILE, or do \
+             without: ringmain run --listen 127.0.0.1:8080 --backend http://127.0.0.1:9090"
+                .to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("this user may not read it; try: chmod a+r {name}")
+        }
+        _ => error.to_string(),
+    };
+    ConfigErrors::unreadable(&name, message)
 }
 
 /// The file to load: `explicit`, else what RINGMAIN_CONFIG names, else `./config.toml`, else
@@ -129,11 +132,11 @@ pub fn keys() -> Vec<KnownKey> {
     // matter.
     const ONE_OF_EACH: &str = "[[listener]]\n[[service]]\nbackends = [{ }]\n[[route]]\n";
     let mut findings = Findings::that_note_keys(ONE_OF_EACH);
-    document(&mut findings, read).expect("it is TOML");
+    document(&mut findings, whole).expect("it is TOML");
     findings.into_known()
 }
 
-fn read(table: &mut Table<'_, '_>) -> Config {
+fn whole(table: &mut Table<'_, '_>) -> Config {
     let config = Config {
         runtime: table.table("runtime", runtime::runtime),
         admin: table.table("admin", runtime::admin),
@@ -149,7 +152,11 @@ fn read(table: &mut Table<'_, '_>) -> Config {
     config
 }
 
-fn read_file(path: &Path) -> io::Result<String> {
+/// The text of the file at `path`.
+///
+/// # Errors
+/// When the file cannot be read, is over [`FILE_BYTES_MAX`] or not UTF-8.
+pub fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     // One byte more than allowed shows that there are more.
     let read = File::open(path)?
@@ -234,6 +241,24 @@ impl Config {
             }
         }
         Ok(self)
+    }
+
+    /// This configuration with what a process keeps for its life, as `last` has it, whose process
+    /// runs; and the keys of `[runtime]` that it would have otherwise.
+    pub fn in_process_of(mut self, last: &Self) -> (Self, Vec<&'static str>) {
+        let (own, kept) = (&mut self.runtime, &last.runtime);
+        let others = [
+            ("shards", own.shards != kept.shards),
+            ("pin", own.pin != kept.pin),
+            ("driver", own.driver != kept.driver),
+            ("pid_file", own.pid_file != kept.pid_file),
+        ];
+        own.shards = kept.shards;
+        own.pin = kept.pin;
+        own.driver = kept.driver;
+        own.pid_file.clone_from(&kept.pid_file);
+        let others = others.into_iter().filter(|(_, differs)| *differs);
+        (self, others.map(|(key, _)| key).collect())
     }
 
     /// `[runtime]`.

@@ -155,16 +155,17 @@ impl Default for EndpointLive {
     }
 }
 
-/// The plan for `config` now. Services that are as in the plan `last` are shared with it.
+/// The plan for `config` now. Services, listeners and routes that are as in the plan `last` are
+/// shared with it.
 pub fn compile(config: &Config, live: &Live, last: Option<&Plan>) -> Plan {
     let mut slots = Slots::after(last);
     let response_head = response_head(config);
-    let mut had = last.iter().flat_map(|last| &last.services);
+    let had = last.iter().flat_map(|last| &last.services);
+    let had: HashMap<&str, _> = had.map(|service| (&*service.name, service)).collect();
     let mut compiled = |written: &config::Service| {
         let service = service(written, live, response_head, &mut slots);
-        // Of a plan that only health has changed, in the same order.
-        match had.next() {
-            Some(had) if **had == service => Arc::clone(had),
+        match had.get(written.name.as_str()) {
+            Some(had) if ***had == service => Arc::clone(had),
             _ => {
                 for tier in &service.tiers {
                     tier.picker(service.policy);
@@ -175,16 +176,23 @@ pub fn compile(config: &Config, live: &Live, last: Option<&Plan>) -> Plan {
     };
     let services: Box<[Arc<Service>]> = config.services().iter().map(&mut compiled).collect();
     let indices = indices(config);
-    let listeners = listeners(config, live, &indices);
+    let listeners = listeners(config, live, &indices).map(|listener| {
+        let mut had = last.iter().flat_map(|last| &last.listeners);
+        let had = had.find(|had| ***had == listener);
+        had.map_or_else(|| Arc::new(listener), Arc::clone)
+    });
     let (routes, domains) = routing(config);
+    let routes = Routes::new(routes, domains);
+    let had = last.map(|last| &last.routes).filter(|had| ***had == routes);
+    let routes = had.map_or_else(|| Arc::new(routes), Arc::clone);
     Plan {
         generation: live.generation,
         life: live.life,
         via: via(config, live).into(),
         shard_connections_max: share(connections_max(config, live), live.shards),
-        listeners,
+        listeners: listeners.collect(),
         services,
-        routes: Arc::new(Routes::new(routes, domains)),
+        routes,
         slots: slots.finish(),
     }
 }
@@ -296,28 +304,27 @@ fn response_head(config: &Config) -> HeadLimits {
 }
 
 /// Those of the configuration, and those that leave.
-fn listeners(
-    config: &Config,
-    live: &Live,
-    indices: &HashMap<&str, ServiceIndex>,
-) -> Box<[Arc<Listener>]> {
+fn listeners<'a>(
+    config: &'a Config,
+    live: &'a Live,
+    indices: &'a HashMap<&str, ServiceIndex>,
+) -> impl Iterator<Item = Listener> + use<'a> {
     let bound = live.bound.iter().map(Some).chain(iter::repeat(None));
     let stay = config.listeners().iter().zip(bound);
     let stay = stay.map(|(written, bound)| (written, bound, true));
     let leaving = live.leaving.iter();
     let leaving = leaving.map(|leaving| (&leaving.written, Some(&leaving.bound), false));
-    let listeners = stay.chain(leaving).map(|(written, bound, accepting)| {
+    stay.chain(leaving).map(move |(written, bound, accepting)| {
         let own = bound.filter(|_| !(accepting && live.handed_on));
         let sockets = own.map_or_else(Box::default, |bound| shared_out(bound, live));
         let id = bound.map_or(ListenerId(0), |bound| bound.id);
-        Arc::new(Listener {
+        Listener {
             id,
             accepting,
             sockets,
             ..listener(written, indices, live.shards)
-        })
-    });
-    listeners.collect()
+        }
+    })
 }
 
 /// The sockets of a listener, over the shards that run: each has one, or several, or, where there

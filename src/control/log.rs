@@ -22,11 +22,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use log::{Log, Metadata, Record};
 
 use crate::config::{LogConfig, LogFormat};
 
-use writer::{ShardRing, Writer};
+use writer::{Outputs, ShardRing, Writer};
 
 /// What to log and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +86,8 @@ pub enum LogError {
     Installed,
 }
 
-/// The writer of this process; the first [`install`] makes it.
-static WRITER: OnceLock<Arc<Writer>> = OnceLock::new();
+/// The log of this process; the first [`install`] makes it.
+static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 thread_local! {
     /// Some exactly on threads that called [`register_shard_thread`] after [`install`].
@@ -98,31 +99,68 @@ thread_local! {
 /// # Errors
 /// When a file can't be opened, the thread can't be started, or a log is installed already.
 pub fn install(settings: &LogSettings) -> Result<LogHandle, LogError> {
-    let filter = env_logger::Builder::new()
-        .parse_filters(&settings.filter)
-        .build();
-    let level_max = filter.filter();
+    let shape = Shape::of(settings);
+    let level_max = shape.filter.filter();
     let writer = Arc::new(Writer::open(settings.format, &settings.to)?);
     let logger = Logger {
-        filter,
-        format: settings.format,
+        shape: ArcSwap::from_pointee(shape),
         writer: Arc::clone(&writer),
     };
-    log::set_boxed_logger(Box::new(logger)).map_err(|_| LogError::Installed)?;
-    WRITER
-        .set(Arc::clone(&writer))
-        .map_err(|_| LogError::Installed)?;
+    let mut logger = Some(logger);
+    let installed = LOGGER.get_or_init(|| logger.take().expect("it is asked for once"));
+    if logger.is_some() {
+        return Err(LogError::Installed);
+    }
+    log::set_logger(installed).map_err(|_| LogError::Installed)?;
     Writer::start(&writer).map_err(LogError::Thread)?;
     log::set_max_level(level_max);
     Ok(LogHandle { writer })
+}
+
+/// Other settings of the log, whose places are open.
+#[derive(Debug)]
+pub struct NextLog {
+    shape: Shape,
+    outputs: Outputs,
+}
+
+impl NextLog {
+    /// Opens what `settings` write to.
+    ///
+    /// # Errors
+    /// When a file can't be opened.
+    pub fn open(settings: &LogSettings) -> Result<Self, LogError> {
+        Ok(Self {
+            shape: Shape::of(settings),
+            outputs: Outputs::open(&settings.to)?,
+        })
+    }
+
+    /// The log of this process, where it has one, follows these settings from now on. No thread
+    /// that logs waits for that.
+    pub fn take_over(self) {
+        let Some(logger) = LOGGER.get() else { return };
+        let level_max = self.shape.filter.filter();
+        logger.writer.turn_to(self.shape.format, self.outputs);
+        logger.shape.store(Arc::new(self.shape));
+        log::set_max_level(level_max);
+    }
+}
+
+/// Opens the files of the log anew, for whoever has moved them away (logrotate).
+///
+/// # Errors
+/// When a file can't be opened; all go on as they were.
+pub fn reopen() -> Result<(), LogError> {
+    LOGGER.get().map_or(Ok(()), |logger| logger.writer.reopen())
 }
 
 /// Gives the calling thread a ring of its own. A shard's thread calls it once, before its first
 /// exchange: this is the only moment at which it may wait for the writer. Without a log it does
 /// nothing.
 pub fn register_shard_thread() {
-    let Some(writer) = WRITER.get() else { return };
-    let ring = writer.register();
+    let Some(logger) = LOGGER.get() else { return };
+    let ring = logger.writer.register();
     RING.with(|slot| *slot.borrow_mut() = Some(ring));
 }
 
@@ -141,24 +179,43 @@ impl LogHandle {
 
 #[derive(Debug)]
 struct Logger {
+    /// Swapped whole: who logs while another one comes finishes with the one that it has.
+    shape: ArcSwap<Shape>,
+    writer: Arc<Writer>,
+}
+
+/// Which records are written, and how.
+#[derive(Debug)]
+struct Shape {
     filter: env_logger::Logger,
     format: LogFormat,
-    writer: Arc<Writer>,
+}
+
+impl Shape {
+    fn of(settings: &LogSettings) -> Self {
+        let mut filter = env_logger::Builder::new();
+        Self {
+            filter: filter.parse_filters(&settings.filter).build(),
+            format: settings.format,
+        }
+    }
 }
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.filter.enabled(metadata)
+        self.shape.load().filter.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.filter.matches(record) {
+        let shape = self.shape.load();
+        if !shape.filter.matches(record) {
             return;
         }
+        let format = shape.format;
         // The line is complete before the ring is borrowed: a value whose Display logs must not
         // find it taken.
         let mut line = Vec::with_capacity(256);
-        format::write_record(&mut line, self.format, jiff::Timestamp::now(), record);
+        format::write_record(&mut line, format, jiff::Timestamp::now(), record);
         let left = RING.try_with(|slot| match slot.borrow_mut().as_mut() {
             Some(ring) => {
                 ring.push(line);
@@ -216,6 +273,27 @@ mod tests {
             ]
         );
         assert!(matches!(install(&settings), Err(LogError::Installed)));
+        let moved = path.with_extension("moved");
+        fs::rename(&path, &moved).expect("the file is ours");
+        reopen().expect("the folder is writable");
+        log::info!("into the new file");
+        let json = LogSettings {
+            filter: "off,ringmain::control::log=trace".to_owned(),
+            format: LogFormat::Json,
+            ..settings
+        };
+        NextLog::open(&json)
+            .expect("the folder is writable")
+            .take_over();
+        log::trace!("at the new level");
+        handle.flush();
+        let text = fs::read_to_string(&path).expect("the writer made the file");
+        let [old, new] = text.lines().collect::<Vec<_>>()[..] else {
+            panic!("{text}");
+        };
+        assert!(old.ends_with("INFO  into the new file"), "{old}");
+        assert!(new.contains("\"at the new level\""), "{new}");
+        fs::remove_file(&moved).expect("the file is ours");
         let _ = fs::remove_file(&path);
     }
 

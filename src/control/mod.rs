@@ -3,6 +3,7 @@
 pub mod admin;
 mod collect;
 pub mod compile;
+pub mod difference;
 pub mod log;
 mod printer;
 pub mod probe;

@@ -27,8 +27,8 @@ use super::printer::Printer;
 use super::probe::Probers;
 use super::resolve::Naming;
 use super::signal::{Ask, Signals};
-use super::source::ConfigSource;
-use super::standing::{Change, Standings};
+use super::source::{Changed, ConfigSource};
+use super::standing::{Change, SlotPlaces, Standings};
 use super::supervisor::Supervisor;
 use crate::config::Config;
 use crate::door::Publisher;
@@ -36,13 +36,19 @@ use crate::plan::{Life, Plan};
 
 use self::drain::Drain;
 use self::listeners::Deadlines;
-use self::report::Asker;
+use self::reload::Reloads;
+use self::report::{Asker, standing_back};
 use self::shards::ShardLife;
+
+pub(super) use self::listeners::is_same as is_same_listener;
 
 /// The generation of the first plan.
 const FIRST: u64 = 1;
 /// How often control looks at what the shards have said.
 const TICK: Duration = Duration::from_millis(50);
+
+/// From so many services or slots on a plan is large: to compile it takes milliseconds.
+const LARGE: usize = 100;
 
 /// How the thread of a shard ended.
 #[derive(Debug)]
@@ -83,8 +89,13 @@ pub struct Control {
     publisher: Publisher,
     config: Config,
     source: Option<Box<dyn ConfigSource>>,
+    /// Rung by the source.
+    changed: Changed,
+    reloads: Reloads,
     live: Live,
     standings: Standings,
+    /// Of the newest plan that a shard spoke of.
+    slots: SlotPlaces,
     naming: Naming,
     probers: Probers,
     /// Of the listeners that leave.
@@ -121,9 +132,12 @@ impl Control {
         Self {
             publisher,
             standings: Standings::new(&config, &live, shards.len(), started),
+            slots: SlotPlaces::default(),
             probers: Probers::start(&config, &live),
             config,
             source,
+            changed: Changed::default(),
+            reloads: Reloads::default(),
             live,
             naming,
             leaving: Deadlines::new(),
@@ -153,6 +167,7 @@ impl Control {
         mut wanted: Receiver<Wanted>,
         supervisor: &mut dyn Supervisor,
     ) -> Result<End, String> {
+        self.watch();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -173,6 +188,10 @@ impl Control {
                 }
                 answer = self.naming.resolvers.next(), if self.draining.is_none() => {
                     self.resolve(answer);
+                    self.look_at_reload(supervisor);
+                }
+                () = self.changed.rung(), if self.draining.is_none() => {
+                    self.reload(None, supervisor);
                 }
                 _ = tick.tick() => self.tick(supervisor),
             }
@@ -214,7 +233,10 @@ impl Control {
                 log::logger().flush();
                 process::exit(1);
             }
-            Ask::Reload => self.reload(supervisor),
+            Ask::Reload => {
+                self.reopen_logs();
+                self.reload(None, supervisor);
+            }
             Ask::Upgrade => self.upgrade(),
         }
     }
@@ -223,7 +245,16 @@ impl Control {
         self.live.generation += 1;
         self.live.life = life;
         self.live.endpoints = self.standings.live(now());
-        let plan = compile(&self.config, &self.live, self.plan().as_deref());
+        let last = self.plan();
+        let slots = last.as_ref().map_or(0, |last| last.slots.len());
+        let is_large = LARGE <= slots.max(self.config.services().len());
+        let (config, live) = (&self.config, &self.live);
+        let compiled = || compile(config, live, last.as_deref());
+        let plan = if is_large {
+            standing_back(compiled)
+        } else {
+            compiled()
+        };
         self.publisher.publish(plan);
     }
 
@@ -249,6 +280,7 @@ impl Control {
         if self.draining.is_none() && (has_left || self.standings.is_due(now())) {
             self.publish(Life::Serving);
         }
+        self.look_at_reload(supervisor);
         self.collect();
         self.look_at_drain();
     }

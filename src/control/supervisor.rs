@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use super::admin;
 use super::compile::BoundListener;
 use crate::door::Subscriber;
 use crate::plan::ListenerId;
@@ -37,6 +38,12 @@ pub trait Supervisor {
     /// process. To be called right before a plan of [`Live::handed_on`](super::compile::Live), as
     /// the shards adopt which they close their duplicates without emptying them.
     fn release(&mut self);
+    /// The admin API answers at `bound` from now on, and nowhere else; who is connected elsewhere
+    /// gets an answer first.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the socket; then all stays as it was.
+    fn serve_admin(&mut self, bound: Option<admin::Bound>) -> io::Result<()>;
     /// Every shard runs its first plan.
     fn ready(&mut self);
 }

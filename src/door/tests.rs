@@ -195,6 +195,7 @@ fn a_plan_that_changes_only_what_is_known_of_endpoints_keeps_every_counter() {
         pid: 4711,
         up: std::time::Duration::ZERO,
         driver: "epoll",
+        reloads: Default::default(),
     };
     let text = publisher.report(process, Vec::new()).to_string();
     let line =
@@ -371,6 +372,7 @@ fn totals(publisher: &Publisher) -> (u64, Vec<u64>) {
         pid: 1,
         up: std::time::Duration::ZERO,
         driver: "epoll",
+        reloads: Default::default(),
     };
     let report = publisher.report(process, Vec::new());
     let count = |phases: &Phases| phases.histogram(Phase::Total).map_or(0, |all| all.len());
@@ -466,6 +468,7 @@ fn the_report_names_services_and_endpoints_of_the_newest_plan() {
         pid: 1,
         up: std::time::Duration::ZERO,
         driver: "epoll",
+        reloads: Default::default(),
     };
     let text = publisher.report(process, Vec::new()).to_string();
     let expected = "\

@@ -13,7 +13,7 @@ use crate::balance::{Xorshift, draw_below};
 use crate::http::head::Request;
 
 /// The routing table of a plan.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     routes: Box<[Route]>,
     /// Exact domains in lower case.

@@ -18,7 +18,9 @@ use std::time::Duration;
 pub(crate) use dns::{Dns, Failure};
 pub(crate) use dummy::Dummy;
 pub(crate) use origin::{Origin, Reserved, Served, ok};
-pub(crate) use process::{Directory, Driver, Proxy, Setup, run_alone, run_to_end, start_and_stop};
+pub(crate) use process::{
+    Directory, Driver, Proxy, Setup, run_alone, run_to_end, signalled, start_and_stop,
+};
 pub(crate) use report::{Phases, Report};
 pub(crate) use wire::{Head, Message, Wire};
 

@@ -48,6 +48,7 @@ pub(crate) struct Setup {
     shards: u32,
     log: &'static str,
     via: &'static str,
+    watch: bool,
     runtime: String,
     admin: String,
     listener: String,
@@ -66,6 +67,7 @@ impl Setup {
             shards: 1,
             log: "level = \"info\"",
             via: "ringmain-test",
+            watch: false,
             runtime: "drain_timeout = \"5s\"".to_owned(),
             admin: String::new(),
             listener: String::new(),
@@ -92,6 +94,12 @@ impl Setup {
     /// Its name in Via, where two stand one behind the other.
     pub(crate) fn via(mut self, via: &'static str) -> Self {
         self.via = via;
+        self
+    }
+
+    /// A change of the file is loaded by itself.
+    pub(crate) fn watched(mut self) -> Self {
+        self.watch = true;
         self
     }
 
@@ -167,6 +175,7 @@ impl Setup {
             shards,
             log,
             via,
+            watch,
             runtime,
             admin,
             listener,
@@ -176,7 +185,7 @@ impl Setup {
         let driver = self.driver.label();
         format!(
             "[runtime]\nshards = {shards}\npin = \"off\"\ndriver = \"{driver}\"\n\
-             via = \"{via}\"\nwatch = false\n{runtime}\n\
+             via = \"{via}\"\nwatch = {watch}\n{runtime}\n\
              [admin]\naddress = \"{admin}\"\n[log]\n{log}\n\
              [[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n{listener}\n{rest}"
         )
@@ -256,9 +265,23 @@ impl Proxy {
         self.write_config(&setup.config());
         let before = self.stderr.len();
         self.signal("HUP");
+        self.reloads_since(before);
+    }
+
+    /// Waits until it has reloaded since its log had so many lines.
+    #[track_caller]
+    pub(crate) fn reloads_since(&mut self, before: usize) {
         let is_told = |lines: &[String]| lines[before..].iter().any(|line| says(line, "reloaded"));
         self.stderr.when(|lines| is_told(lines).then_some(()));
         self.note_listeners();
+    }
+
+    /// Waits until `count` lines of its log hold `text`.
+    #[track_caller]
+    pub(crate) fn log_has(&self, count: usize, text: &str) {
+        let found = |lines: &[String]| lines.iter().filter(|line| line.contains(text)).count();
+        self.stderr
+            .when(|lines| (count <= found(lines)).then_some(()));
     }
 
     /// Notes the addresses of the listeners that the log has told of.
@@ -414,6 +437,15 @@ impl Proxy {
         kib.parse().expect("it is a number")
     }
 
+    /// The names of its threads.
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id()));
+        let tasks = tasks.expect("the process runs").flatten();
+        // A thread may end meanwhile.
+        let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        names.map(|name| name.trim_end().to_owned()).collect()
+    }
+
     fn proc(&self, file: &str) -> String {
         let path = format!("/proc/{}/{file}", self.id());
         fs::read_to_string(path).expect("the process runs")
@@ -495,6 +527,23 @@ pub(crate) fn start_and_stop(config: &str, text: &str) -> Vec<String> {
     let mut process = Ended(child.expect("the binary is built"));
     let stderr = Lines::of(process.0.stderr.take().expect("it is piped"));
     stderr.until(|line| line.contains(text));
+    signal(process.0.id(), "TERM");
+    stderr.until_end(DEADLINE);
+    stderr.seen()
+}
+
+/// Runs the binary until a line of its standard error holds `first`, sends it the signal `name`,
+/// ends it by SIGTERM when a line holds `then`, and says all lines.
+#[track_caller]
+pub(crate) fn signalled(arguments: &[&str], first: &str, name: &str, then: &str) -> Vec<String> {
+    let mut command = command(None);
+    command.args(arguments);
+    let child = socket::spawn(command.stderr(Stdio::piped()));
+    let mut process = Ended(child.expect("the binary is built"));
+    let stderr = Lines::of(process.0.stderr.take().expect("it is piped"));
+    stderr.until(|line| line.contains(first));
+    signal(process.0.id(), name);
+    stderr.until(|line| line.contains(then));
     signal(process.0.id(), "TERM");
     stderr.until_end(DEADLINE);
     stderr.seen()

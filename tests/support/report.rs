@@ -6,6 +6,10 @@ use std::time::Duration;
 /// One report.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
+    /// The number of the plan.
+    pub(crate) generation: u64,
+    /// What is said of the reloads; empty where there were none.
+    pub(crate) reloads: String,
     /// By service name.
     pub(crate) services: BTreeMap<String, Row>,
     /// What belongs to no service.
@@ -34,6 +38,8 @@ pub(crate) struct Row {
     pub(crate) faults: BTreeMap<String, u64>,
     /// Exchanges by address.
     pub(crate) endpoints: BTreeMap<String, u64>,
+    /// What is known of each endpoint, by address.
+    pub(crate) standings: BTreeMap<String, String>,
     /// What is said of its backends that are names, by name.
     pub(crate) names: BTreeMap<String, String>,
     /// What all its endpoints are blamed for.
@@ -65,7 +71,10 @@ impl Report {
         let first = lines
             .iter()
             .position(|line| line.starts_with("ringmain "))?;
-        let mut report = Self::default();
+        let mut report = Self {
+            generation: after(&lines[first], "generation"),
+            ..Self::default()
+        };
         let mut service = None;
         let mut endpoint = None;
         let mut lines = lines[first + 1..].iter();
@@ -77,6 +86,7 @@ impl Report {
                     let numbers = line.split(|c| !of_number(c));
                     report.late = numbers.filter_map(|number| number.parse().ok()).collect();
                 }
+                ["reloads", ..] => report.reloads.clone_from(line),
                 ["service", name, ..] => {
                     endpoint = None;
                     service = Some((*name).to_owned());
@@ -102,6 +112,9 @@ impl Report {
                 ["endpoint", address, ..] => {
                     let exchanges = before(line, "exchanges");
                     endpoint = Some((*address).to_owned());
+                    let standing = words.get(4).copied().unwrap_or_default().to_owned();
+                    let standings = &mut report.row(&service).standings;
+                    standings.insert((*address).to_owned(), standing);
                     let row = report.row(&service);
                     row.endpoints.insert((*address).to_owned(), exchanges);
                     row.endpoint_faults += after(line, "faults");

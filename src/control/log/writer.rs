@@ -30,7 +30,6 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// The outputs of the process log and what feeds them.
 #[derive(Debug)]
 pub(super) struct Writer {
-    format: LogFormat,
     inner: Mutex<Inner>,
     /// Set once, by [`Writer::start`].
     thread: Arc<OnceLock<Thread>>,
@@ -38,10 +37,35 @@ pub(super) struct Writer {
 
 #[derive(Debug)]
 struct Inner {
-    outputs: Vec<Output>,
+    /// Of what the writer says itself.
+    format: LogFormat,
+    outputs: Outputs,
     rings: Vec<Reader>,
     /// Kept between drains for its capacity; empty outside of one.
     batch: Vec<u8>,
+}
+
+/// Where lines go.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    targets: Vec<Target>,
+    /// In their order.
+    open: Vec<Output>,
+}
+
+impl Outputs {
+    /// Opens every target.
+    pub(super) fn open(targets: &[Target]) -> Result<Self, LogError> {
+        let open = targets.iter().map(Output::open);
+        Ok(Self {
+            targets: targets.to_vec(),
+            open: open.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn write(&mut self, lines: &[u8]) {
+        self.open.iter_mut().for_each(|output| output.write(lines));
+    }
 }
 
 #[derive(Debug)]
@@ -86,17 +110,33 @@ impl ShardRing {
 impl Writer {
     /// Opens every target.
     pub(super) fn open(format: LogFormat, targets: &[Target]) -> Result<Self, LogError> {
-        let outputs = targets.iter().map(Output::open).collect::<Result<_, _>>()?;
         let inner = Inner {
-            outputs,
+            format,
+            outputs: Outputs::open(targets)?,
             rings: Vec::new(),
             batch: Vec::new(),
         };
         Ok(Self {
-            format,
             inner: Mutex::new(inner),
             thread: Arc::default(),
         })
+    }
+
+    /// Writes to `outputs` from now on; what was logged before goes where it went.
+    pub(super) fn turn_to(&self, format: LogFormat, outputs: Outputs) {
+        let mut inner = self.lock();
+        inner.drain();
+        inner.format = format;
+        inner.outputs = outputs;
+    }
+
+    /// Opens every target anew: somebody may have moved its file away. What cannot be opened stays
+    /// as it was.
+    pub(super) fn reopen(&self) -> Result<(), LogError> {
+        let mut inner = self.lock();
+        inner.drain();
+        inner.outputs = Outputs::open(&inner.outputs.targets)?;
+        Ok(())
     }
 
     /// Starts the thread that drains the rings for as long as the process lives.
@@ -135,15 +175,12 @@ impl Writer {
 
     /// Writes one line from the calling thread.
     pub(super) fn write(&self, line: &[u8]) {
-        self.lock()
-            .outputs
-            .iter_mut()
-            .for_each(|output| output.write(line));
+        self.lock().outputs.write(line);
     }
 
     /// Writes everything that the rings hold, and says what they dropped.
     pub(super) fn drain(&self) {
-        self.lock().drain(self.format);
+        self.lock().drain();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -153,8 +190,9 @@ impl Writer {
 }
 
 impl Inner {
-    fn drain(&mut self, format: LogFormat) {
+    fn drain(&mut self) {
         let Self {
+            format,
             outputs,
             rings,
             batch,
@@ -169,7 +207,7 @@ impl Inner {
                     write_batch(outputs, batch);
                 }
             }
-            ring.tell_dropped(batch, format);
+            ring.tell_dropped(batch, *format);
         }
         write_batch(outputs, batch);
         // A ring that its shard has left behind goes when it is empty.
@@ -200,9 +238,9 @@ impl Reader {
     }
 }
 
-fn write_batch(outputs: &mut [Output], batch: &mut Vec<u8>) {
+fn write_batch(outputs: &mut Outputs, batch: &mut Vec<u8>) {
     if !batch.is_empty() {
-        outputs.iter_mut().for_each(|output| output.write(batch));
+        outputs.write(batch);
         batch.clear();
     }
 }

@@ -21,12 +21,13 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// Of an endpoint that was never tried; both numbers are 1 or more.
-    pub(super) const fn new(healthy_after: u32, unhealthy_after: u32) -> Self {
+    /// Of an endpoint of which `health` is known, by tries of another kind maybe; both numbers are
+    /// 1 or more.
+    pub(super) const fn new(health: Health, healthy_after: u32, unhealthy_after: u32) -> Self {
         Self {
             healthy_after,
             unhealthy_after,
-            health: Health::Unknown,
+            health,
             against: 0,
         }
     }
@@ -84,7 +85,7 @@ mod tests {
     /// `tries` are `+` and `-`; `expected` has a letter for each: `.` is no news, `H` and `U` are.
     #[track_caller]
     fn check(healthy_after: u32, unhealthy_after: u32, tries: &str, expected: &str) {
-        let mut count = Count::new(healthy_after, unhealthy_after);
+        let mut count = Count::new(Health::Unknown, healthy_after, unhealthy_after);
         let news = tries.chars().map(|tried| match count.note(tried == '+') {
             None => '.',
             Some(Health::Healthy) => 'H',
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn it_fails_from_the_first_failed_try_to_the_verdict_that_it_is_healthy() {
-        let mut count = Count::new(2, 2);
+        let mut count = Count::new(Health::Unknown, 2, 2);
         assert!(!count.is_failing(), "nothing is known");
         let failing = "+--+++-+".chars().map(|tried| {
             count.note(tried == '+');

@@ -34,7 +34,7 @@ use crate::balance::{self, Xorshift};
 use crate::config::{Config, Probe, ProbeKind, Service};
 use crate::fault::Fault;
 use crate::fd;
-use crate::proxy_protocol::{self, Encoded};
+use crate::proxy_protocol::{self, Encoded, Version};
 use crate::units::format_duration;
 
 /// Tries under way at once; each holds a descriptor.
@@ -102,9 +102,66 @@ pub enum ProbeError {
 pub struct Probers {
     common: Arc<Common>,
     tasks: JoinSet<()>,
-    /// Who is probed.
-    probed: HashMap<Place, AbortHandle>,
-    verdicts: Receiver<Verdict>,
+    /// By the name of their service.
+    probed: HashMap<Arc<str>, ProbedService>,
+    /// The number of the prober that is started next.
+    next: u64,
+    verdicts: Receiver<(u64, Verdict)>,
+}
+
+/// A service that is probed.
+#[derive(Debug)]
+struct ProbedService {
+    rules: Rules,
+    /// By the address of the endpoint: the number of its prober, and its task.
+    probers: HashMap<SocketAddr, (u64, AbortHandle)>,
+}
+
+/// What of a service its probers go by.
+#[derive(Clone, Debug, PartialEq)]
+struct Rules {
+    probe: Arc<Probe>,
+    /// What connections begin with.
+    header: Option<Version>,
+    /// One stands for `host` of the probe where that is empty.
+    domains: Vec<String>,
+}
+
+/// How a prober begins.
+#[derive(Debug)]
+struct Begin {
+    number: u64,
+    place: Place,
+    /// What is known of the endpoint.
+    health: Health,
+}
+
+impl ProbedService {
+    /// By nobody yet.
+    fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            probers: HashMap::new(),
+        }
+    }
+
+    /// Ends its probers.
+    fn end(&mut self) {
+        for (_, (_, task)) in self.probers.drain() {
+            task.abort();
+        }
+    }
+}
+
+impl Rules {
+    /// Those of `service`; `None` where it is not probed.
+    fn of(service: &Service) -> Option<Self> {
+        Some(Self {
+            probe: Arc::new(service.probe.clone()?),
+            header: service.send_proxy_protocol,
+            domains: service.domains.clone(),
+        })
+    }
 }
 
 /// What all probers share.
@@ -117,7 +174,7 @@ struct Common {
     asked: Notify,
     /// Whoever has asked looks now.
     look: Notify,
-    verdicts: Sender<Verdict>,
+    verdicts: Sender<(u64, Verdict)>,
     begun: Instant,
     /// The second, counted from `begun`, from which on a try that was exhausted has a line again.
     quiet_until: AtomicU64,
@@ -127,6 +184,8 @@ struct Common {
 #[derive(Debug)]
 struct Prober {
     common: Arc<Common>,
+    /// No other prober of the process has it or had it.
+    number: u64,
     place: Place,
     address: SocketAddr,
     probe: Arc<Probe>,
@@ -161,32 +220,80 @@ impl Probers {
             common,
             tasks,
             probed: HashMap::new(),
+            next: 0,
             verdicts,
         };
-        for (service, written) in config.services().iter().enumerate() {
-            probers.follow(service, written, &Stands::of(written, live));
+        for written in config.services() {
+            let unknown = |_| Health::Unknown;
+            probers.follow(written, &Stands::of(written, live), unknown);
         }
         probers
     }
 
-    /// The service at `service`, which is `written` so, has the endpoints of `stands` from now on.
-    pub fn follow(&mut self, service: usize, written: &Service, stands: &Stands) {
-        let Some(probe) = &written.probe else { return };
-        let probe = Arc::new(probe.clone());
+    /// The services are those of `config` from now on. Who is probed as before goes on; where the
+    /// rules are others, new probers begin with the health that `health` says.
+    pub fn adopt(
+        &mut self,
+        config: &Config,
+        live: &Live,
+        health: impl Fn(&str, SocketAddr) -> Health,
+    ) {
+        let services = config.services().iter();
+        let probed = services.filter(|service| service.probe.is_some());
+        let names: HashSet<&str> = probed.map(|service| service.name.as_str()).collect();
+        self.probed.retain(|name, service| {
+            let stays = names.contains(&**name);
+            if !stays {
+                service.end();
+            }
+            stays
+        });
+        for written in config.services() {
+            let health = |address| health(&written.name, address);
+            self.follow(written, &Stands::of(written, live), health);
+        }
+    }
+
+    /// The service `written` has the endpoints of `stands` from now on. A prober that is new begins
+    /// with the health that `health` says.
+    pub fn follow(
+        &mut self,
+        written: &Service,
+        stands: &Stands,
+        health: impl Fn(SocketAddr) -> Health,
+    ) {
+        let Some(rules) = Rules::of(written) else {
+            return;
+        };
+        let entry = self.probed.entry(written.name.as_str().into());
+        let name = Arc::clone(entry.key());
+        let service = entry.or_insert_with(|| ProbedService::new(rules.clone()));
+        if service.rules != rules {
+            service.end();
+            service.rules = rules;
+        }
         let addresses = stands.endpoints.iter().map(|stand| stand.address);
         let addresses: HashSet<SocketAddr> = addresses.collect();
-        self.probed.retain(|place, task| {
-            let stays = place.service != service || addresses.contains(&place.address);
+        service.probers.retain(|address, (_, task)| {
+            let stays = addresses.contains(address);
             if !stays {
                 task.abort();
             }
             stays
         });
         for address in stands.endpoints.iter().map(|stand| stand.address) {
-            let place = Place { service, address };
-            self.probed.entry(place).or_insert_with(|| {
-                let prober = Prober::new(&self.common, written, &probe, place);
-                self.tasks.spawn(prober.live())
+            service.probers.entry(address).or_insert_with(|| {
+                self.next += 1;
+                let begin = Begin {
+                    number: self.next,
+                    place: Place {
+                        service: Arc::clone(&name),
+                        address,
+                    },
+                    health: health(address),
+                };
+                let prober = Prober::new(&self.common, written, &service.rules.probe, begin);
+                (self.next, self.tasks.spawn(prober.live()))
             });
         }
     }
@@ -195,7 +302,12 @@ impl Probers {
     pub async fn next(&mut self) -> Verdict {
         loop {
             tokio::select! {
-                Some(verdict) = self.verdicts.recv() => return verdict,
+                Some((number, verdict)) = self.verdicts.recv() => {
+                    // What was on its way when its prober was told to end is not heard.
+                    if self.is_probed_by(&verdict.place, number) {
+                        return verdict;
+                    }
+                }
                 Some(Err(error)) = self.tasks.join_next() => {
                     // Those of endpoints that are gone were told to end.
                     if !error.is_cancelled() {
@@ -205,6 +317,13 @@ impl Probers {
                 else => pending().await,
             }
         }
+    }
+
+    /// Whether the prober with this number is the one of the endpoint at `place`.
+    fn is_probed_by(&self, place: &Place, number: u64) -> bool {
+        let service = self.probed.get(&place.service);
+        let prober = service.and_then(|service| service.probers.get(&place.address));
+        prober.is_some_and(|(probed_by, _)| *probed_by == number)
     }
 
     /// Ends all tries that are under way, and begins no others.
@@ -244,7 +363,12 @@ impl Common {
 }
 
 impl Prober {
-    fn new(common: &Arc<Common>, service: &Service, probe: &Arc<Probe>, place: Place) -> Self {
+    fn new(common: &Arc<Common>, service: &Service, probe: &Arc<Probe>, begin: Begin) -> Self {
+        let Begin {
+            number,
+            place,
+            health,
+        } = begin;
         let address = place.address;
         // Without one the endpoint would refuse the connection. It is nobody's but ours.
         let version = service.send_proxy_protocol;
@@ -257,6 +381,7 @@ impl Prober {
         let is_http = probe.kind == ProbeKind::Http;
         Self {
             common: Arc::clone(common),
+            number,
             place,
             address,
             probe: Arc::clone(probe),
@@ -267,7 +392,7 @@ impl Prober {
             },
             ready_request: (is_http && !probe.ready_path.is_empty())
                 .then(|| request(&probe.ready_path)),
-            count: Count::new(probe.healthy_after, probe.unhealthy_after),
+            count: Count::new(health, probe.healthy_after, probe.unhealthy_after),
             generator: balance::generator(),
         }
     }
@@ -304,12 +429,12 @@ impl Prober {
         };
         if let Some(health) = self.count.note(reason.is_none()) {
             let verdict = Verdict {
-                place: self.place,
+                place: self.place.clone(),
                 health,
                 reason: reason.map_or_else(String::new, |reason| reason.to_string()),
             };
             // Nobody listens any more when the process drains.
-            let _unheard = self.common.verdicts.send(verdict).await;
+            let _unheard = self.common.verdicts.send((self.number, verdict)).await;
         }
         begun
     }

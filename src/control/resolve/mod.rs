@@ -13,7 +13,7 @@ mod client;
 mod names;
 mod pace;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::pending;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 pub use names::{Heard, Names, News};
@@ -31,7 +31,7 @@ use self::client::Client;
 use self::pace::Pace;
 use super::compile::{Live, Resolved};
 use crate::balance::{self, Xorshift};
-use crate::config::{BackendAddress, Config};
+use crate::config::{BackendAddress, Config, Dns};
 
 /// Lookups under way at once; each may hold four descriptors, two families at two servers.
 const LOOKUPS_MAX: usize = 32;
@@ -42,8 +42,8 @@ const LOOKUP_DESCRIPTORS: u64 = 4;
 /// Answers that control has not heard yet; who has another one waits.
 const ANSWERS_MAX: usize = 1024;
 
-/// How long the start waits for the first answers, all together.
-const START_MAX: Duration = Duration::from_secs(3);
+/// How long the start, or a reload, waits for the first answers, all together.
+pub const START_MAX: Duration = Duration::from_secs(3);
 
 /// Descriptors that the lookups of `questions` may hold at once.
 pub fn descriptors_max(questions: &BTreeSet<Question>) -> u64 {
@@ -127,7 +127,22 @@ impl Found {
 #[derive(Debug)]
 pub struct Resolvers {
     tasks: JoinSet<()>,
+    /// Who is asked for.
+    asked: BTreeMap<Question, Asked>,
+    /// Made for the first name, and anew for another `[dns]`.
+    client: Option<Arc<Client>>,
+    /// What `client` goes by, and the pace of the names that are new.
+    dns: Dns,
     answers: Receiver<Answer>,
+    answers_in: Sender<Answer>,
+}
+
+/// A name that is asked for.
+#[derive(Debug)]
+struct Asked {
+    task: AbortHandle,
+    /// What the task goes by.
+    dns: Dns,
 }
 
 /// One name while it is looked up.
@@ -144,25 +159,62 @@ struct Resolver {
 impl Resolvers {
     /// Asks for every name of `config` from now on. To be called on control's runtime.
     pub fn start(config: &Config) -> Self {
-        let (sender, answers) = channel(ANSWERS_MAX);
-        let mut tasks = JoinSet::new();
-        let questions = Question::all(config);
-        if questions.is_empty() {
-            return Self { tasks, answers };
+        let (answers_in, answers) = channel(ANSWERS_MAX);
+        let mut resolvers = Self {
+            tasks: JoinSet::new(),
+            asked: BTreeMap::new(),
+            client: None,
+            dns: config.dns().clone(),
+            answers,
+            answers_in,
+        };
+        resolvers.ask(Question::all(config), config.dns());
+        resolvers
+    }
+
+    /// Asks for `questions` as `dns` says, beside what is asked for so already.
+    fn ask(&mut self, questions: BTreeSet<Question>, dns: &Dns) {
+        if self.dns != *dns {
+            self.dns = dns.clone();
+            self.client = None;
         }
-        let client = Arc::new(Client::new(config.dns()));
         for question in questions {
+            let same = |asked: &Asked| asked.dns == self.dns;
+            if self.asked.get(&question).is_some_and(same) {
+                continue;
+            }
+            let client = self
+                .client
+                .get_or_insert_with(|| Arc::new(Client::new(dns)));
             let resolver = Resolver {
-                question,
-                client: Arc::clone(&client),
+                question: question.clone(),
+                client: Arc::clone(client),
                 memory: Memory::default(),
-                pace: Pace::new(config.dns()),
+                pace: Pace::new(dns),
                 generator: balance::generator(),
-                answers: sender.clone(),
+                answers: self.answers_in.clone(),
             };
-            tasks.spawn(resolver.live());
+            let asked = Asked {
+                task: self.tasks.spawn(resolver.live()),
+                dns: dns.clone(),
+            };
+            if let Some(last) = self.asked.insert(question, asked) {
+                last.task.abort();
+            }
         }
-        Self { tasks, answers }
+    }
+
+    /// Asks for the names of `config`, as its `[dns]` says, and for no others.
+    fn adopt(&mut self, config: &Config) {
+        let questions = Question::all(config);
+        self.asked.retain(|question, asked| {
+            let stays = questions.contains(question);
+            if !stays {
+                asked.task.abort();
+            }
+            stays
+        });
+        self.ask(questions, config.dns());
     }
 
     /// Waits for the next answer that is news: another one than the last, or a failure; for ever
@@ -232,6 +284,25 @@ impl Naming {
             resolvers: Resolvers::start(config),
             names: Names::of(config),
         }
+    }
+
+    /// Asks for the names of `next` that are new, whose configuration does not run yet. Gives those
+    /// of which nothing is known.
+    pub fn prepare(&mut self, next: &Config) -> BTreeSet<Question> {
+        let mut questions = Question::all(next);
+        questions.retain(|question| !self.names.is_heard(question));
+        for question in &questions {
+            self.names.expect(question.clone());
+        }
+        self.resolvers.ask(questions.clone(), next.dns());
+        questions
+    }
+
+    /// The names are those of `config` from now on. What is known of those that stay stays, and
+    /// `live` knows what they stand for.
+    pub fn adopt(&mut self, config: &Config, live: &mut Live) {
+        self.names.adopt(config, &mut live.resolved);
+        self.resolvers.adopt(config);
     }
 
     /// Waits until each name was answered for, or could not be, but not for long; `live` knows then

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Answer, Found, Question};
@@ -24,21 +25,19 @@ const SHOWN_MAX: usize = 8;
 #[derive(Debug)]
 pub struct Names {
     known: BTreeMap<Question, Known>,
-    /// By the place of each service in the configuration: its name, and its backends that are
-    /// names.
-    services: Vec<(String, Vec<BackendAddress>)>,
+    /// By the name of each service that has any: its backends that are names.
+    services: BTreeMap<String, Vec<BackendAddress>>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// The backends that it is, each with the places of the services that have it.
-    backends: BTreeMap<BackendAddress, Vec<usize>>,
+    /// The backends that it is, each with the names of the services that have it, in the order of
+    /// the file. None while it is asked for ahead of its configuration.
+    backends: BTreeMap<BackendAddress, Vec<Arc<str>>>,
     /// True exactly when an answer or a failure was heard.
     heard: bool,
-    /// How many addresses the last good answer had; 0 where there was none.
-    addresses: usize,
-    /// What of the last good answer cannot be used.
-    remarks: Vec<String>,
+    /// The last good answer; `None` where there was none.
+    found: Option<Found>,
     /// When that had a line last.
     remarked: Option<Instant>,
     /// `None` exactly when the last lookup was good, or none is over yet.
@@ -57,8 +56,8 @@ struct Failing {
 /// What comes of an answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Heard {
-    /// The places of the services that have other endpoints now.
-    pub services: Vec<usize>,
+    /// The names of the services that have other endpoints now.
+    pub services: Vec<Arc<str>>,
     /// What is to be said.
     pub news: Vec<News>,
 }
@@ -111,27 +110,64 @@ pub enum News {
 impl Names {
     /// Those of `config`, of which nothing is known yet.
     pub fn of(config: &Config) -> Self {
-        let mut known: BTreeMap<Question, Known> = BTreeMap::new();
-        let mut services = Vec::new();
-        for (place, service) in config.services().iter().enumerate() {
+        let mut names = Self {
+            known: BTreeMap::new(),
+            services: BTreeMap::new(),
+        };
+        names.adopt(config, &mut BTreeMap::new());
+        names
+    }
+
+    /// `question` is asked for from now on, also if no backend is that name yet.
+    pub fn expect(&mut self, question: Question) {
+        self.known.entry(question).or_default();
+    }
+
+    /// The names are those of `config` from now on, and `resolved` has what they stand for. What is
+    /// known of those that stay stays.
+    pub fn adopt(
+        &mut self,
+        config: &Config,
+        resolved: &mut BTreeMap<BackendAddress, Vec<Resolved>>,
+    ) {
+        let mut had = std::mem::take(&mut self.known);
+        self.services.clear();
+        for service in config.services() {
             let mut names = Vec::new();
             for address in service.backends.iter().map(|backend| &backend.address) {
                 let Some(question) = Question::of(address) else {
                     continue;
                 };
-                let users = &mut known.entry(question).or_default().backends;
-                users.entry(address.clone()).or_default().push(place);
+                let fresh = || Known {
+                    backends: BTreeMap::new(),
+                    ..had.remove(&question).unwrap_or_default()
+                };
+                let known = self.known.entry(question.clone()).or_insert_with(fresh);
+                let users = known.backends.entry(address.clone()).or_default();
+                users.push(service.name.as_str().into());
                 names.push(address.clone());
             }
-            services.push((service.name.clone(), names));
+            if !names.is_empty() {
+                self.services.insert(service.name.clone(), names);
+            }
         }
-        Self { known, services }
+        resolved.clear();
+        for known in self.known.values() {
+            let Some(found) = &known.found else { continue };
+            let backends = known.backends.keys();
+            resolved.extend(backends.map(|address| (address.clone(), found.at(address))));
+        }
     }
 
     /// The names of which nothing was heard.
     pub fn unheard(&self) -> impl Iterator<Item = &Question> {
         let unheard = self.known.iter().filter(|(_, known)| !known.heard);
         unheard.map(|(question, _)| question)
+    }
+
+    /// Whether an answer for `question`, or a failure, was heard.
+    pub fn is_heard(&self, question: &Question) -> bool {
+        self.known.get(question).is_some_and(|known| known.heard)
     }
 
     /// True exactly when there is one of which nothing was heard.
@@ -179,17 +215,16 @@ impl Names {
             news.push(News::Remarked { name, remark });
         }
         known.heard = true;
-        known.addresses = found.addresses.len();
-        known.remarks.clone_from(&found.remarks);
-        let mut services = BTreeSet::new();
+        known.found = Some(found.clone());
+        let mut services: BTreeSet<Arc<str>> = BTreeSet::new();
         for (address, users) in &self.known[question].backends {
             let next = found.at(address);
             let last = resolved.get(address).map_or(&[][..], Vec::as_slice);
             if last == next {
                 continue;
             }
-            services.extend(users.iter().copied());
-            news.push(changed(self.list(users), address, last, &next));
+            services.extend(users.iter().cloned());
+            news.push(changed(list(users), address, last, &next));
             resolved.insert(address.clone(), next);
         }
         Heard {
@@ -201,12 +236,12 @@ impl Names {
     fn failed(&mut self, question: &Question, reason: String, now: Instant) -> Option<News> {
         let known = self.known.get_mut(question)?;
         known.heard = true;
-        let kept = known.addresses;
+        let kept = known.addresses();
         let lasted = known.fail(&reason, now)?;
-        let users = known.backends.values().flatten().copied();
-        let users: BTreeSet<usize> = users.collect();
+        let users = known.backends.values().flatten();
+        let users: BTreeSet<&Arc<str>> = users.collect();
         Some(News::Failing {
-            services: self.list(&Vec::from_iter(users)),
+            services: list(users),
             name: question.to_string(),
             reason,
             kept,
@@ -214,21 +249,15 @@ impl Names {
         })
     }
 
-    /// The names of the services at `places`.
-    fn list(&self, places: &[usize]) -> String {
-        let names = places.iter().map(|place| self.services[*place].0.as_str());
-        first_of(names, ",")
-    }
-
-    /// What the report says of the names of the service at `service`.
-    pub fn report(&self, service: usize, now: Instant) -> Vec<NameReport<'_>> {
-        let names = self.services[service].1.iter();
+    /// What the report says of the names of `service`.
+    pub fn report(&self, service: &str, now: Instant) -> Vec<NameReport<'_>> {
+        let names = self.services.get(service).into_iter().flatten();
         let report = |name: &BackendAddress| {
             let known = self.known.get(&Question::of(name)?)?;
             Some(NameReport {
                 name: name.to_string(),
-                addresses: known.addresses,
-                remarks: &known.remarks,
+                addresses: known.addresses(),
+                remarks: known.remarks(),
                 failure: known.failing.as_ref().map(|failing| NameFailure {
                     lasted: now - failing.since,
                     times: failing.times,
@@ -241,10 +270,22 @@ impl Names {
 }
 
 impl Known {
+    /// How many addresses the last good answer had.
+    fn addresses(&self) -> usize {
+        let found = self.found.as_ref();
+        found.map_or(0, |found| found.addresses.len())
+    }
+
+    /// What of the last good answer cannot be used.
+    fn remarks(&self) -> &[String] {
+        let found = self.found.as_ref();
+        found.map_or(&[], |found| &found.remarks)
+    }
+
     /// Whether what of `found` cannot be used has a line.
     fn is_remarkable(&self, found: &Found, now: Instant) -> bool {
         let is_due = self.remarked.is_none_or(|said| said + WARN_EVERY <= now);
-        is_due && !found.remarks.is_empty() && found.remarks != self.remarks
+        is_due && !found.remarks.is_empty() && found.remarks != self.remarks()
     }
 
     /// A lookup has failed. `None` where that has no line; else for how long that was so, where it
@@ -353,6 +394,13 @@ fn shown(addresses: &[SocketAddr]) -> String {
     }
     text.push(')');
     text
+}
+
+/// The names of services.
+fn list<'a>(
+    services: impl IntoIterator<Item = &'a Arc<str>, IntoIter: ExactSizeIterator>,
+) -> String {
+    first_of(services.into_iter().map(|name| &**name), ",")
 }
 
 /// The first ones, and how many others there are: `a,b and 3 more`.

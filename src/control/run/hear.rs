@@ -1,8 +1,9 @@
 //! What the shards tell control: notices, and, where some were dropped, what their counters say.
 
 use std::io;
+use std::sync::Arc;
 
-use super::super::standing::{Place, Standings};
+use super::super::standing::Place;
 use super::{Control, now, say};
 use crate::door::Notice;
 use crate::plan::ListenerId;
@@ -11,15 +12,13 @@ impl Control {
     /// Notes and logs what the shards have to say.
     pub(super) fn hear(&mut self) {
         let plan = self.plan();
-        let place_of = |slot| {
-            let plan = plan.as_deref()?;
-            Standings::at_slot(plan, slot)
-        };
         let name_of = |id: Option<ListenerId>| {
             let mut listeners = plan.as_deref()?.listeners.iter();
             let it = listeners.find(|listener| Some(listener.id) == id)?;
             Some(&*it.name)
         };
+        let slots = &mut self.slots;
+        let mut place_of = |slot| slots.find(plan.as_deref()?, slot);
         // Before the notices: see `catch_up`.
         let counters = self.publisher.shard_counters().iter();
         let dropped: Vec<_> = counters.map(|one| one.notices_dropped.get()).collect();
@@ -41,11 +40,11 @@ impl Control {
                     log::warn!(shard, listener; "connections_max is reached; clients are shed");
                 }
                 Notice::Ejected { slot, reason } => {
-                    let eject = |place| self.standings.eject(place, shard, reason, now());
+                    let eject = |place| self.standings.eject(&place, shard, reason, now());
                     say(&place_of(slot).map_or_else(Vec::new, eject));
                 }
                 Notice::Readmitted { slot } => {
-                    let readmit = |place| self.standings.readmit(place, shard, now());
+                    let readmit = |place| self.standings.readmit(&place, shard, now());
                     say(&place_of(slot).map_or_else(Vec::new, readmit));
                 }
                 Notice::Panicked => {
@@ -77,14 +76,16 @@ impl Control {
         let Some(posted) = self.publisher.current() else {
             return;
         };
-        let services = posted.counters[shard].services.iter().enumerate();
-        for (service, counters) in services {
-            let endpoints = posted.plan.services[service].endpoints.iter();
-            for (endpoint, counters) in endpoints.zip(&counters.endpoints) {
-                let address = endpoint.address;
-                let place = Place { service, address };
+        let services = posted.counters[shard].services.iter();
+        for (service, counters) in posted.plan.services.iter().zip(services) {
+            let name: Arc<str> = Arc::from(&*service.name);
+            for (endpoint, counters) in service.endpoints.iter().zip(&counters.endpoints) {
+                let place = Place {
+                    service: Arc::clone(&name),
+                    address: endpoint.address,
+                };
                 let is_out = 0 < counters.ejected.get();
-                say(&self.standings.catch_up(place, shard, is_out, now()));
+                say(&self.standings.catch_up(&place, shard, is_out, now()));
             }
         }
     }

@@ -37,7 +37,7 @@ pub(super) struct Departure {
 
 /// True exactly when `next` is `last`, be it changed: the same address, or, where the kernel chose
 /// the port, the same name.
-fn is_same(last: &Listener, next: &Listener) -> bool {
+pub(in crate::control) fn is_same(last: &Listener, next: &Listener) -> bool {
     last.address == next.address && (next.address.port() != 0 || last.name == next.name)
 }
 

@@ -85,19 +85,21 @@ impl Control {
             pid: process::id(),
             up: now() - self.started,
             driver: driver.unwrap_or("starting"),
+            reloads: self.reloads.report(),
         };
         let mut report = self.publisher.report(process, late);
-        for (place, service) in report.services.iter_mut().enumerate() {
-            service.names = self.naming.names.report(place, now());
+        for service in &mut report.services {
+            service.names = self.naming.names.report(service.name, now());
         }
         report
     }
 }
 
 /// Does `work` on a thread that gets only what the shards leave of the CPUs: a report of 1,000
-/// endpoints takes some ten milliseconds, and the p99 of what the shards serve meanwhile would feel
-/// it. Control waits; its own thread keeps its priority, which the shards that it starts inherit.
-fn standing_back<T: Send>(mut work: impl FnMut() -> T + Send) -> T {
+/// endpoints, or a plan of 10,000, takes some ten milliseconds, and the p99 of what the shards
+/// serve meanwhile would feel it. Control waits; its own thread keeps its priority, which the
+/// shards that it starts inherit.
+pub(super) fn standing_back<T: Send>(mut work: impl FnMut() -> T + Send) -> T {
     let done = thread::scope(|scope| {
         let standing_back = thread::Builder::new().spawn_scoped(scope, || {
             fd::stand_back();

@@ -1,5 +1,7 @@
 //! What names stand for: answers of DNS become endpoints.
 
+use std::collections::HashMap;
+
 use super::super::compile::Stands;
 use super::super::resolve::{Answer, News};
 use super::{Control, now, say};
@@ -10,11 +12,16 @@ impl Control {
         let names = &mut self.naming.names;
         let heard = names.hear(answer, &mut self.live.resolved, now());
         heard.news.iter().for_each(News::log);
-        for service in heard.services {
-            let written = &self.config.services()[service];
+        if heard.services.is_empty() {
+            return;
+        }
+        let services = self.config.services().iter();
+        let by_name: HashMap<&str, _> = services.map(|it| (it.name.as_str(), it)).collect();
+        for written in heard.services.iter().map(|name| by_name[&**name]) {
             let stands = Stands::of(written, &self.live);
-            say(&self.standings.follow(service, &stands, now()));
-            self.probers.follow(service, written, &stands);
+            say(&self.standings.follow(&written.name, &stands, now()));
+            let health = |address| self.standings.health(&written.name, address);
+            self.probers.follow(written, &stands, health);
         }
     }
 }

@@ -11,29 +11,31 @@
 //!    was asked for; at once where exchanges would go elsewhere, else within a second.
 
 mod change;
+mod slots;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use change::{Change, News};
+pub use slots::SlotPlaces;
 
 use super::compile::{EndpointLive, Health, Live, Stand, Stands};
 use super::probe::Verdict;
 use crate::config::{self, Config};
 use crate::plan::endpoint::RAMP_WHOLE;
-use crate::plan::{Plan, Slot};
 use crate::tally::EjectReason;
 
 /// How long a plan may wait whose exchanges would go where they go now: at the start thousands of
 /// endpoints give their first answers, and each plan of thousands of services is some work.
 const UNHURRIED: Duration = Duration::from_secs(1);
 
-/// Which endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Which endpoint: the same one over all configurations that have it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// Its service's place in the configuration.
-    pub service: usize,
+    /// Its service's name.
+    pub service: Arc<str>,
     /// Where it is.
     pub address: SocketAddr,
 }
@@ -44,8 +46,8 @@ pub struct Standings {
     shards: usize,
     /// Shards that do not run now.
     dead: BTreeSet<usize>,
-    /// In the order of the configuration.
-    services: Vec<ServiceStanding>,
+    /// By name.
+    services: BTreeMap<Arc<str>, ServiceStanding>,
     /// True exactly when something has changed since the last `live`, ramps apart.
     changed: bool,
     /// When the next ramp is a step further than in the last `live`.
@@ -80,7 +82,7 @@ struct EndpointStanding {
     /// It gets none before its first good probe.
     awaited: bool,
     health: Health,
-    /// True exactly when it was ever healthy.
+    /// True exactly when it was ever healthy, or was in when its service began to await that.
     proven: bool,
     /// When `health` was first so.
     since: Instant,
@@ -102,7 +104,7 @@ impl Standings {
             let mut service = ServiceStanding::new(written);
             service.follow(&Stands::of(written, live), now);
             service.look();
-            service
+            (Arc::from(written.name.as_str()), service)
         };
         Self {
             shards,
@@ -114,21 +116,35 @@ impl Standings {
         }
     }
 
-    /// The endpoint that has `slot` in `plan`, which was compiled from the same configuration.
-    pub fn at_slot(plan: &Plan, slot: Slot) -> Option<Place> {
-        let mut services = plan.services.iter().enumerate();
-        services.find_map(|(service, found)| {
-            let mut endpoints = found.endpoints.iter();
-            let found = endpoints.find(|endpoint| endpoint.slot == slot)?;
-            let address = found.address;
-            Some(Place { service, address })
-        })
+    /// The services are those of `config` from now on. What is known of those that stay, and of
+    /// their endpoints, stays; the weights of services that are new are whole.
+    pub fn adopt(&mut self, config: &Config, live: &Live, now: Instant) -> Vec<Change> {
+        let mut had = std::mem::take(&mut self.services);
+        let mut changes = Vec::new();
+        for written in config.services() {
+            let known = had.remove_entry(written.name.as_str());
+            let is_new = known.is_none();
+            let (name, mut service) = known.unwrap_or_else(|| {
+                let name = Arc::from(written.name.as_str());
+                (name, ServiceStanding::new(written))
+            });
+            service.take_rules(written, now);
+            service.follow(&Stands::of(written, live), now);
+            // Of a service that nobody knew yet it is no news how it begins.
+            changes.extend(service.look().filter(|_| !is_new));
+            self.services.insert(name, service);
+        }
+        self.changed = true;
+        changes.extend(self.settle_all(now));
+        changes
     }
 
-    /// The service at `service` has the endpoints of `stands` from now on. What is known of those
-    /// that stay stays; the weights of new ones grow, unless all are new.
-    pub fn follow(&mut self, service: usize, stands: &Stands, now: Instant) -> Vec<Change> {
-        let followed = &mut self.services[service];
+    /// `service` has the endpoints of `stands` from now on. What is known of those that stay stays;
+    /// the weights of new ones grow, unless all are new.
+    pub fn follow(&mut self, service: &str, stands: &Stands, now: Instant) -> Vec<Change> {
+        let Some(followed) = self.services.get_mut(service) else {
+            return Vec::new();
+        };
         followed.follow(stands, now);
         self.changed = true;
         let mut changes = Vec::from_iter(followed.look());
@@ -136,18 +152,24 @@ impl Standings {
         changes
     }
 
-    /// A probe has come to a verdict.
+    /// What probes have said of an endpoint.
+    pub fn health(&self, service: &str, address: SocketAddr) -> Health {
+        let known = self.services.get(service);
+        let known = known.and_then(|known| Some(&known.endpoints[known.place_of(address)?]));
+        known.map_or(Health::Unknown, |endpoint| endpoint.health)
+    }
+
+    /// A probe has come to a verdict. One of an endpoint that is gone says nothing.
     pub fn judge(&mut self, verdict: Verdict, now: Instant) -> Vec<Change> {
         let Verdict {
             place,
             health,
             reason,
         } = verdict;
-        let service = &mut self.services[place.service];
-        let ramp_from = service.ramp_from(now);
-        let Some(at) = service.place_of(place) else {
+        let Some((service, at)) = find(&mut self.services, &place) else {
             return Vec::new();
         };
+        let ramp_from = service.ramp_from(now);
         let endpoint = &mut service.endpoints[at];
         let was_in = endpoint.may_be_used();
         let was = std::mem::replace(&mut endpoint.health, health);
@@ -189,13 +211,12 @@ impl Standings {
     /// `shard` has ejected an endpoint.
     pub fn eject(
         &mut self,
-        place: Place,
+        place: &Place,
         shard: usize,
         reason: EjectReason,
         now: Instant,
     ) -> Vec<Change> {
-        let service = &mut self.services[place.service];
-        let Some(at) = service.place_of(place) else {
+        let Some((service, at)) = find(&mut self.services, place) else {
             return Vec::new();
         };
         let by = &mut service.endpoints[at].ejected_by;
@@ -203,18 +224,17 @@ impl Standings {
         by.insert(shard);
         let news = first.then_some(News::Ejected { shard, reason });
         let mut changes = Vec::from_iter(news.map(|news| service.change(at, news)));
-        changes.extend(self.settle(place.service, now));
+        changes.extend(self.settle(&place.service, now));
         changes
     }
 
     /// `shard` uses an endpoint again that it had ejected.
-    pub fn readmit(&mut self, place: Place, shard: usize, now: Instant) -> Vec<Change> {
-        let service = &mut self.services[place.service];
-        let Some(at) = service.place_of(place) else {
+    pub fn readmit(&mut self, place: &Place, shard: usize, now: Instant) -> Vec<Change> {
+        let Some((service, at)) = find(&mut self.services, place) else {
             return Vec::new();
         };
         let mut changes = Vec::from_iter(service.let_in(at, shard));
-        changes.extend(self.settle(place.service, now));
+        changes.extend(self.settle(&place.service, now));
         changes
     }
 
@@ -222,13 +242,12 @@ impl Standings {
     /// ejection has no line then: its reason is not known.
     pub fn catch_up(
         &mut self,
-        place: Place,
+        place: &Place,
         shard: usize,
         is_out: bool,
         now: Instant,
     ) -> Vec<Change> {
-        let service = &mut self.services[place.service];
-        let Some(at) = service.place_of(place) else {
+        let Some((service, at)) = find(&mut self.services, place) else {
             return Vec::new();
         };
         let by = &mut service.endpoints[at].ejected_by;
@@ -236,7 +255,7 @@ impl Standings {
             (true, false) => self.readmit(place, shard, now),
             (false, true) => {
                 by.insert(shard);
-                self.settle(place.service, now)
+                self.settle(&place.service, now)
             }
             _ => Vec::new(),
         }
@@ -246,7 +265,7 @@ impl Standings {
     pub fn shard_died(&mut self, shard: usize, now: Instant) -> Vec<Change> {
         self.dead.insert(shard);
         let mut changes = Vec::new();
-        for service in &mut self.services {
+        for service in self.services.values_mut() {
             for endpoint in 0..service.endpoints.len() {
                 changes.extend(service.let_in(endpoint, shard));
             }
@@ -273,7 +292,7 @@ impl Standings {
         self.next_step = None;
         self.unhurried = None;
         let mut services = BTreeMap::new();
-        for service in &mut self.services {
+        for (name, service) in &mut self.services {
             let mut known = BTreeMap::new();
             for endpoint in &mut service.endpoints {
                 let (ramp, next) = endpoint.ramp(service.slow_start, now);
@@ -291,51 +310,38 @@ impl Standings {
                 }
             }
             if !known.is_empty() {
-                services.insert(service.name.clone(), known);
+                services.insert(name.to_string(), known);
             }
         }
         services
     }
 
     fn settle_all(&mut self, now: Instant) -> Vec<Change> {
-        let services = 0..self.services.len();
-        let changes = services.flat_map(|service| self.settle(service, now));
-        changes.collect()
-    }
-
-    /// Brings who is ejected for all in step with who is ejected by whom.
-    fn settle(&mut self, service: usize, now: Instant) -> Vec<Change> {
         let living = self.shards - self.dead.len();
-        let service = &mut self.services[service];
-        let ramp_from = service.ramp_from(now);
-        let agreed = |endpoint: &EndpointStanding| living < 2 * endpoint.ejected_by.len();
-        let mut changes = Vec::new();
-        let mut out = 0;
-        for place in 0..service.endpoints.len() {
-            let endpoint = &mut service.endpoints[place];
-            // Others may have gone, and these be too large a share of those that are left.
-            if endpoint.ejected && agreed(endpoint) && out < service.ejected_max {
-                out += 1;
-            } else if endpoint.ejected {
-                endpoint.ejected = false;
-                if endpoint.health != Health::Unhealthy {
-                    endpoint.ramp_from = ramp_from;
-                }
-                changes.push(service.change(place, News::InForAll));
-            }
-        }
-        for place in 0..service.endpoints.len() {
-            let endpoint = &mut service.endpoints[place];
-            if !endpoint.ejected && agreed(endpoint) && out < service.ejected_max {
-                endpoint.ejected = true;
-                endpoint.ramp_from = None;
-                out += 1;
-                changes.push(service.change(place, News::OutForAll));
-            }
-        }
+        let services = self.services.values_mut();
+        let changes = services.flat_map(|service| service.settle(living, now));
+        let changes: Vec<Change> = changes.collect();
         self.changed |= !changes.is_empty();
         changes
     }
+
+    fn settle(&mut self, service: &str, now: Instant) -> Vec<Change> {
+        let living = self.shards - self.dead.len();
+        let service = self.services.get_mut(service);
+        let changes = service.map_or_else(Vec::new, |service| service.settle(living, now));
+        self.changed |= !changes.is_empty();
+        changes
+    }
+}
+
+/// The endpoint at `place`, as its service and its place there; `None` where it is gone.
+fn find<'a>(
+    services: &'a mut BTreeMap<Arc<str>, ServiceStanding>,
+    place: &Place,
+) -> Option<(&'a mut ServiceStanding, usize)> {
+    let service = services.get_mut(&place.service)?;
+    let at = service.place_of(place.address)?;
+    Some((service, at))
 }
 
 impl ServiceStanding {
@@ -351,6 +357,24 @@ impl ServiceStanding {
             ratio_max: written.eject.ratio_max,
             awaited: probe.is_some_and(config::Probe::is_awaited),
             has_healthy: false,
+        }
+    }
+
+    /// The rules are those of `written` from now on, also for what is there.
+    fn take_rules(&mut self, written: &config::Service, now: Instant) {
+        let probe = written.probe.as_ref();
+        self.slow_start = written.slow_start;
+        self.ratio_max = written.eject.ratio_max;
+        self.awaited = probe.is_some_and(config::Probe::is_awaited);
+        for endpoint in &mut self.endpoints {
+            // Nobody awaited it while it got exchanges, and it is not to lose them for that.
+            endpoint.proven |= self.awaited && !endpoint.awaited;
+            endpoint.awaited &= self.awaited;
+            // What nobody probes any more nobody would find healthy again.
+            if probe.is_none() && endpoint.health != Health::Unknown {
+                endpoint.health = Health::Unknown;
+                endpoint.since = now;
+            }
         }
     }
 
@@ -382,9 +406,41 @@ impl ServiceStanding {
         self.ejected_max = (self.ratio_max * self.endpoints.len() as f64 + 1e-9) as usize;
     }
 
-    /// Where an endpoint stands; `None` where it is gone.
-    fn place_of(&self, place: Place) -> Option<usize> {
-        self.places.get(&place.address).copied()
+    /// Brings who is ejected for all in step with who is ejected by whom, where `living` shards
+    /// run.
+    fn settle(&mut self, living: usize, now: Instant) -> Vec<Change> {
+        let ramp_from = self.ramp_from(now);
+        let agreed = |endpoint: &EndpointStanding| living < 2 * endpoint.ejected_by.len();
+        let mut changes = Vec::new();
+        let mut out = 0;
+        for place in 0..self.endpoints.len() {
+            let endpoint = &mut self.endpoints[place];
+            // Others may have gone, and these be too large a share of those that are left.
+            if endpoint.ejected && agreed(endpoint) && out < self.ejected_max {
+                out += 1;
+            } else if endpoint.ejected {
+                endpoint.ejected = false;
+                if endpoint.health != Health::Unhealthy {
+                    endpoint.ramp_from = ramp_from;
+                }
+                changes.push(self.change(place, News::InForAll));
+            }
+        }
+        for place in 0..self.endpoints.len() {
+            let endpoint = &mut self.endpoints[place];
+            if !endpoint.ejected && agreed(endpoint) && out < self.ejected_max {
+                endpoint.ejected = true;
+                endpoint.ramp_from = None;
+                out += 1;
+                changes.push(self.change(place, News::OutForAll));
+            }
+        }
+        changes
+    }
+
+    /// Where the endpoint at `address` stands; `None` where it is gone.
+    fn place_of(&self, address: SocketAddr) -> Option<usize> {
+        self.places.get(&address).copied()
     }
 
     /// Whether an endpoint may be used by its health, or its first verdict is still awaited; `Some`

@@ -57,9 +57,9 @@ impl Case {
         let changes = match event {
             Good(port) => standings.judge(verdict(port, Health::Healthy, ""), now),
             Failed(port) => standings.judge(verdict(port, Health::Unhealthy, "status 503"), now),
-            Ejected(port, shard) => standings.eject(place(port), shard, EjectReason::Faults, now),
-            Readmitted(port, shard) => standings.readmit(place(port), shard, now),
-            Counted(port, shard, out) => standings.catch_up(place(port), shard, out, now),
+            Ejected(port, shard) => standings.eject(&place(port), shard, EjectReason::Faults, now),
+            Readmitted(port, shard) => standings.readmit(&place(port), shard, now),
+            Counted(port, shard, out) => standings.catch_up(&place(port), shard, out, now),
             Died(shard) => standings.shard_died(shard, now),
             Lives(shard) => standings.shard_lives(shard, now),
         };
@@ -87,7 +87,7 @@ fn address(port: u16) -> SocketAddr {
 
 fn place(port: u16) -> Place {
     Place {
-        service: 0,
+        service: "s".into(),
         address: address(port),
     }
 }
@@ -364,7 +364,7 @@ fn stands(ports: &[u16]) -> Stands {
 impl Case {
     /// The words for what is said when the service has endpoints on `ports` from now on.
     fn follow(&mut self, ports: &[u16]) -> String {
-        let changes = self.standings.follow(0, &stands(ports), self.now);
+        let changes = self.standings.follow("s", &stands(ports), self.now);
         changes.iter().map(word).collect::<Vec<_>>().join(" ")
     }
 }
@@ -442,4 +442,99 @@ fn where_endpoints_go_no_more_stay_out_than_may_be() {
     assert!(!case.live(2).ejected, "half of two is one");
     assert_eq!(case.follow(&[2]), "");
     assert_eq!(case.follow(&[2, 3]), "2:out", "its shard still has it out");
+}
+
+impl Case {
+    /// Another configuration comes: services by name with the ports of their endpoints and keys.
+    fn adopt(&mut self, services: &[(&str, &[u16], &str)]) -> String {
+        let mut text = String::from("[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:80\"\n");
+        for (name, ports, keys) in services {
+            let backends = ports.iter().map(|port| format!("\"{}\"", address(*port)));
+            let backends = backends.collect::<Vec<_>>().join(", ");
+            let service =
+                format!("[[service]]\nname = {name:?}\nbackends = [{backends}]\n{keys}\n");
+            text.push_str(&service);
+        }
+        let config = config::parse("config.toml", &text).expect("the text breaks no rule");
+        let live = Live::new(self.standings.shards as u32, 1_064);
+        let changes = self.standings.adopt(&config, &live, self.now);
+        changes.iter().map(word).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[test]
+fn what_is_known_outlives_another_order() {
+    let mut case = Case::new(2, 3, "[service.probe]\n");
+    case.check(&[
+        (Failed(1), "1:unhealthy"),
+        (Ejected(2, 0), "2:ejected(0)"),
+        (Good(3), "3:answers"),
+    ]);
+    let before = [1, 2, 3].map(|port| case.live(port));
+    assert_eq!(case.adopt(&[("t", &[1], ""), ("s", &[3, 2, 1], PROBE)]), "");
+    assert!(case.standings.is_due(case.now));
+    assert_eq!([1, 2, 3].map(|port| case.live(port)), before);
+    case.check(&[(Readmitted(2, 0), "2:readmitted"), (Failed(1), "")]);
+}
+
+#[test]
+fn nothing_is_said_of_what_is_gone() {
+    let mut case = Case::new(2, 2, PROBE);
+    assert_eq!(case.adopt(&[("s", &[2], PROBE)]), "");
+    case.live(2);
+    case.check(&[(Failed(1), ""), (Ejected(1, 0), ""), (Readmitted(1, 0), "")]);
+    assert_eq!(case.adopt(&[("t", &[1, 2], PROBE)]), "");
+    case.live(2);
+    case.check(&[
+        (Failed(2), ""),
+        (Ejected(2, 0), ""),
+        (Counted(2, 0, true), ""),
+    ]);
+    assert!(!case.standings.is_due(case.now));
+}
+
+#[test]
+fn who_nobody_probes_any_more_is_not_unhealthy() {
+    let mut case = Case::new(1, 2, PROBE);
+    case.on(Failed(1));
+    assert_eq!(case.on(Failed(2)), "2:unhealthy none");
+    assert_eq!(case.adopt(&[("s", &[1, 2], "")]), "some");
+    assert_eq!(case.live(1).health, Health::Unknown);
+}
+
+#[test]
+fn who_had_exchanges_does_not_wait_for_a_first_probe() {
+    let waits = "[service.probe]\nwait_first = true\n";
+    let mut case = Case::new(1, 1, "");
+    assert_eq!(case.adopt(&[("s", &[1, 2], waits)]), "");
+    assert!(case.live(1).proven);
+    assert!(!case.live(2).proven, "it is new");
+    assert_eq!(case.adopt(&[("s", &[1, 2], waits)]), "");
+    assert!(!case.live(2).proven, "it still waits");
+}
+
+#[test]
+fn a_slow_start_goes_on_and_follows_its_key() {
+    let slow = "slow_start = \"16s\"";
+    let mut case = Case::new(1, 1, slow);
+    case.adopt(&[("s", &[1, 2], slow), ("t", &[3], slow)]);
+    assert_eq!((case.live(1).ramp, case.live(2).ramp), (16, 1));
+    case.at(4_000);
+    case.adopt(&[("t", &[3], slow), ("s", &[2, 1], slow)]);
+    assert_eq!(case.live(2).ramp, 5);
+    case.adopt(&[("s", &[2, 1], "slow_start = \"8s\"")]);
+    assert_eq!(case.live(2).ramp, 9);
+    case.adopt(&[("s", &[2, 1], "")]);
+    assert_eq!(case.live(2).ramp, 16);
+}
+
+#[test]
+fn another_ratio_holds_from_now_on() {
+    let mut case = Case::new(1, 4, "[service.eject]\nratio_max = 0.5");
+    case.on(Ejected(1, 0));
+    case.on(Ejected(2, 0));
+    assert!(case.live(1).ejected && case.live(2).ejected);
+    let less = "[service.eject]\nratio_max = 0.25";
+    assert_eq!(case.adopt(&[("s", &[1, 2, 3, 4], less)]), "2:back");
+    assert!(case.live(1).ejected && !case.live(2).ejected);
 }

@@ -21,6 +21,7 @@ pub(super) fn json(excerpt: &Excerpt<'_>) -> String {
         pid,
         up,
         driver,
+        reloads,
     } = report.process;
     let services = report.services.iter();
     let mut value = json!({
@@ -29,6 +30,11 @@ pub(super) fn json(excerpt: &Excerpt<'_>) -> String {
         "up_seconds": up.as_secs_f64(),
         "generation": report.generation,
         "driver": driver,
+        "reloads": {
+            "done": reloads.done,
+            "refused": reloads.refused,
+            "refusal": reloads.refusal,
+        },
         "window": "all",
         "late_shards": report.late,
         "services": services.map(|service| service_value(excerpt, service)).collect::<Value>(),
@@ -260,6 +266,7 @@ mod tests {
                 pid: 4711,
                 up: Duration::from_millis(1_500),
                 driver: "epoll",
+                reloads: Default::default(),
             },
             generation: 1,
             late: vec![0],
@@ -357,7 +364,8 @@ mod tests {
         );
         let mut expected = json!({
             "ringmain": "0.1.0", "pid": 4711, "up_seconds": 1.5, "generation": 1,
-            "driver": "epoll", "window": "all", "late_shards": [0],
+            "driver": "epoll", "reloads": {"done": 0, "refused": 0, "refusal": null},
+            "window": "all", "late_shards": [0],
             "services": [service],
         });
         let parsed = |text: String| -> Value { serde_json::from_str(&text).unwrap() };

@@ -56,6 +56,19 @@ pub struct Process<'a> {
     pub up: Duration,
     /// What its shards run on: `io_uring (defer)`.
     pub driver: &'a str,
+    /// How its reloads went.
+    pub reloads: Reloads<'a>,
+}
+
+/// How the reloads of a process went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reloads<'a> {
+    /// How many were run, those that changed nothing included.
+    pub done: u64,
+    /// How many changed nothing because they could not be run.
+    pub refused: u64,
+    /// Why the last of those was refused; `None` where there is none.
+    pub refusal: Option<&'a str>,
 }
 
 /// One service with its endpoints.

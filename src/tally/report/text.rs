@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::{EndpointReport, Excerpt, NameReport, Process, QUANTILES, Report, Selection, counted};
+use super::{
+    EndpointReport, Excerpt, NameReport, Process, QUANTILES, Reloads, Report, Selection, counted,
+};
 use crate::tally::phase::UNITS_PER_MICROSECOND;
 use crate::tally::{
     BackendTotals, EjectReason, EndpointTotals, Limit, NoServiceTotals, Phase, Phases, RetryReason,
@@ -85,10 +87,32 @@ fn write_process(f: &mut fmt::Formatter<'_>, report: &Report<'_>) -> fmt::Result
         pid,
         up,
         driver,
+        reloads,
     } = report.process;
     write!(f, "ringmain {version}  pid {pid}  up {}  ", Up(up))?;
     write!(f, "generation {}  {driver}  ", report.generation)?;
-    writeln!(f, "{} shards  since start", report.shards.len())
+    writeln!(f, "{} shards  since start", report.shards.len())?;
+    write_reloads(f, reloads)
+}
+
+/// Nothing where there were none.
+fn write_reloads(f: &mut fmt::Formatter<'_>, reloads: Reloads<'_>) -> fmt::Result {
+    let Reloads {
+        done,
+        refused,
+        refusal,
+    } = reloads;
+    if done + refused == 0 {
+        return Ok(());
+    }
+    write!(f, "reloads {}", Grouped(done))?;
+    if 0 < refused {
+        write!(f, "   refused {}", Grouped(refused))?;
+    }
+    if let Some(refusal) = refusal {
+        write!(f, "   the last because of {}", refusal.replace('\n', "; "))?;
+    }
+    writeln!(f)
 }
 
 /// Nothing when every shard has handed over what it recorded.

@@ -85,7 +85,7 @@ fn each_name_is_asked_for_once() {
 fn an_answer_reaches_every_backend_that_has_the_name() {
     let mut case = Case::new();
     let heard = case.hear(0, answer(&["127.0.0.1", "127.0.0.2"]));
-    assert_eq!(heard.services, [0, 1]);
+    assert_eq!(heard.services, ["a".into(), "b".into()]);
     assert_eq!(case.stands_for(80), ["127.0.0.1:80", "127.0.0.2:80"]);
     assert_eq!(case.stands_for(81), ["127.0.0.1:81", "127.0.0.2:81"]);
     let changed = |services: &str, port: u16| News::Changed {
@@ -113,7 +113,7 @@ fn another_answer_says_what_came_and_what_went() {
     let mut case = Case::new();
     case.hear(0, answer(&["127.0.0.1", "127.0.0.2"]));
     let heard = case.hear(1, answer(&["127.0.0.2", "127.0.0.3"]));
-    assert_eq!(heard.services, [0, 1]);
+    assert_eq!(heard.services, ["a".into(), "b".into()]);
     let News::Changed { added, removed, .. } = &heard.news[0] else {
         panic!("{heard:?}");
     };
@@ -145,7 +145,7 @@ fn a_failure_keeps_the_last_answer_and_is_said_once_a_minute() {
         [failing("SERVFAIL", minute)]
     );
     assert_eq!(case.hear(71, failure("SERVFAIL")).news, []);
-    let report = case.names.report(0, case.begin + Duration::from_secs(72));
+    let report = case.names.report("a", case.begin + Duration::from_secs(72));
     let failure = report[0].failure.expect("it fails");
     assert_eq!((failure.times, failure.reason), (4, "SERVFAIL"));
     assert_eq!(failure.lasted, Duration::from_secs(62));
@@ -156,7 +156,7 @@ fn a_failure_keeps_the_last_answer_and_is_said_once_a_minute() {
         lasted: Duration::from_secs(63),
     };
     assert_eq!(case.hear(73, answer(&["127.0.0.1"])).news, [recovered]);
-    assert!(case.names.report(0, case.begin)[0].failure.is_none());
+    assert!(case.names.report("a", case.begin)[0].failure.is_none());
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_name_that_never_was_resolved_stands_for_nothing() {
         "{heard:?}"
     );
     assert!(case.stands_for(80).is_empty());
-    let report = case.names.report(1, case.begin);
+    let report = case.names.report("b", case.begin);
     let names: Vec<_> = report.iter().map(|name| name.name.as_str()).collect();
     assert_eq!(names, ["shared.test:80", "shared.test:81"]);
 }
@@ -200,8 +200,55 @@ fn a_remark_is_made_once_and_another_a_minute_later() {
     for (seconds, remarks, lines) in turns {
         let heard = case.hear(seconds, remarked(remarks));
         assert_eq!(said(&heard), lines, "{seconds}");
-        assert_eq!(case.names.report(0, case.begin)[0].remarks, remarks);
+        assert_eq!(case.names.report("a", case.begin)[0].remarks, remarks);
     }
+}
+
+#[test]
+fn what_is_known_outlives_another_configuration() {
+    let mut case = Case::new();
+    case.hear(0, answer(&["127.0.0.1"]));
+    case.hear(1, failure("NXDOMAIN"));
+    let text = CONFIG.replace("shared.test:81", "shared.test:82");
+    let text = text.replace(
+        "{ address = \"_a._tcp.test\", srv = true }",
+        "\"new.test:80\"",
+    );
+    let next = config::parse("config.toml", &text).expect("the text breaks no rule");
+    case.names.expect(Question::Host("new.test".to_owned()));
+    assert!(!case.names.is_heard(&Question::Host("new.test".to_owned())));
+    case.names.adopt(&next, &mut case.resolved);
+    assert_eq!(
+        case.stands_for(82),
+        ["127.0.0.1:82"],
+        "another port of what is known"
+    );
+    assert!(case.stands_for(81).is_empty());
+    let unheard: Vec<_> = case.names.unheard().map(ToString::to_string).collect();
+    assert_eq!(unheard, ["new.test"]);
+    let report = case.names.report("b", case.begin + Duration::from_secs(2));
+    assert!(report[0].failure.is_some(), "it still fails");
+    let gone = Answer {
+        question: Question::Srv("_a._tcp.test".to_owned()),
+        found: Err("NXDOMAIN".to_owned()),
+    };
+    assert_eq!(case.hear(3, gone), Heard::default());
+}
+
+#[test]
+fn an_answer_that_comes_ahead_of_its_configuration_is_kept() {
+    let mut case = Case::new();
+    let early = Question::Host("early.test".to_owned());
+    case.names.expect(early.clone());
+    let mut found = answer(&["127.0.0.9"]);
+    found.question = early.clone();
+    assert_eq!(case.hear(0, found), Heard::default());
+    assert!(case.names.is_heard(&early));
+    let text = CONFIG.replace("shared.test:81", "early.test:81");
+    let next = config::parse("config.toml", &text).expect("the text breaks no rule");
+    case.names.adopt(&next, &mut case.resolved);
+    let name = BackendAddress::Host("early.test".to_owned(), 81);
+    assert_eq!(case.resolved[&name][0].address.to_string(), "127.0.0.9:81");
 }
 
 #[test]

@@ -70,6 +70,7 @@ fn report<'a>(services: &[(&'a str, &'a Phases)], nothing: &'a Phases) -> Report
             pid: 4711,
             up: Duration::from_millis(1_500),
             driver: "epoll",
+            reloads: Default::default(),
         },
         generation: 1,
         late: Vec::new(),

@@ -47,6 +47,7 @@ fn report() -> Report<'static> {
             pid: 4711,
             up: Duration::from_secs(3 * 3600 + 12 * 60 + 59),
             driver: "io_uring (defer)",
+            reloads: Default::default(),
         },
         generation: 3,
         services: vec![
