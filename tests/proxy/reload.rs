@@ -37,6 +37,7 @@ on_both_drivers! {
     a_file_that_is_missing_is_waited_for
     the_watch_is_turned_on_and_off
     the_log_is_another_one
+    the_environment_stays_on_top
     the_admin_api_moves
     what_a_process_keeps_is_told
     no_request_fails_while_the_file_changes
@@ -573,6 +574,16 @@ fn the_log_is_another_one(driver: Driver) {
     assert_eq!(proxy.client().get("a.test", "/").text(), "a");
     proxy.report_where(|report| report.exchanges() == 2);
     assert_eq!(proxy.log_lines().len(), lines);
+}
+
+fn the_environment_stays_on_top(driver: Driver) {
+    let origin = Served::saying("a");
+    let setup = Setup::new(driver).service("a", &[origin.address()], "");
+    let start = setup.clone().environment("LOG_LEVEL", "debug");
+    let mut proxy = start.start();
+    proxy.reload(&setup.service("b", &[origin.address()], ""));
+    assert_eq!(proxy.client().get("b.test", "/").text(), "a");
+    proxy.log_line(&format!("endpoint={}", origin.address()));
 }
 
 fn the_admin_api_moves(driver: Driver) {
