@@ -36,5 +36,6 @@ mod retry;
 mod revive;
 mod routing;
 mod shed;
+mod source;
 mod tcp;
 mod upgrade;

@@ -268,10 +268,9 @@ impl Control {
             changed,
             removed,
         });
-        let text = difference.to_string();
         for asker in askers {
             // An error: whoever asked has gone.
-            let _told = asker.send(Ok(text.clone()));
+            let _told = asker.send(Ok(difference.to_string()));
         }
     }
 
