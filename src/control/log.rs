@@ -11,6 +11,9 @@
 //!   other threads  -> the outputs, under one lock, at once ----->
 //! ```
 //!
+//! The filter, the format and the outputs can be swapped while the process runs; nobody who logs
+//! waits for that.
+//!
 //! A full ring drops the record and counts it; the writer says how many were lost. Records of one
 //! thread keep their order; between threads the stamps tell it.
 

@@ -38,5 +38,6 @@ mod revive;
 mod routing;
 mod shed;
 mod soak;
+mod source;
 mod tcp;
 mod upgrade;

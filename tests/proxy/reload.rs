@@ -1,9 +1,8 @@
-//! Another configuration takes the place of the one that runs: what is unchanged is not touched, and
-//! what is bad changes nothing.
+//! Another configuration takes the place of the one that runs: what is unchanged is not touched,
+//! and what is bad changes nothing.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -11,7 +10,7 @@ use std::time::Instant;
 
 use crate::support::{
     DEADLINE, Directory, Dns, Driver, Failure, GET, Message, Origin, Proxy, Served, Setup, Wire,
-    ok, on_both_drivers, run_to_end, signalled,
+    ok, on_both_drivers, run_to_end,
 };
 
 on_both_drivers! {
@@ -29,38 +28,11 @@ on_both_drivers! {
     routes_change
     a_name_is_known_before_its_backend_is_used
     a_report_comes_while_a_reload_waits
+    a_name_that_nobody_answers_for_is_done_without
     who_asks_meanwhile_is_next
     a_drain_refuses_reloads
     a_drain_ends_a_reload_that_waits
-    a_change_of_the_file_is_loaded
-    a_link_that_is_swapped_is_a_change
-    a_file_that_is_missing_is_waited_for
-    the_watch_is_turned_on_and_off
-    the_log_is_another_one
-    the_admin_api_moves
-    what_a_process_keeps_is_told
     no_request_fails_while_the_file_changes
-}
-
-#[test]
-fn without_a_file_there_is_nothing_to_load() {
-    let origin = Origin::refused().to_string();
-    let arguments = [
-        "run",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "",
-        "--backend",
-        &origin,
-    ];
-    let lines = signalled(&arguments, "ready", "HUP", REFUSED);
-    let line = lines.iter().find(|line| line.contains(REFUSED));
-    let line = line.expect("it was waited for");
-    assert!(
-        line.contains("WARN") && line.contains("there is no file to load from"),
-        "{line}"
-    );
 }
 
 const REFUSED: &str = "a reload is refused";
@@ -426,6 +398,16 @@ fn a_report_comes_while_a_reload_waits(driver: Driver) {
     assert_eq!(proxy.report().generation, 2);
 }
 
+fn a_name_that_nobody_answers_for_is_done_without(driver: Driver) {
+    let (dns, origin) = (Dns::new(), Served::saying("a"));
+    let (_, mut proxy) = waiting(driver, &dns, &origin);
+    proxy.reloads_since(0);
+    proxy.log_line("a name is not resolved yet; going on without it");
+    let answer = proxy.client().get("n.test", "/");
+    assert_eq!(answer.head.proxy_error().as_deref(), Some("dns_error"));
+    assert_eq!(proxy.client().get("a.test", "/").text(), "a");
+}
+
 fn who_asks_meanwhile_is_next(driver: Driver) {
     let (dns, origin) = (Dns::new(), Served::saying("a"));
     let (setup, mut proxy) = waiting(driver, &dns, &origin);
@@ -463,150 +445,6 @@ fn a_drain_ends_a_reload_that_waits(driver: Driver) {
     proxy.signal("TERM");
     assert!(proxy.log_line(REFUSED).contains("the process drains"));
     assert_eq!(proxy.exit_code(), Some(0));
-}
-
-fn a_change_of_the_file_is_loaded(driver: Driver) {
-    let origin = Served::saying("a");
-    let begin = Setup::new(driver).watched();
-    let setup = begin.service("a", &[origin.address()], "");
-    let mut proxy = setup.clone().expects_line(NOT_FOUND).start();
-    // As editors do: another file is renamed over it.
-    let both = setup.service("b", &[origin.address()], "");
-    proxy.write_config(&both.config());
-    proxy.reloads_since(0);
-    assert_eq!(proxy.client().get("b.test", "/").text(), "a");
-    // In place.
-    let before = proxy.log_lines().len();
-    let all = both.clone().service("c", &[origin.address()], "");
-    fs::write(proxy.config_file(), all.config()).expect("it is ours");
-    proxy.reloads_since(before);
-    assert_eq!(proxy.client().get("c.test", "/").text(), "a");
-    // The same text is no change: the one reload is that of the text behind it.
-    proxy.write_config(&all.config());
-    fs::write(proxy.config_file(), both.config()).expect("it is ours");
-    proxy.log_has(3, "reloaded");
-    proxy.log_line("reload: removed service c");
-    assert_eq!(proxy.client().get("c.test", "/").status(), 404);
-}
-
-fn a_link_that_is_swapped_is_a_change(driver: Driver) {
-    let origin = Served::saying("a");
-    let begin = Setup::new(driver).watched();
-    let setup = begin.service("a", &[origin.address()], "");
-    let mut proxy = setup.clone().expects_line(NOT_FOUND).start();
-    let file = proxy.config_file();
-    let folder = file.parent().expect("it is in a folder").to_owned();
-    // As a ConfigMap of Kubernetes is mounted.
-    let version = |name: &str, setup: &Setup| {
-        fs::create_dir(folder.join(name)).expect("the folder is writable");
-        let file = folder.join(name).join("config.toml");
-        fs::write(file, setup.config()).expect("the folder is writable");
-        symlink(name, folder.join("..next")).expect("the folder is writable");
-        fs::rename(folder.join("..next"), folder.join("..data")).expect("it is ours");
-    };
-    let both = setup.clone().service("b", &[origin.address()], "");
-    version("..1", &both);
-    symlink("..data/config.toml", folder.join("..link")).expect("the folder is writable");
-    fs::rename(folder.join("..link"), &file).expect("it is ours");
-    proxy.reloads_since(0);
-    assert_eq!(proxy.client().get("b.test", "/").text(), "a");
-    for (name, setup) in [("..2", &setup), ("..3", &both), ("..4", &setup)] {
-        let before = proxy.log_lines().len();
-        version(name, setup);
-        proxy.reloads_since(before);
-    }
-    assert_eq!(proxy.client().get("b.test", "/").status(), 404);
-}
-
-fn a_file_that_is_missing_is_waited_for(driver: Driver) {
-    let missing = "the configuration cannot be read; it is waited for";
-    let origin = Served::saying("a");
-    let setup = Setup::new(driver).watched();
-    let setup = setup.service("a", &[origin.address()], "");
-    let mut proxy = setup.clone().expects_line(missing).start();
-    let before = proxy.log_lines().len();
-    fs::remove_file(proxy.config_file()).expect("it is ours");
-    proxy.log_line(missing);
-    assert_eq!(proxy.client().get("a.test", "/").text(), "a");
-    let both = setup.service("b", &[origin.address()], "");
-    fs::write(proxy.config_file(), both.config()).expect("the folder is writable");
-    proxy.reloads_since(before);
-    assert_eq!(proxy.client().get("b.test", "/").text(), "a");
-}
-
-fn the_watch_is_turned_on_and_off(driver: Driver) {
-    let origin = Served::saying("a");
-    let setup = Setup::new(driver).service("a", &[origin.address()], "");
-    let mut proxy = setup.clone().start();
-    let watches = |proxy: &Proxy| proxy.threads().iter().any(|name| name == "watch");
-    assert!(!watches(&proxy));
-    proxy.reload(&setup.clone().watched());
-    eventually(|| watches(&proxy));
-    let before = proxy.log_lines().len();
-    proxy.write_config(&setup.config());
-    proxy.reloads_since(before);
-    eventually(|| !watches(&proxy));
-}
-
-fn the_log_is_another_one(driver: Driver) {
-    let origin = Served::saying("a");
-    let setup = Setup::new(driver).service("a", &[origin.address()], "");
-    let mut proxy = setup.clone().start();
-    let log = proxy.config_file().with_file_name("log");
-    let text = format!(
-        "level = \"debug\"\nto = [\"stderr\", \"{}\"]",
-        log.display()
-    );
-    let next = setup.clone().log(text.leak());
-    proxy.reload(&next);
-    assert_eq!(proxy.client().get("a.test", "/").text(), "a");
-    // Shards follow as well.
-    proxy.log_line(&format!("endpoint={}", origin.address()));
-    let read = || fs::read_to_string(&log).unwrap_or_default();
-    eventually(|| read().contains(&format!("endpoint={}", origin.address())));
-    fs::rename(&log, log.with_extension("1")).expect("it is ours");
-    // Nothing but the signal of whoever has moved it away.
-    proxy.reload(&next);
-    eventually(|| read().contains("reloaded"));
-    proxy.reload(&setup);
-    let lines = proxy.log_lines().len();
-    assert_eq!(proxy.client().get("a.test", "/").text(), "a");
-    proxy.report_where(|report| report.exchanges() == 2);
-    assert_eq!(proxy.log_lines().len(), lines);
-}
-
-fn the_admin_api_moves(driver: Driver) {
-    let origin = Served::saying("a");
-    let setup = Setup::new(driver).service("a", &[origin.address()], "");
-    let mut proxy = setup.clone().expects_line(REFUSED).start();
-    let path = proxy.config_file().with_file_name("admin.sock");
-    let unix = setup.clone().admin(&format!("unix:{}", path.display()));
-    proxy.reload(&unix);
-    assert!(path.exists());
-    let taken = setup.clone().admin(&origin.address().to_string());
-    proxy.write_config(&taken.config());
-    proxy.signal("HUP");
-    assert!(proxy.log_line(REFUSED).contains("the admin API: "));
-    assert!(path.exists());
-    proxy.reload(&setup.clone().admin("127.0.0.1:0"));
-    eventually(|| !path.exists());
-    let line = proxy.log_line("the admin API answers address=127.0.0.1");
-    let (_, address) = line.rsplit_once('=').expect("it names its address");
-    let mut client = Wire::connect(address.trim_matches('"').parse().expect("it is one"));
-    assert_eq!(client.get("127.0.0.1", "/report").status(), 200);
-    proxy.reload(&setup);
-}
-
-fn what_a_process_keeps_is_told(driver: Driver) {
-    let keeps = "a running process keeps these";
-    let origin = Served::saying("a");
-    let setup = Setup::new(driver).service("a", &[origin.address()], "");
-    let mut proxy = setup.clone().expects_line(keeps).start();
-    let both = setup.service("b", &[origin.address()], "").shards(3);
-    proxy.reload(&both);
-    assert!(proxy.log_line(keeps).contains("keys=shards"));
-    assert_eq!(proxy.report().generation, 2);
-    assert_eq!(proxy.client().get("b.test", "/").text(), "a");
 }
 
 fn no_request_fails_while_the_file_changes(driver: Driver) {

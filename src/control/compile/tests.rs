@@ -331,6 +331,27 @@ fn a_service_that_nothing_has_changed_is_shared_with_the_plan_before() {
 }
 
 #[test]
+fn what_a_reload_leaves_alone_is_shared_whatever_its_place() {
+    let listener =
+        |name, port| format!("[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\n");
+    let service =
+        |name, port| format!("[[service]]\nname = \"{name}\"\nbackends = [\"127.0.0.1:{port}\"]\n");
+    let compiled = |parts: [String; 4], last| {
+        let config = config::parse("config.toml", &parts.concat());
+        compile(&config.expect("the text breaks no rule"), &LIVE, last)
+    };
+    let [one, two] = [listener("one", 1), listener("two", 2)];
+    let [a, b] = [service("a", 1), service("b", 2)];
+    let last = compiled([one, two.clone(), a.clone(), b.clone()], None);
+    let next = compiled([two, listener("one", 3), b, a], Some(&last));
+    assert!(Arc::ptr_eq(&last.services[0], &next.services[1]));
+    assert!(Arc::ptr_eq(&last.services[1], &next.services[0]));
+    assert!(Arc::ptr_eq(&last.listeners[1], &next.listeners[0]));
+    assert!(!Arc::ptr_eq(&last.listeners[0], &next.listeners[1]));
+    assert!(Arc::ptr_eq(&last.routes, &next.routes), "there are none");
+}
+
+#[test]
 fn lookups_and_probes_of_what_names_stand_for_take_descriptors() {
     let connections = |names: usize, endpoints: u8| {
         let backends: Vec<String> = (0..names)

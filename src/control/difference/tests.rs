@@ -162,3 +162,18 @@ fn the_keys_of_the_process_are_named_apart() {
                     (SIGUSR2) or a restart\n";
     assert!(text.starts_with(expected), "{text}");
 }
+
+#[test]
+fn routes_that_match_the_same_are_told_apart_by_their_order() {
+    let route = |service: &str| format!("[[route]]\npath = \"/a\"\nservice = {service:?}\n");
+    let of = |services: &[&str]| {
+        let routes: String = services.iter().map(|service| route(service)).collect();
+        format!("{BEGIN}{routes}")
+    };
+    let kept = difference(&of(&["app", "still"]), &of(&["app", "still"]));
+    assert!(kept.is_empty(), "{kept}");
+    let fewer = difference(&of(&["app", "still"]), &of(&["app"]));
+    assert_eq!((fewer.count(Verb::Removed), fewer.kept.routes), (1, 3));
+    let swapped = difference(&of(&["app", "still"]), &of(&["still", "app"]));
+    assert_eq!(swapped.count(Verb::Changed), 2);
+}

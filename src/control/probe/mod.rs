@@ -240,7 +240,10 @@ impl Probers {
     ) {
         let services = config.services().iter();
         let probed = services.filter(|service| service.probe.is_some());
-        let names: HashSet<&str> = probed.map(|service| service.name.as_str()).collect();
+        let names: HashSet<&str> = probed
+            .clone()
+            .map(|service| service.name.as_str())
+            .collect();
         self.probed.retain(|name, service| {
             let stays = names.contains(&**name);
             if !stays {
@@ -248,7 +251,7 @@ impl Probers {
             }
             stays
         });
-        for written in config.services() {
+        for written in probed {
             let health = |address| health(&written.name, address);
             self.follow(written, &Stands::of(written, live), health);
         }

@@ -220,10 +220,16 @@ impl Control {
         } = next;
         self.take_over(&config, opened, supervisor);
         self.naming.adopt(&config, &mut self.live);
-        say(&self.standings.adopt(&config, &self.live, now()));
+        let mut last = Some(mem::replace(&mut self.config, config));
+        let (standings, config, live) = (&mut self.standings, &self.config, &self.live);
+        let changes = standing_back(|| {
+            // To free a large one takes some time as well.
+            drop(last.take());
+            standings.adopt(config, live, now())
+        });
+        say(&changes);
         let health = |service: &str, address| self.standings.health(service, address);
-        self.probers.adopt(&config, &self.live, health);
-        self.config = config;
+        self.probers.adopt(&self.config, &self.live, health);
         self.watch();
         self.publish(Life::Serving);
         self.reloads.stage = Stage::Adopting {
@@ -262,10 +268,9 @@ impl Control {
             changed,
             removed,
         });
-        let text = difference.to_string();
         for asker in askers {
             // An error: whoever asked has gone.
-            let _told = asker.send(Ok(text.clone()));
+            let _told = asker.send(Ok(difference.to_string()));
         }
     }
 
