@@ -8,6 +8,7 @@ mod ahead;
 mod answers;
 mod balance;
 mod bodies;
+mod carried;
 mod chaos;
 mod dns;
 mod drain;
