@@ -87,6 +87,7 @@ const ROOMS: &[Room] = &[
             "rtrb",
             "jiff",
             "hickory_resolver",
+            "serde_json",
         ],
     ),
     room(

@@ -13,3 +13,4 @@ pub mod signal;
 pub mod source;
 pub mod standing;
 pub mod supervisor;
+pub mod view;

@@ -10,6 +10,9 @@ on_both_drivers! {
     a_report_that_nobody_reads_does_not_hold_the_drain
     a_request_cut_off_at_the_end_of_the_drain_is_not_sent_again
     an_exchange_that_the_drain_cuts_off_is_a_fault_of_its_own
+    before_a_drain_that_is_delayed_clients_are_served_as_before
+    a_drain_begins_when_its_delay_is_over
+    during_a_drain_the_admin_api_answers
 }
 
 /// Well under the drain timeout of these tests: two seconds of quiet, and some for a busy machine.
@@ -124,4 +127,113 @@ fn an_exchange_that_the_drain_cuts_off_is_a_fault_of_its_own(driver: Driver) {
     let failed = proxy.log_line("exchange failed");
     let fault = failed.split("fault=").nth(1);
     assert_eq!(fault.map(str::trim), Some("drain_timeout"), "{failed}");
+}
+
+fn before_a_drain_that_is_delayed_clients_are_served_as_before(driver: Driver) {
+    let origin = Served::saying("a");
+    let mut proxy = Setup::new(driver)
+        .admin("127.0.0.1:0")
+        .runtime("drain_delay = \"1h\"\ndrain_timeout = \"20s\"")
+        .expects_line("a second signal")
+        .expects_line("no other configuration")
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    assert_eq!(client.get("a.test", "/").text(), "a");
+    assert_eq!(proxy.ask("GET /readyz").text(), "ready\n");
+    let drain = proxy.ask("POST /drain");
+    let text = drain.text();
+    assert_eq!(drain.status(), 202, "{text}");
+    assert!(
+        text.starts_with("draining: nobody is accepted from "),
+        "{text}"
+    );
+    assert!(text.ends_with("is cut 20s later\n"), "{text}");
+    let serves = |client: &mut Wire| {
+        let answer = client.get("a.test", "/");
+        assert_eq!(
+            (answer.status(), answer.head.field("Connection")),
+            (200, None)
+        );
+    };
+    for path in ["/readyz", "/readyz?service=a"] {
+        let ready = proxy.ask(&format!("GET {path}"));
+        assert_eq!(
+            (ready.status(), &*ready.text()),
+            (503, "not ready: draining\n")
+        );
+    }
+    assert_eq!(proxy.ask("GET /healthz").status(), 200);
+    serves(&mut client);
+    serves(&mut proxy.client());
+    // Neither of these is a second signal.
+    let again = proxy.ask("POST /drain");
+    assert_eq!(again.status(), 202);
+    assert!(
+        again.text().starts_with("already draining: "),
+        "{}",
+        again.text()
+    );
+    let reload = proxy.ask("POST /reload");
+    assert_eq!(reload.status(), 422, "{}", reload.text());
+    proxy.signal("HUP");
+    let report = proxy.report_where(|report| report.services["a"].exchanges == 3);
+    assert_eq!(report.faults().len(), 0);
+    let state = format!("POST /service/a/backend/{}/ready", origin.address());
+    assert_eq!(proxy.ask(&state).status(), 200);
+    proxy.signal("TERM");
+    proxy.log_line("another signal ends at once");
+    serves(&mut client);
+    proxy.signal("INT");
+    assert_eq!(proxy.exit_code(), Some(1));
+}
+
+fn a_drain_begins_when_its_delay_is_over(driver: Driver) {
+    let origin = Served::saying("a");
+    let mut proxy = Setup::new(driver)
+        .admin("127.0.0.1:0")
+        .runtime("drain_delay = \"300ms\"")
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    assert_eq!(client.get("a.test", "/").text(), "a");
+    proxy.signal("TERM");
+    let line = proxy.log_line("not ready any more");
+    assert!(line.contains("drain_delay=300ms"), "{line}");
+    let mut is_told = || {
+        let answer = client.get("a.test", "/");
+        answer.head.field("Connection").as_deref() == Some("close")
+    };
+    assert!((0..1_000_000).any(|_| is_told()), "one answer says close");
+    proxy.log_line("timeout=");
+    assert_eq!(proxy.exit_code_within(PROMPT), Some(0));
+}
+
+fn during_a_drain_the_admin_api_answers(driver: Driver) {
+    let origin = Origin::new();
+    let mut proxy = Setup::new(driver)
+        .admin("127.0.0.1:0")
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    let mut upstream = origin.gets(&mut client, GET);
+    let drain = proxy.ask("POST /drain");
+    assert_eq!(drain.status(), 202);
+    let text = drain.text();
+    assert!(
+        text.starts_with("draining: nobody is accepted, and what"),
+        "{text}"
+    );
+    let plan = proxy.ask("GET /plan").text();
+    assert!(plan.contains("\"life\":\"draining\""), "{plan}");
+    assert_eq!(proxy.ask("GET /readyz").status(), 503);
+    let state = format!("POST /service/a/backend/{}/drain", origin.address());
+    let state = proxy.ask(&state);
+    assert_eq!(state.status(), 409, "{}", state.text());
+    // The first signal.
+    proxy.signal("TERM");
+    proxy.log_line("draining already");
+    upstream.send(ok("a"));
+    assert_eq!(client.answer().text(), "a");
+    assert_eq!(proxy.exit_code_within(PROMPT), Some(0));
 }

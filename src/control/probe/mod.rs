@@ -173,8 +173,8 @@ impl Probers {
     pub fn follow(&mut self, service: usize, written: &Service, stands: &Stands) {
         let Some(probe) = &written.probe else { return };
         let probe = Arc::new(probe.clone());
-        let addresses = stands.endpoints.iter().map(|stand| stand.address);
-        let addresses: HashSet<SocketAddr> = addresses.collect();
+        let asked = || stands.endpoints.iter().filter(|stand| !stand.down);
+        let addresses: HashSet<SocketAddr> = asked().map(|stand| stand.address).collect();
         self.probed.retain(|place, task| {
             let stays = place.service != service || addresses.contains(&place.address);
             if !stays {
@@ -182,7 +182,7 @@ impl Probers {
             }
             stays
         });
-        for address in stands.endpoints.iter().map(|stand| stand.address) {
+        for address in asked().map(|stand| stand.address) {
             let place = Place { service, address };
             self.probed.entry(place).or_insert_with(|| {
                 let prober = Prober::new(&self.common, written, &probe, place);

@@ -6,25 +6,33 @@ use crate::config::Config;
 use crate::plan::Life;
 
 impl Control {
-    /// Loads the configuration anew, and runs it where it is good.
-    pub(super) fn reload(&mut self, supervisor: &mut dyn Supervisor) {
+    /// Loads the configuration anew, and runs it where it is good. Gives the number of the plan
+    /// that has it, or why nothing is changed; the log has it too.
+    pub(super) fn reload(&mut self, supervisor: &mut dyn Supervisor) -> Result<u64, String> {
+        if self.is_leaving() {
+            log::warn!("draining: no other configuration is loaded any more");
+            return Err("draining".to_owned());
+        }
         let Some(source) = &mut self.source else {
             log::warn!("there is no file to load from; nothing is changed");
-            return;
+            return Err("there is no file to load from".to_owned());
         };
         let from = source.name();
         match source.load() {
             Ok(next) => self.adopt(next, supervisor),
-            Err(errors) => log::error!(from, errors:%; "refused; nothing is changed"),
+            Err(errors) => {
+                log::error!(from, errors:%; "refused; nothing is changed");
+                Err(errors.to_string())
+            }
         }
     }
 
-    fn adopt(&mut self, next: Config, supervisor: &mut dyn Supervisor) {
+    fn adopt(&mut self, next: Config, supervisor: &mut dyn Supervisor) -> Result<u64, String> {
         let opening = match self.open_listeners(&next, supervisor) {
             Ok(opening) => opening,
             Err(error) => {
                 log::error!(error; "refused; nothing is changed");
-                return;
+                return Err(error);
             }
         };
         for (written, bound) in next.listeners().iter().zip(&opening.bound) {
@@ -34,8 +42,10 @@ impl Control {
             }
         }
         self.take_listeners(&next, opening, supervisor);
-        self.config = next;
+        let last = std::mem::replace(&mut self.config, next.clone());
+        self.keep_overrides(&last, &next);
         self.publish(Life::Serving);
         log::info!(generation = self.live.generation; "reloaded");
+        Ok(self.live.generation)
     }
 }

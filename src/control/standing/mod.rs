@@ -38,6 +38,19 @@ pub struct Place {
     pub address: SocketAddr,
 }
 
+/// What is known of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// What probes have said.
+    pub health: Health,
+    /// Since when they have.
+    pub since: Instant,
+    /// What the last probe that was news came to; empty where it was good.
+    pub reason: &'a str,
+    /// How many shards have ejected it.
+    pub ejected_by: usize,
+}
+
 /// What is known of all endpoints.
 #[derive(Debug)]
 pub struct Standings {
@@ -75,11 +88,15 @@ struct ServiceStanding {
 #[derive(Debug)]
 struct EndpointStanding {
     address: SocketAddr,
-    /// It never gets exchanges: the operator wants it so.
+    /// It gets no exchanges: the operator wants it so.
     drain: bool,
+    /// The same, and it is not probed.
+    down: bool,
     /// It gets none before its first good probe.
     awaited: bool,
     health: Health,
+    /// What the last probe came to; empty where it was good, or none was.
+    reason: String,
     /// True exactly when it was ever healthy.
     proven: bool,
     /// When `health` was first so.
@@ -149,8 +166,13 @@ impl Standings {
             return Vec::new();
         };
         let endpoint = &mut service.endpoints[at];
+        if endpoint.down {
+            // Of a probe that was under way as it was set so.
+            return Vec::new();
+        }
         let was_in = endpoint.may_be_used();
         let was = std::mem::replace(&mut endpoint.health, health);
+        endpoint.reason.clone_from(&reason);
         endpoint.proven |= health == Health::Healthy;
         let lasted = now - endpoint.since;
         if was == health {
@@ -297,6 +319,18 @@ impl Standings {
         services
     }
 
+    /// What is known of an endpoint, for people; `None` where it is gone.
+    pub fn seen(&self, place: Place) -> Option<Seen<'_>> {
+        let service = self.services.get(place.service)?;
+        let endpoint = &service.endpoints[service.place_of(place)?];
+        Some(Seen {
+            health: endpoint.health,
+            since: endpoint.since,
+            reason: &endpoint.reason,
+            ejected_by: endpoint.ejected_by.len(),
+        })
+    }
+
     fn settle_all(&mut self, now: Instant) -> Vec<Change> {
         let services = 0..self.services.len();
         let changes = services.flat_map(|service| self.settle(service, now));
@@ -355,15 +389,18 @@ impl ServiceStanding {
     }
 
     fn follow(&mut self, stands: &Stands, now: Instant) {
-        let grows_from = self.ramp_from(now).filter(|_| !self.endpoints.is_empty());
+        let ramp_from = self.ramp_from(now);
+        let grows_from = ramp_from.filter(|_| !self.endpoints.is_empty());
         let had = std::mem::take(&mut self.endpoints).into_iter();
         let mut had: HashMap<_, _> = had.map(|endpoint| (endpoint.address, endpoint)).collect();
         let endpoint = |stand: &Stand| {
             let fresh = || EndpointStanding {
                 address: stand.address,
                 drain: stand.drain,
+                down: stand.down,
                 awaited: self.awaited,
                 health: Health::Unknown,
+                reason: String::new(),
                 proven: false,
                 since: now,
                 ejected_by: BTreeSet::new(),
@@ -372,7 +409,11 @@ impl ServiceStanding {
                 recoveries: 0,
             };
             let mut endpoint = had.remove(&stand.address).unwrap_or_else(fresh);
+            if endpoint.down && !stand.down {
+                endpoint.come_back(ramp_from, now);
+            }
             endpoint.drain = stand.drain;
+            endpoint.down = stand.down;
             endpoint
         };
         self.endpoints = stands.endpoints.iter().map(endpoint).collect();
@@ -437,6 +478,17 @@ impl EndpointStanding {
                 Health::Healthy => true,
                 Health::Unhealthy => false,
             }
+    }
+
+    /// It was away, and nothing of what was known of it holds any more. Shards that had ejected it
+    /// readmit it.
+    fn come_back(&mut self, ramp_from: Option<Instant>, now: Instant) {
+        self.health = Health::Unknown;
+        self.reason.clear();
+        self.proven = false;
+        self.since = now;
+        self.ramp_from = ramp_from;
+        self.recoveries += 1;
     }
 
     /// How far its weight has grown, and when it will be a step further.

@@ -354,6 +354,7 @@ fn stands(ports: &[u16]) -> Stands {
         weight: 1,
         backup: false,
         drain: false,
+        down: false,
     });
     Stands {
         endpoints: endpoints.collect(),
