@@ -90,7 +90,7 @@ fn what_runs_at_a_drained_backend_finishes(driver: Driver) {
         .expects_line(NONE)
         .service("a", &[origin.address()], "")
         .start();
-    for state in ["drain", "down"] {
+    for (state, word) in [("drain", "draining"), ("down", "down")] {
         let mut client = proxy.client();
         let mut upstream = origin.gets(&mut client, GET);
         let (status, text) = set(&proxy, origin.address(), state);
@@ -102,11 +102,10 @@ fn what_runs_at_a_drained_backend_finishes(driver: Driver) {
         assert_eq!(error.as_deref(), Some("destination_unavailable"));
         upstream.send(ok("a"));
         assert_eq!(client.answer().text(), "a");
-        let report = proxy.report();
-        let endpoint = report.services["a"]
-            .endpoints
-            .get(&origin.address().to_string());
-        assert!(endpoint.is_some());
+        let report = proxy.ask("GET /report?format=json").text();
+        let report: Value = serde_json::from_str(&report).expect("it is JSON");
+        let standing = &report["services"][0]["endpoints"][0]["standing"];
+        assert_eq!(standing, word);
         assert_eq!(set(&proxy, origin.address(), "ready").0, 200);
     }
 }
@@ -159,7 +158,6 @@ fn a_backend_that_is_down_is_not_probed_and_comes_back_slowly(driver: Driver) {
     // A sixteenth of its weight against 1, in turn.
     assert_eq!(answers(&proxy, 34), [32, 2]);
     eventually(|| standing() == "healthy");
-    assert!(b_before + 1 < count(&b_probes) || b_before < count(&b_probes));
 }
 
 /// The file's list of two backends, of which the first is `drain` or not.
@@ -191,7 +189,8 @@ fn a_state_stays_until_the_file_says_otherwise(driver: Driver) {
     // The file says otherwise, though it says the same as was set.
     proxy.reload(&with(true, ""));
     assert_eq!(run_time(&proxy), Value::Null);
-    proxy.log_line("is the file's again").contains("was=drain");
+    let line = proxy.log_line("is the file's again");
+    assert!(line.contains("was=drain"), "{line}");
     assert_eq!(answers(&proxy, 10), [0, 10]);
     // It can be overruled, too.
     assert_eq!(set(&proxy, addresses[0], "ready").0, 200);

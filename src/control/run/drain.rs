@@ -49,6 +49,7 @@ impl Control {
     pub(super) fn asked_to_drain(&mut self, supervisor: &mut dyn Supervisor) -> String {
         let already = self.is_leaving();
         if !already {
+            log::info!("the admin API was asked to drain");
             self.leave(supervisor);
         }
         let left = |until: Instant| format_duration(until.saturating_duration_since(now()));
