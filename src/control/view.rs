@@ -3,37 +3,39 @@
 //!
 //! No secret is in it: of fields that are set or asked for there are the names and never the
 //! values, and of probes the kind. `docs/ADMIN.md` says what each member means. Pure.
+//!
+//! All of it is owned, or shared with the plan, so that a thread of its own can write it out.
 
 mod json;
 mod text;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::compile::{BoundListener, Health, Live, Override};
-use super::resolve::Names;
-use super::standing::{Place, Seen, Standings};
+use super::compile::{Health, Override, Overrides};
+use super::standing::Seen;
 use crate::config::{self, Config};
-use crate::plan::{Listener, Plan, Protocol, Service};
+use crate::plan::{Endpoint, Life, Listener, ListenerId, Plan, Protocol, Service};
 
 /// What runs now.
 #[derive(Debug)]
-pub struct View<'a> {
+pub struct View {
     /// The process.
     pub process: Process,
     /// By shard.
-    pub shards: Vec<Shard<'a>>,
-    /// The newest one, compiled from `config` and `live`.
-    pub plan: &'a Plan,
+    pub shards: Vec<Shard>,
+    /// The newest one, compiled from `config`.
+    pub plan: Arc<Plan>,
     /// What the operator wrote.
-    pub config: &'a Config,
-    /// What `compile` knows.
-    pub live: &'a Live,
-    /// What is known of endpoints.
-    pub standings: &'a Standings,
-    /// What is known of names.
-    pub names: &'a Names,
+    pub config: Config,
+    /// What an operator has set at run time.
+    pub overrides: Overrides,
+    /// Where listeners are bound.
+    pub bound: BTreeMap<ListenerId, SocketAddr>,
+    /// By service, in the order of the plan.
+    pub known: Vec<Known>,
     /// The time.
     pub now: Instant,
 }
@@ -55,23 +57,45 @@ pub struct Process {
 
 /// A shard.
 #[derive(Clone, Debug)]
-pub struct Shard<'a> {
+pub struct Shard {
     /// The plan that it has adopted; 0: none yet.
     pub generation: u64,
     /// False exactly when its thread has ended.
     pub runs: bool,
     /// What it waits for the kernel with; `None` before it has said so.
-    pub driver: Option<&'a str>,
+    pub driver: Option<String>,
     /// Clients that it has now.
     pub connections: u64,
 }
 
-/// A service's endpoint, with what is known of it.
-struct Known<'a> {
-    place: Place,
-    /// The first backend that stands for it.
-    backend: &'a str,
-    seen: Option<Seen<'a>>,
+/// What control knows of a service.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// By endpoint, in the order of the plan; `None` of one that is not followed.
+    pub endpoints: Vec<Option<Seen>>,
+    /// Its backends that are names, in the order of the file.
+    pub names: Vec<Name>,
+}
+
+/// What is known of a name.
+#[derive(Clone, Debug)]
+pub struct Name {
+    /// As the operator wrote it.
+    pub name: String,
+    /// How many addresses it stands for.
+    pub addresses: usize,
+    /// What of its last good answer is of no use, a sentence each.
+    pub remarks: Vec<String>,
+    /// For how long, how many times and why it could not be resolved.
+    pub failing: Option<(Duration, u64, String)>,
+}
+
+/// A service as the operator wrote it and as it runs.
+#[derive(Clone, Copy)]
+struct Shown<'a> {
+    written: &'a config::Service,
+    service: &'a Service,
+    known: &'a Known,
 }
 
 /// A backend, with both words on its state.
@@ -80,72 +104,73 @@ struct Stated<'a> {
     written: &'a config::Backend,
     /// What an operator has set at run time.
     set: Option<Override>,
-    endpoints: Vec<SocketAddr>,
+    endpoints: Vec<&'a str>,
 }
 
-impl<'a> View<'a> {
-    /// What the listener is bound with; `None` in a plan that is not run.
-    fn bound(&self, listener: &Listener) -> Option<&'a BoundListener> {
-        let leaving = self.live.leaving.iter().map(|leaving| &leaving.bound);
-        let mut all = self.live.bound.iter().chain(leaving);
-        all.find(|bound| bound.id == listener.id)
+impl View {
+    /// Where the listener is bound.
+    fn address(&self, listener: &Listener) -> SocketAddr {
+        let bound = self.bound.get(&listener.id);
+        bound.copied().unwrap_or(listener.address)
     }
 
-    /// Services as the operator wrote them, and as they run.
-    fn services(&self) -> impl Iterator<Item = (usize, &'a config::Service, &'a Service)> {
+    fn accepts(&self, listener: &Listener) -> bool {
+        listener.accepting && self.plan.life == Life::Serving
+    }
+
+    fn services(&self) -> impl Iterator<Item = Shown<'_>> {
         let services = self.config.services().iter().zip(&self.plan.services);
-        let services = services.enumerate();
-        services.map(|(place, (written, service))| (place, written, &**service))
+        let services = services.zip(&self.known);
+        services.map(|((written, service), known)| Shown {
+            written,
+            service,
+            known,
+        })
     }
 
-    /// What is known of each endpoint of the service at `service`, in the order of the plan.
-    fn known(&self, place: usize, service: &'a Service) -> impl Iterator<Item = Known<'a>> {
+    /// The backends of a service, in the order of the file.
+    fn stated<'a>(&'a self, shown: Shown<'a>) -> impl Iterator<Item = Stated<'a>> {
+        let service = shown.service;
+        let backends = shown.written.backends.iter().zip(&service.backends);
+        backends.map(move |(backend, planned)| {
+            let endpoints = planned.endpoints.iter();
+            Stated {
+                name: backend.address.to_string(),
+                written: backend,
+                set: self.overrides.of(&service.name, backend),
+                endpoints: endpoints
+                    .map(|place| &*service.endpoints[*place as usize].name)
+                    .collect(),
+            }
+        })
+    }
+}
+
+impl<'a> Shown<'a> {
+    /// Each endpoint with the first backend that stands for it, and what is known of it.
+    fn endpoints(self) -> impl Iterator<Item = (&'a Endpoint, &'a str, Option<&'a Seen>)> {
         let mut backends = HashMap::new();
-        for backend in &service.backends {
+        for backend in &self.service.backends {
             for endpoint in &backend.endpoints {
                 backends.entry(*endpoint).or_insert(&*backend.name);
             }
         }
-        let standings = self.standings;
-        (0..)
-            .zip(&service.endpoints)
-            .map(move |(number, endpoint)| {
-                let place = Place {
-                    service: place,
-                    address: endpoint.address,
-                };
-                Known {
-                    place,
-                    backend: backends.get(&number).copied().unwrap_or_default(),
-                    seen: standings.seen(place),
-                }
-            })
-    }
-
-    /// The backends of a service, in the order of the file.
-    fn stated(
-        &self,
-        written: &'a config::Service,
-        service: &'a Service,
-    ) -> impl Iterator<Item = Stated<'a>> {
-        let overrides = &self.live.overrides;
-        let backends = written.backends.iter().zip(&service.backends);
-        backends.map(move |(backend, planned)| Stated {
-            name: backend.address.to_string(),
-            written: backend,
-            set: overrides.of(&written.name, backend),
-            endpoints: planned
-                .endpoints
-                .iter()
-                .map(|place| service.endpoints[*place as usize].address)
-                .collect(),
+        let endpoints = (0..).zip(&self.service.endpoints);
+        let endpoints = endpoints.zip(&self.known.endpoints);
+        endpoints.map(move |((place, endpoint), seen)| {
+            let backend = backends.get(&place).copied().unwrap_or_default();
+            (endpoint, backend, seen.as_ref())
         })
     }
 }
 
 impl Stated<'_> {
     fn state(&self) -> Override {
-        self.set.unwrap_or(Override::written(self.written))
+        self.set.unwrap_or(self.file())
+    }
+
+    fn file(&self) -> Override {
+        Override::written(self.written)
     }
 }
 

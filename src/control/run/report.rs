@@ -97,7 +97,7 @@ impl Control {
 /// Does `work` on a thread that gets only what the shards leave of the CPUs: a report of 1,000
 /// endpoints takes some ten milliseconds, and the p99 of what the shards serve meanwhile would feel
 /// it. Control waits; its own thread keeps its priority, which the shards that it starts inherit.
-pub(super) fn standing_back<T: Send>(mut work: impl FnMut() -> T + Send) -> T {
+fn standing_back<T: Send>(mut work: impl FnMut() -> T + Send) -> T {
     let done = thread::scope(|scope| {
         let standing_back = thread::Builder::new().spawn_scoped(scope, || {
             fd::stand_back();

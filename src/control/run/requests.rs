@@ -12,11 +12,7 @@ impl Control {
     pub(super) fn request(&mut self, wanted: Wanted, supervisor: &mut dyn Supervisor) {
         match wanted {
             Wanted::Ready { service, answer } => tell(answer, self.readiness(service.as_deref())),
-            Wanted::Plan { format, answer } => {
-                if let Some(text) = self.show_plan(format) {
-                    tell(answer, text);
-                }
-            }
+            Wanted::Plan { format, answer } => self.show_plan(format, answer),
             Wanted::Report(wanted) => self.ask(Asker::Client(wanted)),
             Wanted::Reload { answer } => {
                 let reply = match self.reload(supervisor) {

@@ -39,14 +39,14 @@ pub struct Place {
 }
 
 /// What is known of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
     /// What probes have said.
     pub health: Health,
     /// Since when they have.
     pub since: Instant,
     /// What the last probe that was news came to; empty where it was good.
-    pub reason: &'a str,
+    pub reason: String,
     /// How many shards have ejected it.
     pub ejected_by: usize,
 }
@@ -320,13 +320,13 @@ impl Standings {
     }
 
     /// What is known of an endpoint, for people; `None` where it is gone.
-    pub fn seen(&self, place: Place) -> Option<Seen<'_>> {
+    pub fn seen(&self, place: Place) -> Option<Seen> {
         let service = self.services.get(place.service)?;
         let endpoint = &service.endpoints[service.place_of(place)?];
         Some(Seen {
             health: endpoint.health,
             since: endpoint.since,
-            reason: &endpoint.reason,
+            reason: endpoint.reason.clone(),
             ejected_by: endpoint.ejected_by.len(),
         })
     }

@@ -399,13 +399,13 @@ fn what_was_down_comes_back_as_one_that_has_recovered() {
     case.check(&[(Failed(1), "1:unhealthy")]);
     let seen = case.standings.seen(place(1)).expect("it stays");
     assert_eq!(
-        (seen.health, seen.reason),
+        (seen.health, &*seen.reason),
         (Health::Unhealthy, "status 503")
     );
     assert_eq!(seen.since, case.now);
     case.on(Good(1));
     let seen = case.standings.seen(place(1)).expect("it stays");
-    assert_eq!((seen.health, seen.reason), (Health::Healthy, ""));
+    assert_eq!((seen.health, &*seen.reason), (Health::Healthy, ""));
 }
 
 #[test]

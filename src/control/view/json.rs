@@ -2,18 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::{Known, Shard, Stated, View, destinations, health, keys, probe_kind, protocol};
+use super::{Name, Shard, Shown, Stated, View, destinations, health, keys, probe_kind, protocol};
 use crate::config;
+use crate::control::standing::Seen;
 use crate::plan::endpoint::RAMP_WHOLE;
-use crate::plan::{Endpoint, Life, Listener, Service};
-use crate::tally::report::NameReport;
+use crate::plan::{Endpoint, Life, Listener};
 
-impl View<'_> {
+impl View {
     /// On one line.
     pub fn json(&self) -> String {
         let process = &self.process;
         let listeners = self.plan.listeners.iter();
-        let services = self.services();
         let routes = self.config.routes().iter();
         let value = json!({
             "ringmain": process.version,
@@ -26,9 +25,7 @@ impl View<'_> {
             "unready": process.unready,
             "shards": self.shards.iter().enumerate().map(shard).collect::<Value>(),
             "listeners": listeners.map(|it| self.listener(it)).collect::<Value>(),
-            "services": services
-                .map(|(place, written, service)| self.service(place, written, service))
-                .collect::<Value>(),
+            "services": self.services().map(|it| self.service(it)).collect::<Value>(),
             "routes": routes.map(route).collect::<Value>(),
         });
         let mut text = value.to_string();
@@ -37,24 +34,23 @@ impl View<'_> {
     }
 
     fn listener(&self, listener: &Listener) -> Value {
-        let bound = self.bound(listener);
-        let address = bound.map_or(listener.address, |bound| bound.address);
         let service = listener.service.map(|index| self.plan.service(index));
         json!({
             "listener": listener.name,
-            "address": address.to_string(),
+            "address": self.address(listener).to_string(),
             "protocol": protocol(listener),
             "proxy_protocol": listener.proxy_protocol,
-            "accepting": listener.accepting && self.plan.life == Life::Serving,
+            "accepting": self.accepts(listener),
             "sockets": listener.sockets.len(),
             "service": service.map(|service| &service.name),
         })
     }
 
-    fn service(&self, place: usize, written: &config::Service, service: &Service) -> Value {
+    fn service(&self, shown: Shown<'_>) -> Value {
+        let (written, service) = (shown.written, shown.service);
         let fields = &written.fields;
-        let known = service.endpoints.iter().zip(self.known(place, service));
-        let names = self.names.report(place, self.now);
+        let endpoints = shown.endpoints();
+        let names = shown.known.names.iter();
         json!({
             "service": service.name,
             "domains": written.domains,
@@ -68,20 +64,19 @@ impl View<'_> {
                 "response_set": keys(&fields.response_set),
                 "response_remove": fields.response_remove,
             },
-            "backends": self.stated(written, service).map(|it| backend(&it)).collect::<Value>(),
-            "endpoints": known
-                .map(|(endpoint, known)| self.endpoint(endpoint, &known))
+            "backends": self.stated(shown).map(|it| backend(&it)).collect::<Value>(),
+            "endpoints": endpoints
+                .map(|(it, backend, seen)| self.endpoint(it, backend, seen))
                 .collect::<Value>(),
-            "names": names.iter().map(name).collect::<Value>(),
+            "names": names.map(name).collect::<Value>(),
         })
     }
 
-    fn endpoint(&self, endpoint: &Endpoint, known: &Known<'_>) -> Value {
-        let seen = known.seen;
-        let reason = seen.map(|seen| seen.reason);
+    fn endpoint(&self, endpoint: &Endpoint, backend: &str, seen: Option<&Seen>) -> Value {
+        let reason = seen.map(|seen| &seen.reason);
         json!({
             "endpoint": endpoint.name,
-            "backend": known.backend,
+            "backend": backend,
             "weight": endpoint.weight,
             "ramp": f64::from(endpoint.ramp) / f64::from(RAMP_WHOLE),
             "backup": endpoint.backup,
@@ -102,7 +97,7 @@ const fn life(life: Life) -> &'static str {
     }
 }
 
-fn shard((number, shard): (usize, &Shard<'_>)) -> Value {
+fn shard((number, shard): (usize, &Shard)) -> Value {
     json!({
         "shard": number,
         "generation": shard.generation,
@@ -113,31 +108,26 @@ fn shard((number, shard): (usize, &Shard<'_>)) -> Value {
 }
 
 fn backend(backend: &Stated<'_>) -> Value {
-    let endpoints = backend.endpoints.iter();
     json!({
         "backend": backend.name,
         "weight": backend.written.weight,
         "backup": backend.written.backup,
         "state": backend.state().label(),
-        "file": config_word(backend),
+        "file": backend.file().label(),
         "run_time": backend.set.map(|state| state.label()),
-        "endpoints": endpoints.map(ToString::to_string).collect::<Vec<_>>(),
+        "endpoints": backend.endpoints,
     })
 }
 
-fn config_word(backend: &Stated<'_>) -> &'static str {
-    super::Override::written(backend.written).label()
-}
-
-fn name(name: &NameReport<'_>) -> Value {
-    let failure = name.failure.as_ref();
+fn name(name: &Name) -> Value {
+    let failing = name.failing.as_ref();
     json!({
         "name": name.name,
         "addresses": name.addresses,
         "remarks": name.remarks,
-        "failing_seconds": failure.map(|failure| failure.lasted.as_secs_f64()),
-        "failing_times": failure.map(|failure| failure.times),
-        "reason": failure.map(|failure| failure.reason),
+        "failing_seconds": failing.map(|(lasted, _, _)| lasted.as_secs_f64()),
+        "failing_times": failing.map(|(_, times, _)| times),
+        "reason": failing.map(|(_, _, reason)| reason),
     })
 }
 

@@ -2,15 +2,15 @@
 
 use std::fmt::{self, Display};
 
-use super::{Known, Shard, Stated, View, destinations, keys, protocol};
+use super::{Name, Shard, Shown, Stated, View, destinations, keys, protocol};
 use crate::config;
-use crate::control::compile::{Health, Override};
+use crate::control::compile::Health;
+use crate::control::standing::Seen;
 use crate::plan::endpoint::RAMP_WHOLE;
-use crate::plan::{Endpoint, Life, Listener, Service};
-use crate::tally::report::NameReport;
+use crate::plan::{Endpoint, Listener};
 use crate::units::format_duration;
 
-impl Display for View<'_> {
+impl Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let process = &self.process;
         writeln!(
@@ -28,8 +28,8 @@ impl Display for View<'_> {
         for listener in &self.plan.listeners {
             self.show_listener(f, listener)?;
         }
-        for (place, written, service) in self.services() {
-            self.show_service(f, place, written, service)?;
+        for shown in self.services() {
+            self.show_service(f, shown)?;
         }
         for route in self.config.routes() {
             show_route(f, route)?;
@@ -43,63 +43,46 @@ impl Display for View<'_> {
     }
 }
 
-impl View<'_> {
+impl View {
     fn show_listener(&self, f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Result {
-        let bound = self.bound(listener);
-        let address = bound.map_or(listener.address, |bound| bound.address);
-        let (name, protocol) = (&listener.name, protocol(listener));
-        let accepting = if listener.accepting && self.plan.life == Life::Serving {
-            "accepting"
-        } else {
-            "draining"
-        };
+        let (name, address) = (&listener.name, self.address(listener));
+        let protocol = protocol(listener);
+        let accepts = self.accepts(listener);
+        let accepting = if accepts { "accepting" } else { "draining" };
         writeln!(f, "listener {name}   {address}   {protocol}   {accepting}")
     }
 
-    fn show_service(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        place: usize,
-        written: &config::Service,
-        service: &Service,
-    ) -> fmt::Result {
-        let endpoints = service.endpoints.iter();
-        let are_in = endpoints.filter(|it| it.standing.is_in()).count();
+    fn show_service(&self, f: &mut fmt::Formatter<'_>, shown: Shown<'_>) -> fmt::Result {
+        let service = shown.service;
+        let all = service.endpoints.len();
+        let are_in = service.endpoints.iter();
+        let are_in = are_in.filter(|it| it.standing.is_in()).count();
+        let (name, policy) = (&service.name, service.policy.label);
         write!(
             f,
-            "service {}   {}   {are_in} of {} endpoints in",
-            service.name,
-            service.policy.label,
-            service.endpoints.len()
+            "service {name}   {policy}   {are_in} of {all} endpoints in"
         )?;
-        let open = if service.fails_open {
-            ", so all are used"
-        } else {
-            ""
-        };
-        writeln!(f, "{open}")?;
-        for backend in self.stated(written, service) {
+        let open = service.fails_open;
+        writeln!(f, "{}", if open { ", so all are used" } else { "" })?;
+        for backend in self.stated(shown) {
             show_backend(f, &backend)?;
         }
-        for (endpoint, known) in service.endpoints.iter().zip(self.known(place, service)) {
-            self.show_endpoint(f, endpoint, &known)?;
+        for (endpoint, _, seen) in shown.endpoints() {
+            self.show_endpoint(f, endpoint, seen)?;
         }
-        for name in self.names.report(place, self.now) {
-            show_name(f, &name)?;
-        }
-        Ok(())
+        shown.known.names.iter().try_for_each(|it| show_name(f, it))
     }
 
     fn show_endpoint(
         &self,
         f: &mut fmt::Formatter<'_>,
         endpoint: &Endpoint,
-        known: &Known<'_>,
+        seen: Option<&Seen>,
     ) -> fmt::Result {
-        let (address, weight) = (known.place.address, endpoint.weight);
+        let (name, weight) = (&endpoint.name, endpoint.weight);
         let standing = endpoint.standing.label();
-        write!(f, "  endpoint {address}   weight {weight}   {standing}")?;
-        let Some(seen) = known.seen else {
+        write!(f, "  endpoint {name}   weight {weight}   {standing}")?;
+        let Some(seen) = seen else {
             return writeln!(f);
         };
         if seen.health != Health::Unknown {
@@ -119,7 +102,7 @@ impl View<'_> {
     }
 }
 
-fn show_shard(f: &mut fmt::Formatter<'_>, number: usize, shard: &Shard<'_>) -> fmt::Result {
+fn show_shard(f: &mut fmt::Formatter<'_>, number: usize, shard: &Shard) -> fmt::Result {
     let Shard {
         generation,
         connections,
@@ -136,17 +119,17 @@ fn show_backend(f: &mut fmt::Formatter<'_>, backend: &Stated<'_>) -> fmt::Result
     let (name, weight, state) = (&backend.name, backend.written.weight, backend.state());
     write!(f, "  backend {name}   weight {weight}   {state}")?;
     if backend.set.is_some() {
-        write!(f, " (the file: {})", Override::written(backend.written))?;
+        write!(f, " (the file: {})", backend.file())?;
     }
     let backup = backend.written.backup;
     writeln!(f, "{}", if backup { "   backup" } else { "" })
 }
 
-fn show_name(f: &mut fmt::Formatter<'_>, name: &NameReport<'_>) -> fmt::Result {
+fn show_name(f: &mut fmt::Formatter<'_>, name: &Name) -> fmt::Result {
     write!(f, "  name {}   {} addresses", name.name, name.addresses)?;
-    if let Some(failure) = &name.failure {
-        let lasted = format_duration(failure.lasted);
-        write!(f, "   failing for {lasted}: {}", failure.reason)?;
+    if let Some((lasted, times, reason)) = &name.failing {
+        let lasted = format_duration(*lasted);
+        write!(f, "   failing for {lasted}, {times} times: {reason}")?;
     }
     writeln!(f)
 }
