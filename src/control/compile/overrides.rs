@@ -80,6 +80,12 @@ impl Overrides {
         set.unwrap_or(Override::written(backend))
     }
 
+    /// True exactly when a backend of `service` may get exchanges, as far as operators say.
+    pub fn has_ready(&self, service: &config::Service) -> bool {
+        let mut backends = service.backends.iter();
+        backends.any(|backend| self.state(&service.name, backend) == Override::Ready)
+    }
+
     /// `backend` is `state` from now on.
     pub fn set(&mut self, service: &str, backend: &config::Backend, state: Override) {
         let name = backend.address.to_string();
@@ -184,12 +190,15 @@ mod tests {
     #[test]
     fn what_the_file_says_anyway_is_not_kept() {
         let config = config(ONE, r#"{ address = "[::1]:1", drain = true }"#);
-        assert_eq!(lines(&all(&config, Override::Ready)), ["b [::1]:1 ready"]);
+        let readied = all(&config, Override::Ready);
+        assert_eq!(lines(&readied), ["b [::1]:1 ready"]);
+        assert!(config.services().iter().all(|it| readied.has_ready(it)));
         let drained = all(&config, Override::Drain);
         assert_eq!(lines(&drained), ["a 127.0.0.1:1 drain", "a x.test:2 drain"]);
         let mut down = all(&config, Override::Down);
         assert_eq!(down.iter().count(), 3);
         let service = &config.services()[0];
+        assert!(!down.has_ready(service) && !drained.has_ready(service));
         let backend = &service.backends[1];
         assert_eq!(down.state("a", backend), Override::Down);
         down.set("a", backend, Override::Ready);

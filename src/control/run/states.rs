@@ -82,12 +82,7 @@ impl Control {
                 "a backend's state is set"
             );
         }
-        let state_of = |backend| self.live.overrides.state(&service.name, backend);
-        if service
-            .backends
-            .iter()
-            .all(|it| state_of(it) != Override::Ready)
-        {
+        if !overrides.has_ready(service) {
             text.push_str(
                 "; warning: no backend of the service is ready, so its requests get 503 \
                  destination_unavailable",

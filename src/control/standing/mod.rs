@@ -11,12 +11,14 @@
 //!    was asked for; at once where exchanges would go elsewhere, else within a second.
 
 mod change;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub use change::{Change, News};
+pub use seen::Seen;
 
 use super::compile::{EndpointLive, Health, Live, Stand, Stands};
 use super::probe::Verdict;
@@ -36,19 +38,6 @@ pub struct Place {
     pub service: usize,
     /// Where it is.
     pub address: SocketAddr,
-}
-
-/// What is known of an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// What probes have said.
-    pub health: Health,
-    /// Since when they have.
-    pub since: Instant,
-    /// What the last probe that was news came to; empty where it was good.
-    pub reason: String,
-    /// How many shards have ejected it.
-    pub ejected_by: usize,
 }
 
 /// What is known of all endpoints.
@@ -317,18 +306,6 @@ impl Standings {
             }
         }
         services
-    }
-
-    /// What is known of an endpoint, for people; `None` where it is gone.
-    pub fn seen(&self, place: Place) -> Option<Seen> {
-        let service = self.services.get(place.service)?;
-        let endpoint = &service.endpoints[service.place_of(place)?];
-        Some(Seen {
-            health: endpoint.health,
-            since: endpoint.since,
-            reason: endpoint.reason.clone(),
-            ejected_by: endpoint.ejected_by.len(),
-        })
     }
 
     fn settle_all(&mut self, now: Instant) -> Vec<Change> {
