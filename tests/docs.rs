@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use markdown::{quoted, table_below};
+use ringmain::control::admin::ROUTES;
 use ringmain::fault::Fault;
 use ringmain::tally::{EjectReason, Phase, RetryReason};
 
@@ -73,6 +74,17 @@ fn each_fault_has_a_test() {
         let cannot_happen = label == Fault::DestinationUnavailable.label();
         assert!(tested || cannot_happen, "no test expects {label}");
     }
+}
+
+#[test]
+fn the_table_of_routes_is_the_admin_apis() {
+    let text = read("docs/ADMIN.md");
+    let written = table_below(&text, "| Method | Path |");
+    let written: Vec<[String; 2]> = written
+        .map(|cells| [cells[0], cells[1]].map(|cell| cell.replace('`', "")))
+        .collect();
+    let expected = ROUTES.map(|(method, path)| [method, path].map(str::to_owned));
+    assert_eq!(written, expected);
 }
 
 #[test]

@@ -89,6 +89,7 @@ const ROOMS: &[Room] = &[
             "jiff",
             "hickory_resolver",
             "notify",
+            "serde_json",
         ],
     ),
     room(

@@ -228,8 +228,8 @@ pub(super) fn join(table: &str, key: &str) -> String {
     }
 }
 
-/// The name among `names` that reads most like `name`.
-pub(super) fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+/// The name among `names` that reads most like `name`; `None` where there is none at all.
+pub fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let likeness = |near: &&str| strsim::jaro_winkler(near, name);
     names
         .into_iter()

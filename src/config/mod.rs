@@ -29,7 +29,7 @@ use file::{Table, document};
 use findings::Findings;
 
 pub use errors::{ConfigError, ConfigErrors};
-pub use findings::KnownKey;
+pub use findings::{KnownKey, nearest};
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
 pub use route::Route;
 pub use runtime::{Admin, AdminAddress, Dns, Driver, LogConfig, LogFormat, Pin, Runtime};

@@ -5,6 +5,7 @@
 //! [`Config`] breaks no rule, so that every name in it resolves. Limits of the process are split
 //! over the shards here, and no shard gets less than 1.
 
+mod overrides;
 mod slots;
 mod stands;
 mod tiers;
@@ -16,6 +17,7 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
+pub use overrides::{Override, Overrides};
 pub use stands::{Resolved, Stand, Stands};
 
 use self::slots::Slots;
@@ -54,6 +56,8 @@ pub struct Live {
     pub endpoints: BTreeMap<String, BTreeMap<SocketAddr, EndpointLive>>,
     /// What the names of backends stand for; those that are not in it, for nothing.
     pub resolved: BTreeMap<BackendAddress, Vec<Resolved>>,
+    /// What an operator has set at run time of backends.
+    pub overrides: Overrides,
     /// What the listeners of the configuration are bound with, in its order; empty for a plan that
     /// is not run.
     pub bound: Vec<BoundListener>,
@@ -106,6 +110,7 @@ impl Live {
             nofile,
             endpoints: BTreeMap::new(),
             resolved: BTreeMap::new(),
+            overrides: Overrides::new(),
             bound: Vec::new(),
             leaving: Vec::new(),
             dead: BTreeSet::new(),
@@ -418,7 +423,7 @@ fn service(
     let backends = backends.map(|(backend, endpoints)| Backend {
         name: backend.address.to_string().into(),
         endpoints: endpoints.into(),
-        drain: backend.drain,
+        drain: live.overrides.state(&written.name, backend) != Override::Ready,
     });
     let (tiers, fails_open) = tiers(&endpoints, written.fail_open);
     let fields = &written.fields;
@@ -450,6 +455,7 @@ fn endpoint(service: &config::Service, stand: &Stand, known: EndpointLive, slot:
         weight,
         backup,
         drain,
+        down,
     } = *stand;
     let awaited = service
         .probe
@@ -463,6 +469,7 @@ fn endpoint(service: &config::Service, stand: &Stand, known: EndpointLive, slot:
         slot,
         backup,
         standing: match known.health {
+            _ if down => Standing::Down,
             _ if drain => Standing::Draining,
             // Also where its probes fail: nothing says that it could answer, if all are used.
             _ if awaited && !known.proven => Standing::Unproven,

@@ -14,3 +14,4 @@ pub mod signal;
 pub mod source;
 pub mod standing;
 pub mod supervisor;
+pub mod view;

@@ -7,16 +7,20 @@
 mod drain;
 mod hear;
 mod listeners;
+mod plan;
+mod ready;
 mod reload;
 mod report;
+mod requests;
 mod resolve;
 mod shards;
+mod states;
 mod upgrade;
 
-use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::{Timestamp, Unit};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -39,6 +43,7 @@ use self::listeners::Deadlines;
 use self::reload::Reloads;
 use self::report::{Asker, standing_back};
 use self::shards::ShardLife;
+use self::states::Adopting;
 
 pub(super) use self::listeners::is_same as is_same_listener;
 
@@ -101,9 +106,17 @@ pub struct Control {
     /// Of the listeners that leave.
     leaving: Deadlines,
     started: Instant,
+    /// `started` by the calendar.
+    born: Timestamp,
     shards: Vec<ShardLife>,
+    /// When the drain begins; `None` unless it was asked for and waits for `drain_delay`.
+    closing: Option<Instant>,
     /// `None` exactly while the process serves.
     draining: Option<Drain>,
+    /// True exactly when a signal has asked for the end.
+    signalled: bool,
+    /// Changes that were asked for and wait for the shards.
+    adopting: Vec<Adopting>,
     ready: bool,
     collecting: Collecting<Asker>,
     report_at_end: bool,
@@ -142,8 +155,12 @@ impl Control {
             naming,
             leaving: Deadlines::new(),
             started,
+            born: whole_seconds(Timestamp::now()),
             shards,
+            closing: None,
             draining: None,
+            signalled: false,
+            adopting: Vec::new(),
             ready: false,
             collecting: Collecting::new(started),
             report_at_end,
@@ -175,14 +192,14 @@ impl Control {
                 // Signals first: one that has come before the last shard ended is answered.
                 biased;
                 ask = signals.next() => {
-                    if matches!(ask, Ask::End) && self.draining.is_some() {
+                    if matches!(ask, Ask::End) && self.signalled {
                         // Its commands would outlive a process that ends at once.
                         self.probers.end().await;
                     }
                     self.answer(ask, supervisor);
                 }
                 Some(end) = ends.recv() => self.shard_ended(end)?,
-                Some(wanted) = wanted.recv() => self.ask(Asker::Client(wanted)),
+                Some(wanted) = wanted.recv() => self.request(wanted, supervisor),
                 verdict = self.probers.next(), if self.draining.is_none() => {
                     say(&self.standings.judge(verdict, now()));
                 }
@@ -212,7 +229,10 @@ impl Control {
         let mut served = self.collecting.finish(&mut self.publisher);
         wanted.close();
         while let Some(wanted) = wanted.recv().await {
-            served.push(Asker::Client(wanted));
+            // Who wants anything else hears that the process ends.
+            if let Wanted::Report(wanted) = wanted {
+                served.push(Asker::Client(wanted));
+            }
         }
         let last = self.serve(served, Vec::new());
         let last = last.or_else(|| {
@@ -227,12 +247,7 @@ impl Control {
     fn answer(&mut self, ask: Ask, supervisor: &mut dyn Supervisor) {
         match ask {
             Ask::Report => self.ask(Asker::Output),
-            Ask::End if self.draining.is_none() => self.drain(supervisor),
-            Ask::End => {
-                log::warn!("a second signal: ending at once");
-                log::logger().flush();
-                process::exit(1);
-            }
+            Ask::End => self.signalled(supervisor),
             Ask::Reload => {
                 self.reopen_logs();
                 self.reload(None, supervisor);
@@ -282,7 +297,8 @@ impl Control {
         }
         self.look_at_reload(supervisor);
         self.collect();
-        self.look_at_drain();
+        self.look_at_adopting();
+        self.look_at_drain(supervisor);
     }
 
     fn say_ready(&self) {
@@ -294,6 +310,11 @@ impl Control {
             "ready"
         );
     }
+}
+
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    // Only years that have no four digits cannot be rounded.
+    time.round(Unit::Second).unwrap_or(time)
 }
 
 fn say(changes: &[Change]) {

@@ -52,6 +52,8 @@ pub enum Standing {
     Ejected,
     /// It gets nothing new: the operator wants it so.
     Draining,
+    /// The same, and nobody asks it: the operator expects it to be away.
+    Down,
 }
 
 impl Standing {
@@ -74,6 +76,7 @@ impl Standing {
             Self::Unhealthy => "unhealthy",
             Self::Ejected => "ejected",
             Self::Draining => "draining",
+            Self::Down => "down",
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::{
-    Directory, Driver, GET, Origin, Proxy, Served, Setup, ok, on_both_drivers, run_alone,
+    Directory, Driver, GET, Origin, Proxy, Served, Setup, Wire, ok, on_both_drivers, run_alone,
     run_to_end,
 };
 
@@ -17,7 +17,10 @@ on_both_drivers! {
     every_format_shows_what_was_recorded
     a_request_that_is_wrong_is_refused_with_what_is_allowed
     a_socket_in_the_file_system_serves_its_owner_and_goes_away
-    an_address_that_other_machines_reach_refuses_reports
+    an_address_that_other_machines_reach_answers_probes_alone
+    what_changes_something_is_asked_for_on_purpose
+    a_reload_is_answered_with_what_came_of_it
+    clients_that_say_nothing_do_not_keep_probes_waiting
     an_address_in_use_ends_the_start_with_what_to_type
     a_file_in_the_way_of_the_socket_is_kept_and_explained
     a_client_that_is_stuck_holds_neither_others_nor_the_end
@@ -133,7 +136,8 @@ fn a_request_that_is_wrong_is_refused_with_what_is_allowed(driver: Driver) {
         .service("a", &[origin.address()], "")
         .service("b", &[origin.address()], "")
         .start();
-    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let get =
+        |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Ringmain: 1\r\n\r\n");
     let cases = [
         (get("/report?window=1m"), 400, "allowed: all"),
         (
@@ -169,8 +173,8 @@ fn a_request_that_is_wrong_is_refused_with_what_is_allowed(driver: Driver) {
         (get("/report?service=a&service=b"), 400, "twice"),
         (get("/report?format=hgrm&service=a"), 200, "Total count"),
         (get("/report?service=a&endpoint="), 200, "service a"),
-        (get("/"), 404, "allowed: /report"),
-        (get("/report/"), 404, "allowed: /report"),
+        (get("/"), 404, "GET /report, POST /reload"),
+        (get("/report/"), 404, "GET /report, POST /reload"),
         (get("/report").replace("GET", "POST"), 405, "allowed: GET"),
         (get("/report").replace("GET", "DELETE"), 405, "allowed: GET"),
         (
@@ -230,7 +234,7 @@ fn a_socket_in_the_file_system_serves_its_owner_and_goes_away(driver: Driver) {
     assert!(!path.exists());
 }
 
-fn an_address_that_other_machines_reach_refuses_reports(driver: Driver) {
+fn an_address_that_other_machines_reach_answers_probes_alone(driver: Driver) {
     let origin = Served::saying("a");
     let proxy = Setup::new(driver)
         .admin("0.0.0.0:0")
@@ -243,6 +247,142 @@ fn an_address_that_other_machines_reach_refuses_reports(driver: Driver) {
         errors.contains("403") && errors.contains("bind [admin] address"),
         "{errors}"
     );
+    let mark = "Host: 10.1.2.3:9901\r\nX-Ringmain: 1";
+    for (request, status) in [
+        ("GET /healthz", 200),
+        ("HEAD /readyz", 200),
+        ("GET /readyz?service=a", 200),
+        ("GET /plan", 403),
+        ("POST /drain", 403),
+        ("POST /readyz", 403),
+        ("GET /nothing", 403),
+    ] {
+        let mut client = Wire::connect(admin.parse().expect("it is an address"));
+        client.send(format!("{request} HTTP/1.1\r\n{mark}\r\n\r\n"));
+        let method = request.split(' ').next().unwrap_or_default();
+        assert_eq!(client.answer_to(method).status(), status, "{request}");
+    }
+}
+
+fn what_changes_something_is_asked_for_on_purpose(driver: Driver) {
+    let origin = Served::saying("a");
+    let proxy = Setup::new(driver)
+        .admin(LOOPBACK)
+        .service("a", &[origin.address()], "")
+        .start();
+    let admin = proxy.admin();
+    let host = format!("Host: {admin}");
+    let own = format!("Origin: http://{admin}");
+    let mark = "X-Ringmain: 1";
+    let target = format!("/service/a/backend/{}/ready", origin.address());
+    let long = "a".repeat(4096);
+    let cases: [(&str, &[&str], u16, &str); 12] = [
+        ("POST", &[&host], 403, "X-Ringmain: 1"),
+        ("POST", &[&host, "X-Ringmain: yes"], 403, "X-Ringmain: 1"),
+        ("POST", &[&host, mark, "Origin: null"], 403, "Origin"),
+        (
+            "POST",
+            &[&host, mark, "Origin: http://a.test"],
+            403,
+            "Origin",
+        ),
+        ("POST", &["Host: a.test", mark], 403, "Host is not"),
+        ("GET", &[&host, mark], 405, "allowed: POST"),
+        ("DELETE", &[&host, mark], 405, "allowed: POST"),
+        ("POST", &[&host, mark, &own], 200, "is ready, as it was"),
+        ("POST", &[&host, mark], 200, "is ready, as it was"),
+        (
+            "POST",
+            &[&host, mark, "Content-Length: 4\r\n\r\nbody"],
+            200,
+            "as it was",
+        ),
+        (
+            "POST",
+            &[&host, mark, "Content-Length: 4097"],
+            413,
+            "up to 4096",
+        ),
+        (
+            "POST",
+            &[
+                &host,
+                mark,
+                "Transfer-Encoding: chunked\r\n\r\n1001\r\na",
+                &long,
+            ],
+            413,
+            "up to 4096",
+        ),
+    ];
+    for (method, fields, status, says) in cases {
+        let mut client = proxy.admin_client();
+        let fields = fields.join("\r\n");
+        let end = match (fields.contains("\r\n\r\n"), fields.contains("chunked")) {
+            (false, _) => "\r\n\r\n",
+            (true, false) => "",
+            (true, true) => "\r\n0\r\n\r\n",
+        };
+        let fields = fields.replace("\r\naaaa", "aaaa");
+        client.send(format!("{method} {target} HTTP/1.1\r\n{fields}{end}"));
+        let answer = client.answer();
+        let text = answer.text();
+        assert_eq!(answer.status(), status, "{fields}: {text}");
+        assert!(text.contains(says), "{fields}: {text}");
+        let allow = answer.head.field("Allow");
+        assert_eq!(
+            allow.as_deref(),
+            (status == 405).then_some("POST"),
+            "{fields}"
+        );
+    }
+}
+
+fn a_reload_is_answered_with_what_came_of_it(driver: Driver) {
+    let origin = Served::saying("a");
+    let setup = Setup::new(driver).admin(LOOPBACK).expects_line("refused");
+    let setup = setup.service("a", &[origin.address()], "");
+    let proxy = setup.clone().start();
+    let generation = || {
+        let plan: Value = serde_json::from_str(&proxy.ask("GET /plan").text()).expect("it is JSON");
+        plan["generation"].as_u64().expect("it is a number")
+    };
+    let before = generation();
+    proxy.write_config("[runtime]\nshrads = 1\n");
+    let refused = proxy.ask("POST /reload");
+    let text = refused.text();
+    assert_eq!(refused.status(), 422, "{text}");
+    assert!(
+        text.contains("nothing is changed") && text.contains("shrads"),
+        "{text}"
+    );
+    assert_eq!(generation(), before);
+    proxy.write_config(&setup.service("b", &[origin.address()], "").config());
+    let reloaded = proxy.ask("POST /reload");
+    assert_eq!(reloaded.status(), 200);
+    assert_eq!(
+        reloaded.text(),
+        format!("reloaded: generation {}\n", before + 1)
+    );
+    assert_eq!(proxy.ask("GET /readyz?service=b").status(), 200);
+}
+
+fn clients_that_say_nothing_do_not_keep_probes_waiting(driver: Driver) {
+    let origin = Served::saying("a");
+    let proxy = Setup::new(driver)
+        .admin(LOOPBACK)
+        .service("a", &[origin.address()], "")
+        .start();
+    let silent: Vec<Wire> = (0..32).map(|_| proxy.admin_client()).collect();
+    let begin = now();
+    assert_eq!(proxy.ask("GET /healthz").text(), "ok\n");
+    // The limit of a head is 5 s otherwise.
+    assert!(
+        begin.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begin.elapsed()
+    );
+    drop(silent);
 }
 
 fn an_address_in_use_ends_the_start_with_what_to_type(driver: Driver) {

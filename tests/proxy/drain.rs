@@ -16,6 +16,9 @@ on_both_drivers! {
     an_exchange_that_the_drain_cuts_off_is_a_fault_of_its_own
     every_connection_that_was_established_is_answered
     a_request_that_is_on_its_way_never_meets_a_closed_connection
+    before_a_drain_that_is_delayed_clients_are_served_as_before
+    a_drain_begins_when_its_delay_is_over
+    during_a_drain_the_admin_api_answers
 }
 
 /// Well under the drain timeout of these tests: two seconds of quiet, and some for a busy machine.
@@ -254,5 +257,111 @@ fn a_request_that_is_on_its_way_never_meets_a_closed_connection(driver: Driver) 
     );
     // A request that crosses the end is answered by nobody; there is room for few of them.
     assert!(of(Became::Crossed) <= 2, "{became:?}");
+fn before_a_drain_that_is_delayed_clients_are_served_as_before(driver: Driver) {
+    let origin = Served::saying("a");
+    let mut proxy = Setup::new(driver)
+        .admin("127.0.0.1:0")
+        .runtime("drain_delay = \"1h\"\ndrain_timeout = \"20s\"")
+        .expects_line("a second signal")
+        .expects_line("no other configuration")
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    assert_eq!(client.get("a.test", "/").text(), "a");
+    assert_eq!(proxy.ask("GET /readyz").text(), "ready\n");
+    let drain = proxy.ask("POST /drain");
+    let text = drain.text();
+    assert_eq!(drain.status(), 202, "{text}");
+    assert!(
+        text.starts_with("draining: nobody is accepted from "),
+        "{text}"
+    );
+    assert!(text.ends_with("is cut 20s later\n"), "{text}");
+    let serves = |client: &mut Wire| {
+        let answer = client.get("a.test", "/");
+        assert_eq!(
+            (answer.status(), answer.head.field("Connection")),
+            (200, None)
+        );
+    };
+    for path in ["/readyz", "/readyz?service=a"] {
+        let ready = proxy.ask(&format!("GET {path}"));
+        assert_eq!(
+            (ready.status(), &*ready.text()),
+            (503, "not ready: draining\n")
+        );
+    }
+    assert_eq!(proxy.ask("GET /healthz").status(), 200);
+    serves(&mut client);
+    serves(&mut proxy.client());
+    // Neither of these is a second signal.
+    let again = proxy.ask("POST /drain");
+    assert_eq!(again.status(), 202);
+    assert!(
+        again.text().starts_with("already draining: "),
+        "{}",
+        again.text()
+    );
+    let reload = proxy.ask("POST /reload");
+    assert_eq!(reload.status(), 422, "{}", reload.text());
+    proxy.signal("HUP");
+    let report = proxy.report_where(|report| report.services["a"].exchanges == 3);
+    assert_eq!(report.faults().len(), 0);
+    let state = format!("POST /service/a/backend/{}/ready", origin.address());
+    assert_eq!(proxy.ask(&state).status(), 200);
+    proxy.signal("TERM");
+    proxy.log_line("another signal ends at once");
+    serves(&mut client);
+    proxy.signal("INT");
+    assert_eq!(proxy.exit_code(), Some(1));
+}
+
+fn a_drain_begins_when_its_delay_is_over(driver: Driver) {
+    let origin = Served::saying("a");
+    let mut proxy = Setup::new(driver)
+        .admin("127.0.0.1:0")
+        .runtime("drain_delay = \"300ms\"")
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    assert_eq!(client.get("a.test", "/").text(), "a");
+    proxy.signal("TERM");
+    let line = proxy.log_line("not ready any more");
+    assert!(line.contains("drain_delay=300ms"), "{line}");
+    let mut is_told = || {
+        let answer = client.get("a.test", "/");
+        answer.head.field("Connection").as_deref() == Some("close")
+    };
+    assert!((0..1_000_000).any(|_| is_told()), "one answer says close");
+    proxy.log_line("timeout=");
+    assert_eq!(proxy.exit_code_within(PROMPT), Some(0));
+}
+
+fn during_a_drain_the_admin_api_answers(driver: Driver) {
+    let origin = Origin::new();
+    let mut proxy = Setup::new(driver)
+        .admin("127.0.0.1:0")
+        .service("a", &[origin.address()], "")
+        .start();
+    let mut client = proxy.client();
+    let mut upstream = origin.gets(&mut client, GET);
+    let drain = proxy.ask("POST /drain");
+    assert_eq!(drain.status(), 202);
+    let text = drain.text();
+    assert!(
+        text.starts_with("draining: nobody is accepted, and what"),
+        "{text}"
+    );
+    let plan = proxy.ask("GET /plan").text();
+    assert!(plan.contains("\"life\":\"draining\""), "{plan}");
+    assert_eq!(proxy.ask("GET /readyz").status(), 503);
+    let state = format!("POST /service/a/backend/{}/drain", origin.address());
+    let state = proxy.ask(&state);
+    assert_eq!(state.status(), 409, "{}", state.text());
+    // The first signal.
+    proxy.signal("TERM");
+    proxy.log_line("draining already");
+    upstream.send(ok("a"));
+    assert_eq!(client.answer().text(), "a");
     assert_eq!(proxy.exit_code_within(PROMPT), Some(0));
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::report::Report;
 use super::signal::signal;
-use super::{DEADLINE, Wire, socket};
+use super::{DEADLINE, Message, Wire, socket};
 
 /// The two ways a shard talks to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -317,6 +317,18 @@ impl Proxy {
     #[track_caller]
     pub(crate) fn admin_client(&self) -> Wire {
         Wire::connect(self.admin().parse().expect("it is a socket address"))
+    }
+
+    /// What the admin API, which listens on TCP, answers to `METHOD TARGET`.
+    #[track_caller]
+    pub(crate) fn ask(&self, request: &str) -> Message {
+        let mut client = self.admin_client();
+        let fields = "Host: localhost\r\nX-Ringmain: 1";
+        client.send(format!("{request} HTTP/1.1\r\n{fields}\r\n\r\n"));
+        let method = request.split(' ').next().unwrap_or_default();
+        let answer = client.answer_to(method);
+        client.ends();
+        answer
     }
 
     /// A new client of the listener `web`.

@@ -4,9 +4,11 @@
 //! nothing themselves. There are few clients at once, each with one request on its connection and
 //! half a minute for it, so that one that is stuck costs nothing that others need.
 
+mod admit;
 mod query;
 mod routes;
 mod socket;
+mod wanted;
 
 use std::io;
 use std::pin::pin;
@@ -19,21 +21,30 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::config::AdminAddress;
-use crate::tally::report::SelectionError;
 
-pub use query::ReportQuery;
-use routes::{Reach, router};
+use admit::Reach;
+pub use query::{PlanFormat, ReportQuery};
+pub use routes::ROUTES;
+use routes::router;
 use socket::SocketFile;
+pub use wanted::{Reply, Wanted, WantedReport};
 
 /// How many clients are served at once; further ones wait in the socket's queue.
 const CLIENTS_MAX: u32 = 32;
 
 /// From a connection to the end of its request's head.
 const HEAD: Duration = Duration::from_secs(5);
+
+/// The same where few of the places are left: clients that say nothing shall not keep the probes of
+/// an orchestrator waiting.
+const HEAD_IN_A_CROWD: Duration = Duration::from_millis(500);
+
+/// So many places are few.
+const FEW: usize = CLIENTS_MAX as usize / 4;
 
 /// From a connection to its end.
 const CONVERSATION: Duration = Duration::from_secs(30);
@@ -46,15 +57,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The rest after an accept that failed.
 const REST: Duration = Duration::from_secs(1);
-
-/// Somebody wants a report.
-#[derive(Debug)]
-pub struct Wanted {
-    /// What of it, and how it is written.
-    pub query: ReportQuery,
-    /// Where to.
-    pub answer: oneshot::Sender<Result<String, SelectionError>>,
-}
 
 /// A socket that listens and is not served yet.
 #[derive(Debug)]
@@ -180,7 +182,9 @@ async fn accept_all(
         };
         match accepted {
             Ok(stream) => {
-                let conversation = converse(stream, router.clone(), end.clone());
+                let crowded = clients.available_permits() < FEW;
+                let head = if crowded { HEAD_IN_A_CROWD } else { HEAD };
+                let conversation = converse(stream, head, router.clone(), end.clone());
                 tokio::spawn(async move {
                     // Over its time the connection is dropped, and so closed.
                     let _in_time = timeout(CONVERSATION, conversation).await;
@@ -196,10 +200,15 @@ async fn accept_all(
 }
 
 /// One request and its answer. When `end` comes, an answer that is on its way still leaves.
-async fn converse(stream: Box<dyn Stream>, router: Router, mut end: watch::Receiver<bool>) {
+async fn converse(
+    stream: Box<dyn Stream>,
+    head: Duration,
+    router: Router,
+    mut end: watch::Receiver<bool>,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(head)
         .max_buf_size(HEAD_BYTES_MAX)
         .keep_alive(false)
         // A client that has sent all may say so and wait for its answer.

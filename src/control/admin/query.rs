@@ -1,4 +1,4 @@
-//! What a request for a report asks for.
+//! What requests for a report and for the plan ask for.
 
 use crate::tally::Phase;
 use crate::tally::report::{Format, Selection};
@@ -55,6 +55,38 @@ impl ReportQuery {
             }
         }
         Ok(())
+    }
+}
+
+/// How the plan is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanFormat {
+    /// One object, for programs.
+    Json,
+    /// Lines, for people.
+    Text,
+}
+
+impl PlanFormat {
+    const ALL: [Self; 2] = [Self::Json, Self::Text];
+
+    /// The one that `format` asks for by this word.
+    ///
+    /// # Errors
+    /// When there is none, with what is allowed.
+    pub fn of_label(label: &str) -> Result<Self, String> {
+        one_of("format", label, &Self::ALL, |format| match format {
+            Self::Json => "json",
+            Self::Text => "text",
+        })
+    }
+
+    /// What an answer in it is.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Text => "text/plain; charset=utf-8",
+        }
     }
 }
 

@@ -1,196 +1,240 @@
-//! What the admin API answers, and to whom.
-//!
-//! To whoever may open the socket's file; on the loopback interface to whoever names it so (a page
-//! in a browser can send requests there under a name of its own, but not under ours); on any other
-//! address to nobody, since nothing tells people apart there.
-
-use std::net::IpAddr;
+//! What the admin API answers. `admit.rs` says to whom.
 
 use axum::Router;
-use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::body::{Body, HttpBody as _, to_bytes};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get, post};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
-use super::{ReportQuery, Wanted};
-use crate::config::AdminAddress;
+use super::admit::{Reach, refusal};
+use super::{HEAD, PlanFormat, Reply, ReportQuery, Wanted, WantedReport};
+use crate::control::compile::Override;
 use crate::tally::report::Format;
 
-/// From where the socket can be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// From where the file system allows it.
-    File,
-    /// From this machine.
-    Loopback,
-    /// From other machines.
-    Others,
-}
+/// All there is, in the order of `docs/ADMIN.md`.
+pub const ROUTES: [(&str, &str); 9] = [
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/plan"),
+    ("GET", "/report"),
+    ("POST", "/reload"),
+    ("POST", "/drain"),
+    ("POST", "/service/{service}/backend/{backend}/ready"),
+    ("POST", "/service/{service}/backend/{backend}/drain"),
+    ("POST", "/service/{service}/backend/{backend}/down"),
+];
 
-impl Reach {
-    pub(super) fn of(address: &AdminAddress) -> Self {
-        match address {
-            AdminAddress::Tcp(address) if is_loopback(address.ip()) => Self::Loopback,
-            AdminAddress::Tcp(_) => Self::Others,
-            AdminAddress::Unix(_) | AdminAddress::Off => Self::File,
-        }
-    }
-}
+/// Nothing here needs a body; one of so many bytes is read and left alone.
+const BODY_BYTES_MAX: usize = 4 * 1024;
 
-/// All there is; reports are asked for through `wanted`.
+/// How handlers reach control.
+type Control = State<mpsc::Sender<Wanted>>;
+
+type Parameters = Query<Vec<(String, String)>>;
+
+/// All there is; what control is asked for goes through `wanted`.
 pub(super) fn router(reach: Reach, wanted: mpsc::Sender<Wanted>) -> Router {
-    Router::new()
-        .route("/report", get(report))
-        .method_not_allowed_fallback(only_get)
+    let mut router = Router::new();
+    for (_, path) in ROUTES {
+        router = router.route(path, handler(path));
+    }
+    router
         .fallback(nothing_here)
+        .layer(from_fn(take_body))
         .layer(from_fn_with_state(reach, admit))
         .layer(map_response(sign))
         .with_state(wanted)
+}
+
+fn handler(path: &str) -> MethodRouter<mpsc::Sender<Wanted>> {
+    let only_get = || async { not_allowed("GET") };
+    let only_post = || async { not_allowed("POST") };
+    match path {
+        "/healthz" => get(healthz).fallback(only_get),
+        "/readyz" => get(readyz).fallback(only_get),
+        "/plan" => get(plan).fallback(only_get),
+        "/report" => get(report).fallback(only_get),
+        "/reload" => post(reload).fallback(only_post),
+        "/drain" => post(drain).fallback(only_post),
+        set => {
+            let (_, word) = set.rsplit_once('/').expect("a path begins with one");
+            let state = Override::of_label(word).expect("the last word of such a path is a state");
+            let set = move |control, backend| set_state(control, backend, state);
+            post(set).fallback(only_post)
+        }
+    }
 }
 
 /// By this `ringmain report` knows that it has asked a ringmain.
 async fn sign(mut answer: Response) -> Response {
     let ours = HeaderValue::from_static("ringmain");
     answer.headers_mut().insert(header::SERVER, ours);
+    let never = HeaderValue::from_static("no-store");
+    answer.headers_mut().insert(header::CACHE_CONTROL, never);
     answer
 }
 
 /// Lets in who may ask.
 async fn admit(State(reach): State<Reach>, request: Request, next: Next) -> Response {
-    let refusal = match reach {
-        Reach::File => None,
-        Reach::Loopback => is_foreign(request.headers(), request.uri()).then_some(
-            "refused: Host is not a name of the loopback interface; \
-             allowed: localhost, 127.0.0.1, [::1]\n",
-        ),
-        Reach::Others => Some(
-            "refused: this address can be reached from other machines, and nothing is known here \
-             of who may ask; bind [admin] address to 127.0.0.1 or to unix:/path\n",
-        ),
-    };
-    match refusal {
-        Some(reason) => (StatusCode::FORBIDDEN, reason).into_response(),
+    match refusal(reach, request.method(), request.uri(), request.headers()) {
+        Some(reason) => line(StatusCode::FORBIDDEN, reason),
         None => next.run(request).await,
     }
 }
 
-async fn report(
-    State(wanted): State<mpsc::Sender<Wanted>>,
-    Query(parameters): Query<Vec<(String, String)>>,
-) -> Response {
-    let query = match ReportQuery::parse(&parameters) {
-        Ok(query) => query,
-        Err(reason) => return bad_request(&reason),
+/// Reads a body away, so that whoever sends one gets the answer and no reset.
+async fn take_body(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let too_large = || {
+        let reason = format!("a body is not needed; allowed: up to {BODY_BYTES_MAX} bytes");
+        line(StatusCode::PAYLOAD_TOO_LARGE, &reason)
     };
-    let format = query.format;
-    let (answer, answered) = oneshot::channel();
-    // It fails when control has left its loop.
-    let _sent = wanted.send(Wanted { query, answer }).await;
-    match answered.await {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, media_type(format))], text).into_response(),
-        Ok(Err(error)) => bad_request(&error.to_string()),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the process ends\n").into_response(),
+    if (BODY_BYTES_MAX as u64) < body.size_hint().lower() {
+        return too_large();
+    }
+    match timeout(HEAD, to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(_unread)) => next.run(Request::from_parts(head, Body::empty())).await,
+        Ok(Err(_)) => too_large(),
+        Err(_) => line(
+            StatusCode::REQUEST_TIMEOUT,
+            "a body is not needed, and this one takes too long",
+        ),
     }
 }
 
-async fn only_get() -> Response {
-    (StatusCode::METHOD_NOT_ALLOWED, "allowed: GET\n").into_response()
+async fn healthz() -> Response {
+    line(StatusCode::OK, "ok")
+}
+
+async fn readyz(State(control): Control, Query(parameters): Parameters) -> Response {
+    match one_parameter(parameters, "service") {
+        Ok(service) => ask(&control, |answer| Wanted::Ready { service, answer }).await,
+        Err(reason) => line(StatusCode::BAD_REQUEST, &reason),
+    }
+}
+
+async fn plan(State(control): Control, Query(parameters): Parameters) -> Response {
+    let format = one_parameter(parameters, "format").and_then(|format| match format {
+        Some(label) => PlanFormat::of_label(&label),
+        None => Ok(PlanFormat::Json),
+    });
+    let format = match format {
+        Ok(format) => format,
+        Err(reason) => return line(StatusCode::BAD_REQUEST, &reason),
+    };
+    let (answer, answered) = oneshot::channel();
+    match asked(&control, Wanted::Plan { format, answer }, answered).await {
+        Some(text) => ([(header::CONTENT_TYPE, format.media_type())], text).into_response(),
+        None => ends(),
+    }
+}
+
+async fn report(State(control): Control, Query(parameters): Parameters) -> Response {
+    let query = match ReportQuery::parse(&parameters) {
+        Ok(query) => query,
+        Err(reason) => return line(StatusCode::BAD_REQUEST, &reason),
+    };
+    let media_type = match query.format {
+        Format::Json => "application/json",
+        Format::Text | Format::Hgrm | Format::Hlog => "text/plain; charset=utf-8",
+    };
+    let (answer, answered) = oneshot::channel();
+    let wanted = Wanted::Report(WantedReport { query, answer });
+    match asked(&control, wanted, answered).await {
+        Some(Ok(text)) => ([(header::CONTENT_TYPE, media_type)], text).into_response(),
+        Some(Err(error)) => line(StatusCode::BAD_REQUEST, &error.to_string()),
+        None => ends(),
+    }
+}
+
+async fn reload(State(control): Control) -> Response {
+    let (answer, answered) = oneshot::channel();
+    match asked(&control, Wanted::Reload { answer }, answered).await {
+        Some(Ok(difference)) => (StatusCode::OK, difference).into_response(),
+        Some(Err(reason)) => {
+            let text = format!("refused; nothing is changed: {reason}");
+            line(StatusCode::UNPROCESSABLE_ENTITY, &text)
+        }
+        None => ends(),
+    }
+}
+
+async fn drain(State(control): Control) -> Response {
+    ask(&control, |answer| Wanted::Drain { answer }).await
+}
+
+async fn set_state(
+    State(control): Control,
+    Path((service, backend)): Path<(String, String)>,
+    state: Override,
+) -> Response {
+    let wanted = |answer| Wanted::Set {
+        service,
+        backend,
+        state,
+        answer,
+    };
+    ask(&control, wanted).await
+}
+
+/// Asks control for what `wanted` makes, and says what it replies.
+async fn ask(
+    control: &mpsc::Sender<Wanted>,
+    wanted: impl FnOnce(oneshot::Sender<Reply>) -> Wanted,
+) -> Response {
+    let (answer, answered) = oneshot::channel();
+    match asked(control, wanted(answer), answered).await {
+        Some(Reply { status, text }) => line(status, &text),
+        None => ends(),
+    }
+}
+
+/// `None` where control has left its loop.
+async fn asked<T>(
+    control: &mpsc::Sender<Wanted>,
+    wanted: Wanted,
+    answered: oneshot::Receiver<T>,
+) -> Option<T> {
+    // An error drops what was wanted, and with it the sender of the answer.
+    let _sent = control.send(wanted).await;
+    answered.await.ok()
+}
+
+fn ends() -> Response {
+    line(StatusCode::SERVICE_UNAVAILABLE, "the process ends")
+}
+
+fn not_allowed(method: &str) -> Response {
+    line(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &format!("allowed: {method}"),
+    )
 }
 
 async fn nothing_here() -> Response {
-    (StatusCode::NOT_FOUND, "allowed: /report\n").into_response()
+    let all = ROUTES.map(|(method, path)| format!("{method} {path}"));
+    let all = format!("there is no such path; allowed: {}", all.join(", "));
+    line(StatusCode::NOT_FOUND, &all)
 }
 
-fn bad_request(reason: &str) -> Response {
-    (StatusCode::BAD_REQUEST, format!("{reason}\n")).into_response()
-}
-
-const fn media_type(format: Format) -> &'static str {
-    match format {
-        Format::Json => "application/json",
-        Format::Text | Format::Hgrm | Format::Hlog => "text/plain; charset=utf-8",
-    }
-}
-
-/// True exactly when the request was not meant for the loopback interface by name, or does not say
-/// for whom it is.
-fn is_foreign(fields: &HeaderMap, target: &Uri) -> bool {
-    let mut hosts = fields.get_all(header::HOST).iter();
-    let (host, second) = (hosts.next(), hosts.next());
-    let Some(host) = host.and_then(|host| host.to_str().ok()) else {
-        return true;
-    };
-    // RFC 9112 section 3.2.2: the authority of an absolute target is in Host's place.
-    let authority = target
-        .authority()
-        .map_or(host, |authority| authority.as_str());
-    second.is_some() || !names_loopback(host) || !names_loopback(authority)
-}
-
-/// `host` with or without a port.
-fn names_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'))
-        .unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(is_loopback)
-}
-
-fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_addresses_of_the_loopback_interface_are_known() {
-        for host in [
-            "localhost",
-            "LOCALHOST:9901",
-            "127.0.0.1",
-            "127.0.0.1:9901",
-            "127.1.2.3:1",
-            "[::1]",
-            "[::1]:9901",
-            "[::ffff:127.0.0.1]:9901",
-        ] {
-            assert!(names_loopback(host), "{host}");
+/// The value of the parameter `name`, where it is there and not empty; there is no other.
+fn one_parameter(parameters: Vec<(String, String)>, name: &str) -> Result<Option<String>, String> {
+    let mut found = None;
+    for (given, value) in parameters {
+        if given != name {
+            return Err(format!("{given:?} is not a parameter; allowed: {name}"));
         }
-        for host in [
-            "",
-            ":9901",
-            "localhost.evil.test",
-            "evil.test:9901",
-            "10.0.0.1:9901",
-            "127.0.0.1.evil.test",
-            "0.0.0.0:9901",
-            "[::]:9901",
-            "127.0.0.1:x",
-        ] {
-            assert!(!names_loopback(host), "{host}");
+        if found.replace(value).is_some() {
+            return Err(format!("{name}: it is there twice; allowed: once"));
         }
     }
+    Ok(found.filter(|value| !value.is_empty()))
+}
 
-    #[test]
-    fn an_address_says_from_where_it_is_reached() {
-        let cases = [
-            ("127.0.0.1:9901", Reach::Loopback),
-            ("[::1]:0", Reach::Loopback),
-            ("0.0.0.0:9901", Reach::Others),
-            ("10.0.0.1:9901", Reach::Others),
-            ("unix:/run/ringmain.sock", Reach::File),
-        ];
-        for (address, reach) in cases {
-            let address = address.parse().expect("it is an address");
-            assert_eq!(Reach::of(&address), reach, "{address}");
-        }
-    }
+fn line(status: StatusCode, text: &str) -> Response {
+    (status, format!("{text}\n")).into_response()
 }

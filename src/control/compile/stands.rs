@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::Live;
+use super::{Live, Override};
 use crate::config::{self, Backend, BackendAddress};
 
 /// An address that a name stands for.
@@ -37,6 +37,8 @@ pub struct Stand {
     pub backup: bool,
     /// Gets nothing new.
     pub drain: bool,
+    /// Is expected to be away: gets nothing new, and is not asked whether it is well.
+    pub down: bool,
 }
 
 impl Stands {
@@ -45,6 +47,7 @@ impl Stands {
         let mut stands = Self::default();
         let mut places = HashMap::new();
         for backend in &service.backends {
+            let state = live.overrides.state(&service.name, backend);
             let mut own = Vec::new();
             for resolved in resolved(backend, live) {
                 let place = *places.entry(resolved.address).or_insert_with(|| {
@@ -52,7 +55,8 @@ impl Stands {
                         address: resolved.address,
                         weight: backend.weight * resolved.weight,
                         backup: backend.backup || resolved.backup,
-                        drain: backend.drain,
+                        drain: state != Override::Ready,
+                        down: state == Override::Down,
                     });
                     stands.endpoints.len() as u32 - 1
                 });

@@ -275,8 +275,8 @@ impl Probers {
             service.end();
             service.rules = rules;
         }
-        let addresses = stands.endpoints.iter().map(|stand| stand.address);
-        let addresses: HashSet<SocketAddr> = addresses.collect();
+        let asked = || stands.endpoints.iter().filter(|stand| !stand.down);
+        let addresses: HashSet<SocketAddr> = asked().map(|stand| stand.address).collect();
         service.probers.retain(|address, (_, task)| {
             let stays = addresses.contains(address);
             if !stays {
@@ -284,7 +284,7 @@ impl Probers {
             }
             stays
         });
-        for address in stands.endpoints.iter().map(|stand| stand.address) {
+        for address in asked().map(|stand| stand.address) {
             service.probers.entry(address).or_insert_with(|| {
                 self.next += 1;
                 let begin = Begin {

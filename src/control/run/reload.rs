@@ -86,7 +86,7 @@ impl Control {
     /// Loads the configuration anew, and runs it where it is good; `told` hears what came of it.
     pub(super) fn reload(&mut self, told: Option<Told>, supervisor: &mut dyn Supervisor) {
         let askers = Vec::from_iter(told);
-        if self.draining.is_some() {
+        if self.is_leaving() {
             return self.refuse(askers, "the process drains");
         }
         if self.reloads.queue(askers) {
@@ -117,7 +117,7 @@ impl Control {
     pub(super) fn look_at_reload(&mut self, supervisor: &mut dyn Supervisor) {
         match mem::take(&mut self.reloads.stage) {
             Stage::Idle => {}
-            Stage::Naming { next, .. } if self.draining.is_some() => {
+            Stage::Naming { next, .. } if self.is_leaving() => {
                 next.opened.close(supervisor);
                 self.refuse(next.done.askers, "the process drains");
             }
@@ -152,7 +152,7 @@ impl Control {
         }
         let is_idle = matches!(self.reloads.stage, Stage::Idle);
         if is_idle && self.reloads.is_asked_for() {
-            if self.draining.is_some() {
+            if self.is_leaving() {
                 let askers = self.reloads.take_askers();
                 self.refuse(askers, "the process drains");
             } else {
@@ -220,7 +220,9 @@ impl Control {
         } = next;
         self.take_over(&config, opened, supervisor);
         self.naming.adopt(&config, &mut self.live);
-        let mut last = Some(mem::replace(&mut self.config, config));
+        let last = mem::replace(&mut self.config, config);
+        self.keep_overrides(&last);
+        let mut last = Some(last);
         let (standings, config, live) = (&mut self.standings, &self.config, &self.live);
         let changes = standing_back(|| {
             // To free a large one takes some time as well.
@@ -278,7 +280,7 @@ impl Control {
         let from = self.source.as_ref().map(|source| source.name());
         let from = from.unwrap_or_default();
         // Not the operator's fault, or nothing that a look at the file would tell.
-        if self.draining.is_some() || self.source.is_none() {
+        if self.is_leaving() || self.source.is_none() {
             log::warn!(reason; "a reload is refused; nothing is changed");
         } else {
             log::error!(from, reason; "a reload is refused; nothing is changed");

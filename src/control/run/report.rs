@@ -5,7 +5,7 @@ use std::process;
 use std::thread;
 use std::time::SystemTime;
 
-use super::super::admin::Wanted;
+use super::super::admin::WantedReport;
 use super::super::collect::Collected;
 use super::{Control, now};
 use crate::fd;
@@ -17,7 +17,7 @@ pub(super) enum Asker {
     /// SIGUSR1: it goes to standard output.
     Output,
     /// A client of the admin API.
-    Client(Wanted),
+    Client(WantedReport),
 }
 
 impl Control {
@@ -41,7 +41,7 @@ impl Control {
     /// As [`Control::collect`]; gives what is to be printed.
     fn move_on(&mut self) -> Option<String> {
         let shards = &self.shards;
-        let is_alive = |shard: usize| !shards[shard].ended && shards[shard].restart_at.is_none();
+        let is_alive = |shard: usize| shards[shard].runs();
         let collected = self
             .collecting
             .advance(&mut self.publisher, is_alive, now());
@@ -64,8 +64,8 @@ impl Control {
                     text.get_or_insert_with(|| report.to_string());
                 }
                 // Whoever has gone is spared the work.
-                Asker::Client(Wanted { answer, .. }) if answer.is_closed() => {}
-                Asker::Client(Wanted { query, answer }) => {
+                Asker::Client(WantedReport { answer, .. }) if answer.is_closed() => {}
+                Asker::Client(WantedReport { query, answer }) => {
                     let excerpt = report.clone().excerpt(&query.selection);
                     let rendered =
                         excerpt.and_then(|excerpt| excerpt.render(query.format, SystemTime::now()));

@@ -17,7 +17,11 @@ impl Control {
         }
         let services = self.config.services().iter();
         let by_name: HashMap<&str, _> = services.map(|it| (it.name.as_str(), it)).collect();
-        for written in heard.services.iter().map(|name| by_name[&**name]) {
+        for written in heard
+            .services
+            .iter()
+            .filter_map(|name| by_name.get(&**name))
+        {
             let stands = Stands::of(written, &self.live);
             say(&self.standings.follow(&written.name, &stands, now()));
             let health = |address| self.standings.health(&written.name, address);

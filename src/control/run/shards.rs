@@ -36,6 +36,11 @@ impl ShardLife {
             notices_dropped: 0,
         }
     }
+
+    /// True exactly when its thread runs, as far as is known.
+    pub(super) const fn runs(&self) -> bool {
+        !self.ended && self.restart_at.is_none()
+    }
 }
 
 impl Control {

@@ -11,6 +11,7 @@
 //!    was asked for; at once where exchanges would go elsewhere, else within a second.
 
 mod change;
+mod seen;
 mod slots;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use change::{Change, News};
+pub use seen::Seen;
 pub use slots::SlotPlaces;
 
 use super::compile::{EndpointLive, Health, Live, Stand, Stands};
@@ -77,11 +79,15 @@ struct ServiceStanding {
 #[derive(Debug)]
 struct EndpointStanding {
     address: SocketAddr,
-    /// It never gets exchanges: the operator wants it so.
+    /// It gets no exchanges: the operator wants it so.
     drain: bool,
+    /// The same, and it is not probed.
+    down: bool,
     /// It gets none before its first good probe.
     awaited: bool,
     health: Health,
+    /// What the last probe came to; empty where it was good, or none was.
+    reason: String,
     /// True exactly when it was ever healthy, or was in when its service began to await that.
     proven: bool,
     /// When `health` was first so.
@@ -171,8 +177,13 @@ impl Standings {
         };
         let ramp_from = service.ramp_from(now);
         let endpoint = &mut service.endpoints[at];
+        if endpoint.down {
+            // Of a probe that was under way as it was set so.
+            return Vec::new();
+        }
         let was_in = endpoint.may_be_used();
         let was = std::mem::replace(&mut endpoint.health, health);
+        endpoint.reason.clone_from(&reason);
         endpoint.proven |= health == Health::Healthy;
         let lasted = now - endpoint.since;
         if was == health {
@@ -379,15 +390,18 @@ impl ServiceStanding {
     }
 
     fn follow(&mut self, stands: &Stands, now: Instant) {
-        let grows_from = self.ramp_from(now).filter(|_| !self.endpoints.is_empty());
+        let ramp_from = self.ramp_from(now);
+        let grows_from = ramp_from.filter(|_| !self.endpoints.is_empty());
         let had = std::mem::take(&mut self.endpoints).into_iter();
         let mut had: HashMap<_, _> = had.map(|endpoint| (endpoint.address, endpoint)).collect();
         let endpoint = |stand: &Stand| {
             let fresh = || EndpointStanding {
                 address: stand.address,
                 drain: stand.drain,
+                down: stand.down,
                 awaited: self.awaited,
                 health: Health::Unknown,
+                reason: String::new(),
                 proven: false,
                 since: now,
                 ejected_by: BTreeSet::new(),
@@ -396,7 +410,11 @@ impl ServiceStanding {
                 recoveries: 0,
             };
             let mut endpoint = had.remove(&stand.address).unwrap_or_else(fresh);
+            if endpoint.down && !stand.down {
+                endpoint.come_back(ramp_from, now);
+            }
             endpoint.drain = stand.drain;
+            endpoint.down = stand.down;
             endpoint
         };
         self.endpoints = stands.endpoints.iter().map(endpoint).collect();
@@ -493,6 +511,17 @@ impl EndpointStanding {
                 Health::Healthy => true,
                 Health::Unhealthy => false,
             }
+    }
+
+    /// It was away, and nothing of what was known of it holds any more. Shards that had ejected it
+    /// readmit it.
+    fn come_back(&mut self, ramp_from: Option<Instant>, now: Instant) {
+        self.health = Health::Unknown;
+        self.reason.clear();
+        self.proven = false;
+        self.since = now;
+        self.ramp_from = ramp_from;
+        self.recoveries += 1;
     }
 
     /// How far its weight has grown, and when it will be a step further.

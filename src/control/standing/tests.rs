@@ -354,6 +354,7 @@ fn stands(ports: &[u16]) -> Stands {
         weight: 1,
         backup: false,
         drain: false,
+        down: false,
     });
     Stands {
         endpoints: endpoints.collect(),
@@ -367,6 +368,44 @@ impl Case {
         let changes = self.standings.follow("s", &stands(ports), self.now);
         changes.iter().map(word).collect::<Vec<_>>().join(" ")
     }
+}
+
+#[test]
+fn what_was_down_comes_back_as_one_that_has_recovered() {
+    let mut case = Case::new(1, 2, &format!("slow_start = \"16s\"\n{PROBE}"));
+    case.check(&[(Good(1), "1:answers"), (Good(2), "2:answers")]);
+    let set = |case: &mut Case, down: bool| {
+        let mut stands = stands(&[1, 2]);
+        stands.endpoints[0].drain = down;
+        stands.endpoints[0].down = down;
+        let changes = case.standings.follow(0, &stands, case.now);
+        assert!(changes.is_empty(), "{changes:?}");
+    };
+    set(&mut case, true);
+    // Of a probe that was under way.
+    case.check(&[(Failed(1), ""), (Good(1), "")]);
+    let recoveries = case.live(1).recoveries;
+    case.at(5_000);
+    set(&mut case, true);
+    assert_eq!(case.live(1).recoveries, recoveries, "nothing has changed");
+    set(&mut case, false);
+    assert!(case.standings.is_due(case.now));
+    let back = case.live(1);
+    assert_eq!((back.health, back.proven), (Health::Unknown, false));
+    assert_eq!((back.ramp, back.recoveries), (1, recoveries + 1));
+    case.at(7_000);
+    assert_eq!(case.live(1).ramp, 3);
+    assert_eq!(case.live(2).ramp, RAMP_WHOLE);
+    case.check(&[(Failed(1), "1:unhealthy")]);
+    let seen = case.standings.seen(place(1)).expect("it stays");
+    assert_eq!(
+        (seen.health, &*seen.reason),
+        (Health::Unhealthy, "status 503")
+    );
+    assert_eq!(seen.since, case.now);
+    case.on(Good(1));
+    let seen = case.standings.seen(place(1)).expect("it stays");
+    assert_eq!((seen.health, &*seen.reason), (Health::Healthy, ""));
 }
 
 #[test]

@@ -74,6 +74,48 @@ fn an_address_of_two_backends_is_one_endpoint_as_the_first_has_it() {
 }
 
 #[test]
+fn a_state_that_is_set_holds_for_all_endpoints_of_its_backend() {
+    let text = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\nservice = \"s\"\n\
+                [[service]]\nname = \"s\"\n\
+                backends = [\"x.test:80\", { address = \"127.0.0.1:80\", drain = true }]\n";
+    let config = config::parse("config.toml", text).expect("the text breaks no rule");
+    let service = &config.services()[0];
+    let mut live = Live::new(1, 1_064);
+    let resolved = |host: u8| Resolved {
+        address: ([127, 0, 0, host], 80).into(),
+        weight: 1,
+        backup: false,
+    };
+    let name = BackendAddress::Host("x.test".to_owned(), 80);
+    live.resolved.insert(name, [2, 1].map(resolved).into());
+    let mut of = |set: &[(usize, Override)]| {
+        for (backend, state) in set {
+            let backend = &service.backends[*backend];
+            live.overrides.set(&service.name, backend, *state);
+        }
+        let endpoints = Stands::of(service, &live).endpoints.into_iter();
+        let words = endpoints.map(|stand| match (stand.drain, stand.down) {
+            (false, false) => "ready",
+            (true, false) => "drain",
+            (true, true) => "down",
+            (false, true) => unreachable!("what is down gets nothing new"),
+        });
+        words.collect::<Vec<_>>()
+    };
+    // The first backend has the endpoint that is the second's, too.
+    assert_eq!(of(&[]), ["ready", "ready"]);
+    assert_eq!(of(&[(0, Override::Down)]), ["down", "down"]);
+    assert_eq!(
+        of(&[(0, Override::Drain), (1, Override::Ready)]),
+        ["drain", "drain"]
+    );
+    assert_eq!(
+        of(&[(0, Override::Ready), (1, Override::Down)]),
+        ["ready", "ready"]
+    );
+}
+
+#[test]
 fn a_name_that_is_not_resolved_stands_for_nothing() {
     check(r#""y.test:80""#, &[(1, 1, false)], &[], &[&[]]);
     check(
