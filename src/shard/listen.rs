@@ -35,10 +35,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// What a flood of clients leaves to the others between two wakes.
 const TURN: Duration = Duration::from_millis(1);
 
-/// How many ticks a socket is still accepted from when no more SYNs are taken: more than one of
-/// them, 100 ms, is as long as the second half of a handshake takes a client that is not on the
-/// other side of the world, or whose last ACK was lost (the kernel sends the SYN-ACK again after a
-/// second, and the process would have to stay that long for it).
+/// How many ticks a socket is still accepted from when no more SYNs are taken: more than 100 ms,
+/// which is what the second half of a handshake takes a client on the other side of the world. One
+/// whose last ACK was lost would take a second more, until the kernel sends its SYN-ACK again; no
+/// drain waits for that.
 const EMPTIED: u32 = 2;
 
 /// What one wake of a listener came to.
