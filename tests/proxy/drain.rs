@@ -257,6 +257,9 @@ fn a_request_that_is_on_its_way_never_meets_a_closed_connection(driver: Driver) 
     );
     // A request that crosses the end is answered by nobody; there is room for few of them.
     assert!(of(Became::Crossed) <= 2, "{became:?}");
+    assert_eq!(proxy.exit_code_within(PROMPT), Some(0));
+}
+
 fn before_a_drain_that_is_delayed_clients_are_served_as_before(driver: Driver) {
     let origin = Served::saying("a");
     let mut proxy = Setup::new(driver)

@@ -378,7 +378,7 @@ fn what_was_down_comes_back_as_one_that_has_recovered() {
         let mut stands = stands(&[1, 2]);
         stands.endpoints[0].drain = down;
         stands.endpoints[0].down = down;
-        let changes = case.standings.follow(0, &stands, case.now);
+        let changes = case.standings.follow("s", &stands, case.now);
         assert!(changes.is_empty(), "{changes:?}");
     };
     set(&mut case, true);
@@ -397,14 +397,20 @@ fn what_was_down_comes_back_as_one_that_has_recovered() {
     assert_eq!(case.live(1).ramp, 3);
     assert_eq!(case.live(2).ramp, RAMP_WHOLE);
     case.check(&[(Failed(1), "1:unhealthy")]);
-    let seen = case.standings.seen(place(1)).expect("it stays");
+    let seen = case
+        .standings
+        .seen("s", place(1).address)
+        .expect("it stays");
     assert_eq!(
         (seen.health, &*seen.reason),
         (Health::Unhealthy, "status 503")
     );
     assert_eq!(seen.since, case.now);
     case.on(Good(1));
-    let seen = case.standings.seen(place(1)).expect("it stays");
+    let seen = case
+        .standings
+        .seen("s", place(1).address)
+        .expect("it stays");
     assert_eq!((seen.health, &*seen.reason), (Health::Healthy, ""));
 }
 
