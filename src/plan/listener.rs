@@ -20,9 +20,9 @@ pub struct Listener {
     /// its clients get one more answer each.
     pub accepting: bool,
     /// The sockets that it is bound with, each with the shard that accepts from it, or that empties
-    /// it where nobody is accepted any more. A shard whose socket is not here leaves its queue as it
-    /// is: it is another shard's, or, where there is none at all, another process's or another
-    /// listener's. None in a plan that is not run.
+    /// it where nobody is accepted any more. A shard whose socket is not here leaves its queue as
+    /// it is: it is another shard's, or, where there is none at all, another process's or
+    /// another listener's. None in a plan that is not run.
     pub sockets: Box<[ListeningSocket]>,
     /// What is spoken.
     pub protocol: Protocol,

@@ -597,6 +597,28 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_client_is_parted_from_by_a_fin_unless_it_has_just_sent_something() {
+        let (mut client, mut peer) = pair();
+        let wheel = Wheel::new();
+        let watch = wheel.watch(client.as_raw_fd());
+        watch.arm(Ticks(5), Late::KeepAlive);
+        peer.write_all(b"x").unwrap();
+        wheel.advance(6);
+        assert_eq!(watch.expired(), None, "it is about to be read");
+        client.read_exact(&mut [0]).unwrap();
+        watch.arm(Ticks(5), Late::KeepAlive);
+        wheel.advance(12);
+        assert_eq!(watch.expired(), Some(Late::KeepAlive));
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+        // What crosses the end can still be read.
+        peer.write_all(b"y").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        wheel.advance(12 + PARTING.0 + 1);
+        assert_eq!(watch.expired(), Some(Late::Linger));
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
     fn a_bound_holds_whatever_deadlines_come_and_go() {
         let (client, _peer) = pair();
         // Moves before tick 10, the bound at tick 20 being there, and when it expires for what.
