@@ -87,6 +87,8 @@ const ROOMS: &[Room] = &[
             "rtrb",
             "jiff",
             "hickory_resolver",
+            "serde_json",
+            "sd_notify",
         ],
     ),
     room(

@@ -61,6 +61,9 @@ pub struct Live {
     pub leaving: Vec<Leaving>,
     /// Shards that do not run now: others accept for them.
     pub dead: BTreeSet<u32>,
+    /// True exactly while nobody is accepted, because the process whose place this one takes
+    /// still serves, and this one is not ready.
+    pub held: bool,
 }
 
 /// What a listener is bound with.
@@ -105,6 +108,7 @@ impl Live {
             bound: Vec::new(),
             leaving: Vec::new(),
             dead: BTreeSet::new(),
+            held: false,
         }
     }
 }
@@ -317,6 +321,9 @@ fn listeners(
 /// The sockets of a listener, over the shards that run: each has one, or several, or, where there
 /// are more shards than sockets, none.
 fn shared_out(bound: &BoundListener, live: &Live) -> Box<[ListeningSocket]> {
+    if live.held {
+        return Box::default();
+    }
     let runs = |shard: &u32| !live.dead.contains(shard);
     let running: Vec<u32> = (0..live.shards).filter(runs).collect();
     let socket = |(place, socket): (usize, &Weak<OwnedFd>)| {

@@ -12,4 +12,6 @@ pub mod show;
 pub mod signal;
 pub mod source;
 pub mod standing;
+pub mod successor;
 pub mod supervisor;
+pub mod systemd;

@@ -15,7 +15,7 @@ mod upgrade;
 
 use std::process;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::time::{MissedTickBehavior, interval};
@@ -29,7 +29,9 @@ use super::resolve::Naming;
 use super::signal::{Ask, Signals};
 use super::source::ConfigSource;
 use super::standing::{Change, Standings};
+use super::successor::{Handed, Successor};
 use super::supervisor::Supervisor;
+use super::systemd::Systemd;
 use crate::config::Config;
 use crate::door::Publisher;
 use crate::plan::{Life, Plan};
@@ -75,6 +77,8 @@ pub struct Setting {
     pub naming: Naming,
     /// Whether the end of the process prints a report, asked for or not.
     pub report_at_end: bool,
+    /// What the process whose place this one takes knew.
+    pub handed: Handed,
 }
 
 /// Control's state.
@@ -90,10 +94,20 @@ pub struct Control {
     /// Of the listeners that leave.
     leaving: Deadlines,
     started: Instant,
+    /// As [`Control::started`], by the clock on the wall.
+    began: SystemTime,
     shards: Vec<ShardLife>,
     /// `None` exactly while the process serves.
     draining: Option<Drain>,
     ready: bool,
+    /// The process is ready when every shard has adopted this generation.
+    first: u64,
+    /// `Some` exactly while another process takes the place of this one.
+    upgrading: Option<Successor>,
+    handed: Handed,
+    /// True exactly when this process has taken the place of another one.
+    is_upgraded: bool,
+    systemd: Systemd,
     collecting: Collecting<Asker>,
     report_at_end: bool,
     printer: Printer,
@@ -110,17 +124,24 @@ impl Control {
         let Setting {
             config,
             source,
-            live,
+            mut live,
             naming,
             report_at_end,
+            handed,
         } = setting;
-        publisher.publish(compile(&config, &live, None));
         let started = now();
         let shards = 0..publisher.shards();
         let shards: Vec<ShardLife> = shards.map(|_| ShardLife::new(started)).collect();
+        let mut standings = Standings::new(&config, &live, shards.len(), started);
+        let is_upgraded = live.held;
+        if is_upgraded {
+            standings.trust();
+            live.endpoints = standings.live(started);
+        }
+        publisher.publish(compile(&config, &live, None));
         Self {
             publisher,
-            standings: Standings::new(&config, &live, shards.len(), started),
+            standings,
             probers: Probers::start(&config, &live),
             config,
             source,
@@ -128,13 +149,24 @@ impl Control {
             naming,
             leaving: Deadlines::new(),
             started,
+            began: SystemTime::now(),
             shards,
             draining: None,
             ready: false,
+            first: FIRST,
+            upgrading: None,
+            handed,
+            is_upgraded,
+            systemd: Systemd::of_environment(started),
             collecting: Collecting::new(started),
             report_at_end,
             printer: Printer::default(),
         }
+    }
+
+    /// True exactly while nobody is to be accepted: another process serves.
+    pub const fn is_held(&self) -> bool {
+        self.live.held
     }
 
     /// The configuration that runs.
@@ -174,7 +206,10 @@ impl Control {
                 answer = self.naming.resolvers.next(), if self.draining.is_none() => {
                     self.resolve(answer);
                 }
-                _ = tick.tick() => self.tick(supervisor),
+                answer = upgrade::answer(&mut self.upgrading) => {
+                    self.upgraded(answer, supervisor);
+                }
+                _ = tick.tick() => self.tick(supervisor)?,
             }
             if self.draining.is_some() {
                 self.probers.stop();
@@ -208,14 +243,18 @@ impl Control {
     fn answer(&mut self, ask: Ask, supervisor: &mut dyn Supervisor) {
         match ask {
             Ask::Report => self.ask(Asker::Output),
-            Ask::End if self.draining.is_none() => self.drain(supervisor),
+            Ask::End if self.draining.is_none() => {
+                self.give_up_upgrade();
+                self.systemd.stopping();
+                self.drain(supervisor);
+            }
             Ask::End => {
                 log::warn!("a second signal: ending at once");
                 log::logger().flush();
                 process::exit(1);
             }
             Ask::Reload => self.reload(supervisor),
-            Ask::Upgrade => self.upgrade(),
+            Ask::Upgrade => self.upgrade(supervisor),
         }
     }
 
@@ -233,16 +272,10 @@ impl Control {
         posted.map(|posted| Arc::clone(&posted.plan))
     }
 
-    fn tick(&mut self, supervisor: &mut dyn Supervisor) {
+    fn tick(&mut self, supervisor: &mut dyn Supervisor) -> Result<(), String> {
         self.hear();
         self.publisher.retire();
-        // Of plans that follow each other fast, as they may at the start of many endpoints, the
-        // shards adopt only some.
-        if !self.ready && self.publisher.adopted_by_all(FIRST) {
-            self.ready = true;
-            supervisor.ready();
-            self.say_ready();
-        }
+        self.look_at_start(supervisor)?;
         self.restart_dead(supervisor);
         let has_left = self.look_at_leaving();
         if self.draining.is_none() && (has_left || self.standings.is_due(now())) {
@@ -250,6 +283,27 @@ impl Control {
         }
         self.collect();
         self.look_at_drain();
+        self.beat();
+        Ok(())
+    }
+
+    /// Says that the process is ready when it is. Of plans that follow each other fast, as they may
+    /// at the start of many endpoints, the shards adopt only some.
+    fn look_at_start(&mut self, supervisor: &mut dyn Supervisor) -> Result<(), String> {
+        if self.ready || self.draining.is_some() || !self.publisher.adopted_by_all(self.first) {
+            return Ok(());
+        }
+        if self.live.held {
+            return self.look_at_hold(supervisor);
+        }
+        self.ready = true;
+        supervisor.ready();
+        self.say_ready();
+        if !self.is_upgraded {
+            // Who is upgraded tells systemd of this process, which could not before it is known.
+            self.systemd.ready("serving");
+        }
+        Ok(())
     }
 
     fn say_ready(&self) {

@@ -4,8 +4,32 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::compile::BoundListener;
+use super::successor::{Handed, Successor};
 use crate::door::Subscriber;
 use crate::plan::ListenerId;
+
+/// sd_listen_fds(3): for which process the sockets are.
+pub const LISTEN_PID: &str = "LISTEN_PID";
+/// sd_listen_fds(3): how many sockets there are, from number 3 on.
+pub const LISTEN_FDS: &str = "LISTEN_FDS";
+/// sd_listen_fds(3): the name of each, separated by colons.
+pub const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
+/// The number of the way to the process that is upgraded.
+pub const UPGRADE: &str = "RINGMAIN_UPGRADE";
+/// The numbers of the sockets, and at last of that way, before they are in line.
+pub const SOCKETS: &str = "RINGMAIN_SOCKETS";
+
+/// The variables that speak of this process alone; what it starts must not take them for its own.
+pub const OWN_VARIABLES: [&str; 8] = [
+    LISTEN_PID,
+    LISTEN_FDS,
+    LISTEN_FDNAMES,
+    UPGRADE,
+    SOCKETS,
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
 
 /// What boot does for control.
 pub trait Supervisor {
@@ -22,6 +46,26 @@ pub trait Supervisor {
     /// Closes boot's sockets of a listener. To be called right before a plan in which it does not
     /// accept: the shards empty their duplicates and let go of them as they adopt it.
     fn close(&mut self, listener: ListenerId);
-    /// Every shard runs its first plan.
+    /// Lets clients come to what was bound and, until now, not opened to them, the admin API too:
+    /// at once in an ordinary start, in an upgraded process when it is ready to serve.
+    ///
+    /// # Errors
+    /// What listen(2) says.
+    fn begin(&mut self) -> io::Result<()>;
+    /// Every shard serves. Who started this process is told.
     fn ready(&mut self);
+    /// Starts the binary anew, with the sockets of `listeners`, each with its name, and the admin
+    /// API's, and has it know `handed`.
+    ///
+    /// # Errors
+    /// When there is no such file, or no process to be had.
+    fn start_successor(
+        &mut self,
+        listeners: &[(ListenerId, &str)],
+        handed: &Handed,
+    ) -> io::Result<Successor>;
+    /// The process that was started last serves from now on: boot lets go of what it has, but for
+    /// the sockets whose places are `unwanted`. What is queued on the others is that process's. To
+    /// be called right before the plan of the drain.
+    fn leave_to_successor(&mut self, unwanted: &[usize]);
 }

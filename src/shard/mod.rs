@@ -50,7 +50,7 @@ mod driver;
 mod io;
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +102,8 @@ struct Shard {
     clients: Cell<u32>,
     /// The descriptors of the sockets that are accepted from.
     listeners: RefCell<Vec<RawFd>>,
+    /// Boot's sockets that it accepts from.
+    opened: RefCell<Vec<std::sync::Weak<OwnedFd>>>,
     /// Rung when a plan was adopted.
     changed: io::Bell,
     /// Rung at each tick.

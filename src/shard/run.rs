@@ -120,6 +120,7 @@ impl Shard {
             opening: Cell::new(0),
             clients: Cell::new(0),
             listeners: RefCell::default(),
+            opened: RefCell::default(),
             changed: Bell::default(),
             ticked: Bell::default(),
             shedding: Cell::new(false),
@@ -141,14 +142,7 @@ impl Shard {
                 shard.panicked();
             }
         });
-        for (listener, socket) in self.sockets() {
-            let listening = socket
-                .and_then(Listening::new)
-                .map_err(ShardError::Listener)?;
-            self.listeners.borrow_mut().push(listening.fd());
-            let shard = Rc::clone(&self);
-            self.start(async move { listen::listen(shard, listener, listening).await });
-        }
+        self.open_listeners().map_err(ShardError::Listener)?;
         self.adopt_services(&self.current(), None);
         self.open_ahead();
         self.adopted();
@@ -166,17 +160,37 @@ impl Shard {
         Ok(())
     }
 
-    /// Duplicates of the sockets that this shard accepts from, each with its listener's place.
-    fn sockets(&self) -> Vec<(usize, io::Result<OwnedFd>)> {
+    /// Accepts from every socket that the plan gives this shard and that it does not accept from
+    /// yet.
+    fn open_listeners(self: &Rc<Self>) -> io::Result<()> {
+        for (place, socket) in self.new_sockets() {
+            let Some(open) = socket.upgrade() else {
+                continue;
+            };
+            let listening = Listening::new(open.try_clone()?)?;
+            self.opened.borrow_mut().push(socket);
+            self.listeners.borrow_mut().push(listening.fd());
+            let shard = Rc::clone(self);
+            self.start(async move { listen::listen(shard, place, listening).await });
+        }
+        Ok(())
+    }
+
+    /// Each with its listener's place.
+    fn new_sockets(&self) -> Vec<(usize, std::sync::Weak<OwnedFd>)> {
         let current = self.current();
         let own = self.door.borrow().shard() as u32;
+        let opened = self.opened.borrow();
         let listeners = current.plan().listeners.iter().enumerate();
         let sockets = listeners.flat_map(|(place, listener)| {
             let own = listener.sockets.iter().filter(move |it| it.shard == own);
-            own.map(move |it| (place, it.socket.upgrade()))
+            own.map(move |it| (place, &it.socket))
         });
-        let sockets = sockets.filter_map(|(place, socket)| Some((place, socket?.try_clone())));
-        sockets.collect()
+        let sockets =
+            sockets.filter(|(_, socket)| !opened.iter().any(|opened| opened.ptr_eq(socket)));
+        sockets
+            .map(|(place, socket)| (place, std::sync::Weak::clone(socket)))
+            .collect()
     }
 
     /// Closes what a shard that died leaves open: its connections, so that their peers learn of it,
@@ -277,6 +291,9 @@ impl Shard {
         self.counters.upstreams_idle.sub(closed);
         self.adopt_services(&current, Some(&last));
         *self.current.borrow_mut() = Rc::new(current);
+        if let Err(error) = self.open_listeners() {
+            log::error!(error:%; "a listening socket cannot be used");
+        }
         self.adopted();
         self.open_ahead();
         self.changed.ring();

@@ -8,6 +8,16 @@ use crate::plan::Life;
 impl Control {
     /// Loads the configuration anew, and runs it where it is good.
     pub(super) fn reload(&mut self, supervisor: &mut dyn Supervisor) {
+        if self.upgrading.is_some() {
+            log::warn!("the reload is refused: an upgrade is under way");
+            return;
+        }
+        self.systemd.reloading();
+        self.load(supervisor);
+        self.systemd.ready("serving");
+    }
+
+    fn load(&mut self, supervisor: &mut dyn Supervisor) {
         let Some(source) = &mut self.source else {
             log::warn!("there is no file to load from; nothing is changed");
             return;

@@ -80,7 +80,7 @@ struct EndpointStanding {
     /// It gets none before its first good probe.
     awaited: bool,
     health: Health,
-    /// True exactly when it was ever healthy.
+    /// True exactly when it was ever healthy, or is trusted to be.
     proven: bool,
     /// When `health` was first so.
     since: Instant,
@@ -112,6 +112,25 @@ impl Standings {
             next_step: None,
             unhurried: None,
         }
+    }
+
+    /// Takes all endpoints for good until their first verdicts, also where those are awaited: the
+    /// process whose place this one takes has used them until now.
+    pub fn trust(&mut self) {
+        for service in &mut self.services {
+            for endpoint in &mut service.endpoints {
+                endpoint.awaited = false;
+                endpoint.proven = true;
+            }
+            service.has_healthy |= !service.endpoints.is_empty();
+        }
+        self.changed = true;
+    }
+
+    /// True exactly when there is a verdict on each endpoint of the service at `service`.
+    pub fn is_judged(&self, service: usize) -> bool {
+        let mut endpoints = self.services[service].endpoints.iter();
+        endpoints.all(|endpoint| endpoint.health != Health::Unknown)
     }
 
     /// The endpoint that has `slot` in `plan`, which was compiled from the same configuration.

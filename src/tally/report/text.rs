@@ -85,6 +85,7 @@ fn write_process(f: &mut fmt::Formatter<'_>, report: &Report<'_>) -> fmt::Result
         pid,
         up,
         driver,
+        ..
     } = report.process;
     write!(f, "ringmain {version}  pid {pid}  up {}  ", Up(up))?;
     write!(f, "generation {}  {driver}  ", report.generation)?;
