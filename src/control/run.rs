@@ -104,6 +104,9 @@ pub struct Control {
     first: u64,
     /// `Some` exactly while another process takes the place of this one.
     upgrading: Option<Successor>,
+    /// True exactly when another process has taken the place of this one, and no signal to end
+    /// has come since: the first one, which may be for both, says what this one does anyway.
+    has_left: bool,
     handed: Handed,
     /// True exactly when this process has taken the place of another one.
     is_upgraded: bool,
@@ -155,6 +158,7 @@ impl Control {
             ready: false,
             first: FIRST,
             upgrading: None,
+            has_left: false,
             handed,
             is_upgraded,
             systemd: Systemd::of_environment(started),
@@ -192,7 +196,7 @@ impl Control {
                 // Signals first: one that has come before the last shard ended is answered.
                 biased;
                 ask = signals.next() => {
-                    if matches!(ask, Ask::End) && self.draining.is_some() {
+                    if matches!(ask, Ask::End) && self.draining.is_some() && !self.has_left {
                         // Its commands would outlive a process that ends at once.
                         self.probers.end().await;
                     }
@@ -248,6 +252,7 @@ impl Control {
                 self.systemd.stopping();
                 self.drain(supervisor);
             }
+            Ask::End if self.has_left => self.has_left = false,
             Ask::End => {
                 log::warn!("a second signal: ending at once");
                 log::logger().flush();

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::support::{
-    DEADLINE, Driver, GET, Origin, Proxy, Served, Setup, Wire, ok, on_both_drivers, run_alone,
+    DEADLINE, Directory, Driver, GET, Origin, Proxy, Served, Setup, Wire, ok, on_both_drivers,
+    run_alone,
 };
 
 on_both_drivers! {
@@ -23,6 +24,8 @@ on_both_drivers! {
     a_client_of_the_old_process_gets_its_last_answer
     a_listener_that_the_new_process_has_not_is_emptied_by_the_old_one
     endpoints_are_good_until_their_first_verdict
+    what_speaks_of_the_process_alone_is_not_passed_on
+    where_the_old_process_dies_the_new_one_goes_on
 }
 
 /// Clients that ask until they are told to end, and what they saw.
@@ -219,7 +222,7 @@ fn a_signal_that_ends_the_process_ends_the_one_that_would_follow(driver: Driver)
 fn the_admin_api_goes_on_with_the_new_process(driver: Driver) {
     let origin = Served::saying("a");
     for unix in [false, true] {
-        let directory = crate::support::Directory::new();
+        let directory = Directory::new();
         let path = directory.join("admin");
         let path = path.to_str().expect("cargo's directory is UTF-8");
         let pid_file = directory.join("pid");
@@ -283,6 +286,8 @@ fn a_client_of_the_old_process_gets_its_last_answer(driver: Driver) {
     // Who comes now is the new one's.
     let mut new = proxy.client();
     assert!(!closes(&mut new));
+    // As from systemd, which ends both.
+    proxy.signal_first("TERM");
     upstream.send(ok("last"));
     let answer = busy.answer();
     assert_eq!(answer.text(), "last");
@@ -328,4 +333,47 @@ fn endpoints_are_good_until_their_first_verdict(driver: Driver) {
     fails.store(true, Ordering::Relaxed);
     proxy.upgrade();
     assert_eq!(proxy.client().get("a.test", "/").text(), "a");
+}
+
+fn what_speaks_of_the_process_alone_is_not_passed_on(driver: Driver) {
+    let origin = Served::saying("a");
+    let keys = "[service.probe]\nkind = \"exec\"\ninterval = \"1h\"\ncommand = [\"sh\", \"-c\", \
+                \"! env | grep -E '^(LISTEN_|RINGMAIN_UPGRADE|RINGMAIN_SOCKETS|NOTIFY_)'\"]";
+    let mut proxy = Setup::new(driver)
+        .environment("NOTIFY_SOCKET", "/proc/no-such/socket")
+        .expects_line("systemd is not told")
+        .service("a", &[origin.address()], keys)
+        .start();
+    proxy.upgrade();
+    let environment = fs::read_to_string(format!("/proc/{}/environ", proxy.id()));
+    let environment = environment.expect("it runs");
+    let pid = format!("LISTEN_PID={}\0", proxy.id());
+    for variable in [pid.as_str(), "LISTEN_FDS=1\0", "LISTEN_FDNAMES=web\0"] {
+        assert!(
+            environment.contains(variable),
+            "{variable} in {environment}"
+        );
+    }
+    // Its first verdict was awaited; a bad one would have a line at warn.
+    assert_eq!(proxy.client().get("a.test", "/").text(), "a");
+}
+
+fn where_the_old_process_dies_the_new_one_goes_on(driver: Driver) {
+    let origin = Served::saying("a");
+    let directory = Directory::new();
+    let go = directory.join("go");
+    let mut proxy = Setup::new(driver)
+        .linked()
+        .service("a", &[origin.address()], "")
+        .start();
+    let real = env!("CARGO_BIN_EXE_ringmain");
+    let script = format!("until [ -e {go:?} ]; do sleep 0.01; done\nexec {real:?} \"$@\"");
+    replace(&proxy.binary(), &script);
+    proxy.begin_upgrade();
+    proxy.kill_first();
+    // Its sockets are open as long as another process has them.
+    let mut client = proxy.client();
+    client.send(GET);
+    fs::write(go, "").expect("the directory is writable");
+    assert_eq!(client.answer().text(), "a");
 }

@@ -130,3 +130,161 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::SocketAddr;
+    use std::os::fd::OwnedFd;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config;
+    use crate::control::compile::{BoundListener, Live};
+    use crate::control::resolve::Naming;
+    use crate::control::run::Setting;
+    use crate::control::successor::{Handed, Successor};
+    use crate::door::{Subscriber, door};
+    use crate::fd;
+    use crate::plan::ListenerId;
+
+    /// Notes which shards were started again.
+    #[derive(Default)]
+    struct Threads {
+        restarted: Vec<usize>,
+        refuses: bool,
+    }
+
+    impl Supervisor for Threads {
+        fn restart(&mut self, shard: usize, _: Subscriber) -> io::Result<()> {
+            self.restarted.push(shard);
+            match self.refuses {
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => Ok(()),
+            }
+        }
+
+        fn open(&mut self, _: SocketAddr) -> io::Result<BoundListener> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn close(&mut self, _: ListenerId) {}
+
+        fn begin(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn ready(&mut self) {}
+
+        fn start_successor(
+            &mut self,
+            _: &[(ListenerId, &str)],
+            _: &Handed,
+        ) -> io::Result<Successor> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn leave_to_successor(&mut self, _: &[usize]) {}
+    }
+
+    /// Of two shards, each with a socket.
+    fn control() -> (Control, Vec<Arc<OwnedFd>>) {
+        let text = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+                    [[service]]\nname = \"a\"\nbackends = [\"127.0.0.1:9\"]\n";
+        let config = config::parse("test", text).expect("it is valid");
+        let any = "127.0.0.1:0".parse().expect("it is an address");
+        let first = fd::listen(any, 16).expect("a free port");
+        let address = fd::local_address(&first).expect("it is bound");
+        let second = fd::listen(address, 16).expect("it has SO_REUSEPORT");
+        let sockets = vec![Arc::new(first), Arc::new(second)];
+        let bound = BoundListener {
+            id: ListenerId(1),
+            address,
+            sockets: sockets.iter().map(Arc::downgrade).collect(),
+        };
+        let live = Live {
+            bound: vec![bound],
+            ..Live::new(2, 1024)
+        };
+        let setting = Setting {
+            naming: Naming::start(&config),
+            config,
+            source: None,
+            live,
+            report_at_end: false,
+            handed: Handed::default(),
+        };
+        let mut control = Control::new(door(2).0, setting);
+        control.ready = true;
+        (control, sockets)
+    }
+
+    /// By socket: the shard that accepts from it.
+    fn accepting(control: &Control) -> Vec<u32> {
+        let plan = control.plan().expect("one was published");
+        plan.listeners[0]
+            .sockets
+            .iter()
+            .map(|it| it.shard)
+            .collect()
+    }
+
+    fn dies(control: &mut Control, shard: usize) {
+        let error = Some("it was asked to".to_owned());
+        let end = ShardEnd { shard, error };
+        control.shard_ended(end).expect("the process is ready");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_sockets_of_a_dead_shard_are_the_others_until_it_is_back() {
+        let (mut control, _sockets) = control();
+        let mut threads = Threads::default();
+        assert_eq!(accepting(&control), [0, 1]);
+        dies(&mut control, 1);
+        assert_eq!(accepting(&control), [0, 0]);
+        // It rests first.
+        assert!(control.shards[1].restart_at.is_some());
+        control.shards[1].restart_at = Some(now());
+        threads.refuses = true;
+        control.restart_dead(&mut threads);
+        assert_eq!(threads.restarted, [1]);
+        assert_eq!(accepting(&control), [0, 0], "there was no thread for it");
+        control.shards[1].restart_at = Some(now());
+        threads.refuses = false;
+        control.restart_dead(&mut threads);
+        assert_eq!(threads.restarted, [1, 1]);
+        assert_eq!(accepting(&control), [0, 1]);
+        // With none left they wait for theirs.
+        dies(&mut control, 0);
+        dies(&mut control, 1);
+        assert_eq!(accepting(&control), [0, 1]);
+        assert_eq!(control.not_ready_shards(), 0);
+        dies(&mut control, 1);
+        assert_eq!(control.not_ready_shards(), 1);
+    }
+
+    #[test]
+    fn a_crash_loop_backs_off_and_ends_with_a_life() {
+        let begin = now();
+        let mut life = ShardLife::new(begin);
+        let mut rests = Vec::new();
+        let mut loops = Vec::new();
+        for _ in 0..12 {
+            life.died(begin);
+            let rest = life.restart_at.expect("it is to be started again") - begin;
+            rests.push(rest.as_millis());
+            loops.push(life.is_in_crash_loop(begin));
+        }
+        let expected = [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5000, 5000, 5000];
+        assert_eq!(rests, expected);
+        assert_eq!(loops[..4], [false, false, true, true]);
+        // It lives.
+        life.restart_at = None;
+        assert!(life.is_in_crash_loop(begin + RECOVERED));
+        let later = begin + RECOVERED + Duration::from_millis(1);
+        assert!(!life.is_in_crash_loop(later));
+        life.died(later);
+        assert!(!life.is_in_crash_loop(later));
+        assert_eq!(life.restart_at, Some(later + RESTART));
+    }
+}

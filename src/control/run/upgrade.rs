@@ -62,6 +62,7 @@ impl Control {
                 log::info!(pid; "upgraded: the new process serves");
                 self.systemd.leave_to(pid);
                 supervisor.leave_to_successor(&unwanted);
+                self.has_left = true;
                 self.drain(supervisor);
             }
             Answer::Failed(error) => {
