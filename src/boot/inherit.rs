@@ -56,9 +56,9 @@ impl Inherited {
         if variable(LISTEN_PID)? != Some(process::id()) {
             return Ok(Self::default());
         }
-        let count = variable::<RawFd>(LISTEN_FDS)?.unwrap_or(0);
+        let count = variable::<u16>(LISTEN_FDS)?.map_or(0, RawFd::from);
         let channel = variable::<RawFd>(UPGRADE)?;
-        let numbers: Vec<RawFd> = (FIRST..FIRST + count.max(0)).chain(channel).collect();
+        let numbers: Vec<RawFd> = (FIRST..FIRST + count).chain(channel).collect();
         let mut taken = inherited::take(&numbers)?;
         let channel = channel.and_then(|_| taken.pop());
         let names = env::var(LISTEN_FDNAMES).unwrap_or_default();

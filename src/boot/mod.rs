@@ -6,6 +6,7 @@
 
 mod inherit;
 mod launch;
+mod machine;
 mod pid_file;
 mod predecessor;
 mod sockets;
@@ -24,7 +25,7 @@ use core_affinity::CoreId;
 use tokio::sync::mpsc::{Sender, UnboundedSender, channel, unbounded_channel};
 
 use crate::balance;
-use crate::config::{self, AdminAddress, Config};
+use crate::config::{AdminAddress, Config};
 use crate::control::admin::{self, Wanted};
 use crate::control::compile::{BoundListener, Live};
 use crate::control::log::register_shard_thread;
@@ -41,6 +42,7 @@ use crate::shard::{self, DriverChoice, Setup};
 
 use self::inherit::ADMIN;
 use self::launch::Launch;
+use self::machine::{cpus, driver, shard_count};
 use self::pid_file::PidFile;
 use self::sockets::Sockets;
 
@@ -413,41 +415,6 @@ fn run_shard(setup: Setup, cpu: Option<CoreId>) -> Option<String> {
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
             Some(text.unwrap_or_else(|| "a panic without words".to_owned()))
         }
-    }
-}
-
-/// A shard per CPU that the process may use: its affinity mask and its cgroup's quota.
-fn shard_count(configured: u32) -> usize {
-    if configured != 0 {
-        return configured as usize;
-    }
-    thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The CPUs to pin the shards to, one each, within the affinity mask; none where that would do
-/// harm.
-fn cpus(pin: config::Pin, shards: usize) -> Vec<CoreId> {
-    // Within the mask of the process (sched_getaffinity).
-    let mask = core_affinity::get_core_ids().unwrap_or_default();
-    let quota = thread::available_parallelism().is_ok_and(|cpus| cpus.get() < mask.len());
-    let pinned = match pin {
-        config::Pin::Off => false,
-        config::Pin::On => !mask.is_empty(),
-        // Under a quota the scheduler must be free to move what it has stopped.
-        config::Pin::Auto => shards <= mask.len() && !quota,
-    };
-    if pinned {
-        (0..shards).map(|shard| mask[shard % mask.len()]).collect()
-    } else {
-        Vec::new()
-    }
-}
-
-const fn driver(configured: config::Driver) -> DriverChoice {
-    match configured {
-        config::Driver::Auto => DriverChoice::Auto,
-        config::Driver::IoUring => DriverChoice::IoUring,
-        config::Driver::Epoll => DriverChoice::Epoll,
     }
 }
 

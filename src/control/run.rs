@@ -247,11 +247,7 @@ impl Control {
     fn answer(&mut self, ask: Ask, supervisor: &mut dyn Supervisor) {
         match ask {
             Ask::Report => self.ask(Asker::Output),
-            Ask::End if self.draining.is_none() => {
-                self.give_up_upgrade();
-                self.systemd.stopping();
-                self.drain(supervisor);
-            }
+            Ask::End if self.draining.is_none() => self.drain(supervisor),
             Ask::End if self.has_left => self.has_left = false,
             Ask::End => {
                 log::warn!("a second signal: ending at once");

@@ -12,6 +12,8 @@ use sd_notify::NotifyState;
 #[derive(Debug, Default)]
 pub struct Systemd {
     watchdog: Option<Watchdog>,
+    /// True exactly when another process has taken the place of this one: it speaks.
+    has_left: bool,
 }
 
 #[derive(Debug)]
@@ -43,33 +45,34 @@ impl Systemd {
         let watchdog = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
         Self {
             watchdog: watchdog.map(|limit| Watchdog::new(limit / 2, now)),
+            has_left: false,
         }
     }
 
     /// The process serves: after its start, and after a reload, whatever came of it.
     pub fn ready(&self, status: &str) {
-        notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+        self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
     /// The configuration is loaded anew; [`Systemd::ready`] follows.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(since) => notify(&[NotifyState::Reloading, since]),
+            Ok(since) => self.tell(&[NotifyState::Reloading, since]),
             Err(error) => log::warn!(error:%; "systemd is not told of the reload"),
         }
     }
 
     /// The process ends.
     pub fn stopping(&self) {
-        notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        self.tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
     }
 
     /// Another process, `pid`, serves from now on; this one says no more.
     pub fn leave_to(&mut self, pid: u32) {
         let status = format!("upgraded: process {pid} serves");
-        let states = [NotifyState::MainPid(pid), NotifyState::Status(&status)];
-        notify(&states);
+        self.tell(&[NotifyState::MainPid(pid), NotifyState::Status(&status)]);
         self.watchdog = None;
+        self.has_left = true;
     }
 
     /// Says that the process is well, if it is time and `lived` of each shard that is to run has
@@ -80,12 +83,22 @@ impl Systemd {
         };
         match watchdog.look(lived, now) {
             Look::Early => {}
-            Look::Well => notify(&[NotifyState::Watchdog]),
+            Look::Well => self.tell(&[NotifyState::Watchdog]),
             Look::Hangs(shard) => {
                 if !std::mem::replace(&mut watchdog.silent, true) {
                     log::error!(shard; "a shard hangs; systemd's watchdog is not answered");
                 }
             }
+        }
+    }
+
+    /// Nobody, where NOTIFY_SOCKET is not set.
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        if self.has_left {
+            return;
+        }
+        if let Err(error) = sd_notify::notify(states) {
+            log::warn!(error:%; "systemd is not told");
         }
     }
 }
@@ -114,13 +127,6 @@ impl Watchdog {
                 Look::Well
             }
         }
-    }
-}
-
-/// Tells systemd; nobody, where NOTIFY_SOCKET is not set.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::warn!(error:%; "systemd is not told");
     }
 }
 

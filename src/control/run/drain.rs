@@ -15,6 +15,8 @@ pub(super) struct Drain {
 
 impl Control {
     pub(super) fn drain(&mut self, supervisor: &mut dyn Supervisor) {
+        self.give_up_upgrade();
+        self.systemd.stopping();
         let timeout = self.config.runtime().drain_timeout;
         log::info!(timeout:?; "draining");
         for bound in self
