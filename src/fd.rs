@@ -6,6 +6,8 @@
 
 #![expect(unsafe_code, reason = "this is the edge to the kernel")]
 
+pub mod inherited;
+
 use std::fs::{File, Permissions};
 use std::io;
 use std::mem::MaybeUninit;
@@ -147,6 +149,16 @@ pub fn is_gone(fd: RawFd) -> bool {
 /// # Errors
 /// What socket(2), bind(2) or listen(2) say.
 pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
+    let socket = bind(address)?;
+    start_listening(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// As [`listen`], and nobody can connect to it before [`start_listening`].
+///
+/// # Errors
+/// What socket(2) or bind(2) say.
+pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -161,7 +173,6 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(backlog)?;
     Ok(socket.into())
 }
 
@@ -195,6 +206,15 @@ pub fn drop_syns(socket: &impl AsFd) -> io::Result<()> {
 pub fn inode(socket: &impl AsFd) -> io::Result<u64> {
     let file = File::from(socket.as_fd().try_clone_to_owned()?);
     Ok(file.metadata()?.ino())
+}
+
+/// Lets clients connect to a socket that is bound; to one that listens, its queue may hold
+/// `backlog` of them from now on.
+///
+/// # Errors
+/// What listen(2) says.
+pub fn start_listening(socket: &OwnedFd, backlog: i32) -> io::Result<()> {
+    SockRef::from(socket).listen(backlog)
 }
 
 /// Finds out whether `address` is free: with SO_REUSEPORT alone, a second process of the same user

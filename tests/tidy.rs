@@ -90,6 +90,7 @@ const ROOMS: &[Room] = &[
             "hickory_resolver",
             "notify",
             "serde_json",
+            "sd_notify",
         ],
     ),
     room(

@@ -1,43 +1,64 @@
 //! From a configuration to a running proxy and to its end; the only module that names both planes.
 //!
-//! Boot owns the listening sockets (`sockets.rs`), and gives each shard a thread and a CPU, and
-//! again when it has died.
+//! Boot owns the listening sockets (`sockets.rs`), some of which it may have been started with
+//! (`inherit.rs`), gives each shard a thread and a CPU, and again when it has died, and starts the
+//! process that takes the place of this one (`launch.rs`).
 
+mod inherit;
+mod launch;
+mod machine;
 mod others;
+mod pid_file;
+mod predecessor;
 mod sockets;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use core_affinity::CoreId;
 use tokio::sync::mpsc::{Sender, UnboundedSender, channel, unbounded_channel};
 
 use crate::balance;
-use crate::config::{self, AdminAddress, Config};
-use crate::control::admin;
+use crate::config::{AdminAddress, Config};
+use crate::control::admin::{self, Wanted};
 use crate::control::compile::{BoundListener, Live};
 use crate::control::log::register_shard_thread;
 use crate::control::resolve::Naming;
 use crate::control::run::{Control, Setting, ShardEnd};
 use crate::control::signal::Signals;
 use crate::control::source::ConfigSource;
+use crate::control::successor::{Handed, Successor};
 use crate::control::supervisor::Supervisor;
 use crate::door::{Subscriber, door};
 use crate::fd;
 use crate::plan::ListenerId;
 use crate::shard::{self, DriverChoice, Setup};
 
+use self::inherit::{ADMIN, KEPT};
+use self::launch::Launch;
+use self::machine::{cpus, driver, shard_count};
+use self::pid_file::PidFile;
 use self::sockets::Sockets;
 
+pub use self::inherit::Inherited;
+pub use self::launch::settle;
+pub use self::predecessor::Predecessor;
 pub use crate::control::run::End;
 
-/// What the command line asks for beyond the configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What there is beyond the configuration.
+#[derive(Debug, Default)]
 pub struct Options {
     /// Print the report to standard output once everything has drained.
     pub report_at_end: bool,
+    /// The sockets that the process was started with.
+    pub inherited: Inherited,
 }
 
 /// Every listener's name and the address that it is bound to.
@@ -58,6 +79,9 @@ pub type OnReady<'a> = dyn FnMut(&Addresses) + 'a;
 /// Requests of the admin API that may wait for control; its clients are few.
 const WANTED_MAX: usize = 32;
 
+/// How long the process that takes the place of this one may take until it is ready.
+const SUCCESSOR: Duration = Duration::from_secs(60);
+
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -76,6 +100,14 @@ pub enum BootError {
     Admin {
         /// `[admin] address`.
         address: AdminAddress,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The file for the number of the process cannot be written.
+    #[error("pid_file: {}: {source}", path.display())]
+    PidFile {
+        /// `[runtime] pid_file`.
+        path: PathBuf,
         /// What the kernel says.
         source: io::Error,
     },
@@ -103,14 +135,17 @@ pub fn run(
     options: Options,
     on_ready: &mut OnReady<'_>,
 ) -> Result<End, BootError> {
+    let Options {
+        report_at_end,
+        mut inherited,
+    } = options;
     let shards = shard_count(config.runtime().shards);
-    let mut sockets = Sockets::new(shards);
-    let bound = bind_all(config, &mut sockets)?;
-    let address = &config.admin().address;
-    let admin = admin::Bound::open(address).map_err(|source| BootError::Admin {
-        address: address.clone(),
-        source,
-    })?;
+    inherited.prepare();
+    let is_upgrade = inherited.is_upgrade();
+    let mut sockets = Sockets::new(shards, is_upgrade);
+    let bound = bind_all(config, &mut sockets, &mut inherited)?;
+    let admin = open_admin(&config.admin().address, &mut inherited)?;
+    let pid_file = pid_file(config.runtime().pid_file.as_ref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -122,8 +157,10 @@ pub fn run(
         bound,
         sockets,
         admin,
+        pid_file,
+        predecessor: inherited.finish(),
     };
-    runtime.block_on(serve(config, source, options, opened, shards, on_ready))
+    runtime.block_on(serve(config, source, report_at_end, opened, on_ready))
 }
 
 /// What listens before anything runs.
@@ -132,18 +169,22 @@ struct Opened {
     bound: Vec<BoundListener>,
     sockets: Sockets,
     admin: Option<admin::Bound>,
+    pid_file: Option<PidFile>,
+    /// Where this is an upgrade.
+    predecessor: Option<Predecessor>,
 }
 
 async fn serve(
     config: &Config,
     source: Option<Box<dyn ConfigSource>>,
-    options: Options,
+    report_at_end: bool,
     Opened {
         bound,
         sockets,
         admin,
+        pid_file,
+        predecessor,
     }: Opened,
-    shards: usize,
     on_ready: &mut OnReady<'_>,
 ) -> Result<End, BootError> {
     // Before the first shard runs, so that no signal finds the system's default.
@@ -151,15 +192,18 @@ async fn serve(
         what: "signals",
         source,
     })?;
+    let shards = sockets.shards();
     let (publisher, subscribers) = door(shards);
     let names = config.listeners().iter().map(|it| it.name.clone());
     let addresses = Addresses {
         listeners: names.zip(bound.iter().map(|it| it.address)).collect(),
         admin: admin.as_ref().map(|admin| admin.address().clone()),
     };
+    let handed = predecessor.as_ref().map(Predecessor::handed);
     let mut live = Live {
         via: draw_name(),
         bound,
+        held: handed.is_some(),
         ..Live::new(shards as u32, fd::descriptors_max())
     };
     // Clients queue meanwhile: the sockets are bound.
@@ -178,28 +222,36 @@ async fn serve(
         source,
         live,
         naming,
-        report_at_end: options.report_at_end,
+        report_at_end,
+        handed: handed.unwrap_or_default(),
     };
     let control = Control::new(publisher, setting);
     let (ended, ends) = unbounded_channel();
     let (wanted_in, wanted) = channel(WANTED_MAX);
-    let admin = admin.map(|admin| admin.serve(wanted_in.clone()));
-    let admin = admin.transpose().map_err(|source| BootError::System {
-        what: "the admin API's socket",
-        source,
-    })?;
     let runtime = &control.config().runtime();
     let mut boot = Boot {
         sockets,
-        admin,
+        admin_to_serve: admin,
+        admin: None,
+        admin_socket: None,
         wanted: wanted_in,
         addresses,
+        pid_file,
+        predecessor,
+        launch: Launch::of_this_process(),
+        handing: Vec::new(),
         cpus: cpus(runtime.pin, shards),
         driver: driver(runtime.driver),
         threads: Vec::new(),
         ended,
         on_ready,
     };
+    if !control.is_held() {
+        boot.begin().map_err(|source| BootError::System {
+            what: "the admin API's socket",
+            source,
+        })?;
+    }
     for (shard, door) in subscribers.into_iter().enumerate() {
         boot.restart(shard, door)
             .map_err(|source| BootError::System {
@@ -224,17 +276,54 @@ async fn serve(
 /// What boot keeps while the proxy runs.
 struct Boot<'a> {
     sockets: Sockets,
+    /// Until it is served.
+    admin_to_serve: Option<admin::Bound>,
     /// `None` where it is off.
     admin: Option<admin::Serving>,
     /// Where the admin API asks control.
-    wanted: Sender<admin::Wanted>,
+    wanted: Sender<Wanted>,
+    /// The admin API's, for the process that takes the place of this one.
+    admin_socket: Option<OwnedFd>,
     addresses: Addresses,
+    pid_file: Option<PidFile>,
+    /// Until it is told.
+    predecessor: Option<Predecessor>,
+    launch: Launch,
+    /// What the process that was started last was handed, by place.
+    handing: Vec<Part>,
     /// By shard; empty when shards are not pinned.
     cpus: Vec<CoreId>,
     driver: DriverChoice,
     threads: Vec<JoinHandle<()>>,
     ended: UnboundedSender<ShardEnd>,
     on_ready: &'a mut OnReady<'a>,
+}
+
+/// Whose a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Listener(ListenerId),
+    Admin,
+}
+
+impl Boot<'_> {
+    /// What is handed on: whose each socket is, by which name it is known, and the socket.
+    fn parts(&self, names: &[(ListenerId, &str)]) -> Vec<(Part, String, &OwnedFd)> {
+        let listeners = names.iter().flat_map(|(id, name)| {
+            let sockets = self.sockets.of(*id).iter();
+            sockets.map(move |socket| {
+                let kept = if self.sockets.is_kept(socket) {
+                    KEPT
+                } else {
+                    ""
+                };
+                (Part::Listener(*id), format!("{kept}{name}"), &**socket)
+            })
+        });
+        let admin = self.admin_socket.iter();
+        let admin = admin.map(|socket| (Part::Admin, ADMIN.to_owned(), socket));
+        listeners.chain(admin).collect()
+    }
 }
 
 impl Supervisor for Boot<'_> {
@@ -274,21 +363,74 @@ impl Supervisor for Boot<'_> {
         self.sockets.renew(listener)
     }
 
-    fn release(&mut self) {
-        self.sockets.release();
-    }
-
     fn serve_admin(&mut self, bound: Option<admin::Bound>) -> io::Result<()> {
+        let socket = bound.as_ref().map(admin::Bound::duplicate).transpose()?;
         let next = bound.map(|bound| bound.serve(self.wanted.clone()));
         let last = std::mem::replace(&mut self.admin, next.transpose()?);
+        self.admin_socket = socket;
         if let Some(last) = last {
             tokio::spawn(last.finish());
         }
         Ok(())
     }
 
+    fn begin(&mut self) -> io::Result<()> {
+        self.sockets.begin()?;
+        match self.admin_to_serve.take() {
+            Some(admin) => self.serve_admin(Some(admin)),
+            None => Ok(()),
+        }
+    }
+
     fn ready(&mut self) {
         (self.on_ready)(&self.addresses);
+        if let Some(Err(error)) = self.pid_file.as_ref().map(PidFile::publish) {
+            log::error!(error:%; "the pid_file cannot be put in its place");
+        }
+        if let Some(predecessor) = self.predecessor.take() {
+            predecessor.ready(process::id());
+        }
+    }
+
+    fn start_successor(
+        &mut self,
+        listeners: &[(ListenerId, &str)],
+        handed: &Handed,
+    ) -> io::Result<Successor> {
+        let (channel, other) = UnixStream::pair()?;
+        let parts = self.parts(listeners);
+        let handing = parts.iter().map(|(part, ..)| *part).collect();
+        let sockets = parts.into_iter().map(|(_, name, socket)| (name, socket));
+        let sockets: Vec<(String, &OwnedFd)> = sockets.collect();
+        let (command, copies) = self.launch.successor(&sockets, &other.into())?;
+        let successor = Successor::start(command, channel, handed, SUCCESSOR);
+        drop(copies);
+        let program = self.launch.program().display();
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{program}: {error}"));
+        let successor = successor.map_err(named)?;
+        self.handing = handing;
+        Ok(successor)
+    }
+
+    fn leave_to_successor(&mut self, unwanted: &[usize]) -> Vec<ListenerId> {
+        let handed = std::mem::take(&mut self.handing).into_iter().enumerate();
+        let taken = handed.filter(|(place, _)| !unwanted.contains(place));
+        let mut handed_on = Vec::new();
+        for (_, part) in taken {
+            match part {
+                Part::Listener(id) => {
+                    self.sockets.let_go(id);
+                    handed_on.push(id);
+                }
+                Part::Admin => {
+                    self.admin_socket = None;
+                    if let Some(admin) = &mut self.admin {
+                        admin.leave_to_successor();
+                    }
+                }
+            }
+        }
+        handed_on
     }
 }
 
@@ -311,41 +453,6 @@ fn run_shard(setup: Setup, cpu: Option<CoreId>) -> Option<String> {
     }
 }
 
-/// A shard per CPU that the process may use: its affinity mask and its cgroup's quota.
-fn shard_count(configured: u32) -> usize {
-    if configured != 0 {
-        return configured as usize;
-    }
-    thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The CPUs to pin the shards to, one each, within the affinity mask; none where that would do
-/// harm.
-fn cpus(pin: config::Pin, shards: usize) -> Vec<CoreId> {
-    // Within the mask of the process (sched_getaffinity).
-    let mask = core_affinity::get_core_ids().unwrap_or_default();
-    let quota = thread::available_parallelism().is_ok_and(|cpus| cpus.get() < mask.len());
-    let pinned = match pin {
-        config::Pin::Off => false,
-        config::Pin::On => !mask.is_empty(),
-        // Under a quota the scheduler must be free to move what it has stopped.
-        config::Pin::Auto => shards <= mask.len() && !quota,
-    };
-    if pinned {
-        (0..shards).map(|shard| mask[shard % mask.len()]).collect()
-    } else {
-        Vec::new()
-    }
-}
-
-const fn driver(configured: config::Driver) -> DriverChoice {
-    match configured {
-        config::Driver::Auto => DriverChoice::Auto,
-        config::Driver::IoUring => DriverChoice::IoUring,
-        config::Driver::Epoll => DriverChoice::Epoll,
-    }
-}
-
 /// Our name in Via where the operator gave none: only one's own name is a loop, so no two processes
 /// share it.
 fn draw_name() -> String {
@@ -354,15 +461,50 @@ fn draw_name() -> String {
 }
 
 /// What the listeners of `config` are bound with, in its order.
-fn bind_all(config: &Config, sockets: &mut Sockets) -> Result<Vec<BoundListener>, BootError> {
+fn bind_all(
+    config: &Config,
+    sockets: &mut Sockets,
+    inherited: &mut Inherited,
+) -> Result<Vec<BoundListener>, BootError> {
     let listeners = config.listeners().iter();
     let bound = listeners.map(|listener| {
-        let bound = sockets.open(listener.address);
+        let (name, address) = (&listener.name, listener.address);
+        let bound = match inherited.listener(name, address) {
+            Some((address, own)) => {
+                log::info!(listener = name, address:%, sockets = own.len(); "handed over");
+                sockets.adopt(address, own)
+            }
+            None => sockets.open(address),
+        };
         bound.map_err(|source| BootError::Bind {
-            name: listener.name.clone(),
-            address: listener.address,
+            name: name.clone(),
+            address,
             source,
         })
     });
     bound.collect()
+}
+
+fn open_admin(
+    address: &AdminAddress,
+    inherited: &mut Inherited,
+) -> Result<Option<admin::Bound>, BootError> {
+    let admin = match inherited.admin(address) {
+        Some(socket) => admin::Bound::inherited(address, socket).map(Some),
+        None => admin::Bound::open(address),
+    };
+    admin.map_err(|source| BootError::Admin {
+        address: address.clone(),
+        source,
+    })
+}
+
+fn pid_file(path: Option<&PathBuf>) -> Result<Option<PidFile>, BootError> {
+    let prepared = path.map(|path| {
+        PidFile::prepare(path).map_err(|source| BootError::PidFile {
+            path: path.clone(),
+            source,
+        })
+    });
+    prepared.transpose()
 }

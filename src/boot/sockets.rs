@@ -26,22 +26,39 @@ const BACKLOG: i32 = 4096;
 pub(super) struct Sockets {
     /// How many each listener is opened with.
     shards: usize,
+    /// True exactly while clients are not to come by what this process binds itself: it is not
+    /// sure yet that it will serve them.
+    held: bool,
     /// The number of the listener that is opened next.
     next: u32,
     /// Those that are closed and not let go of are here as well.
     open: BTreeMap<ListenerId, Vec<Arc<OwnedFd>>>,
     /// The inodes of those that were let go of: shards may hold them for a while.
     past: Vec<u64>,
+    /// The inodes of those that somebody else keeps as well, for when this process has ended:
+    /// systemd, which has opened them.
+    kept: Vec<u64>,
+}
+
+/// A socket that this process was started with.
+#[derive(Debug)]
+pub(super) struct HandedOver {
+    pub(super) socket: OwnedFd,
+    /// True exactly when somebody else keeps it as well.
+    pub(super) is_kept: bool,
 }
 
 impl Sockets {
-    /// None yet, for so many shards.
-    pub(super) const fn new(shards: usize) -> Self {
+    /// None yet, for so many shards. Where they are `held`, nobody can connect to what is bound
+    /// before [`Sockets::begin`].
+    pub(super) const fn new(shards: usize, held: bool) -> Self {
         Self {
             shards,
+            held,
             next: 1,
             open: BTreeMap::new(),
             past: Vec::new(),
+            kept: Vec::new(),
         }
     }
 
@@ -55,16 +72,65 @@ impl Sockets {
         let address = fd::local_address(&first)?;
         let mut sockets = vec![first];
         while sockets.len() < self.shards {
-            sockets.push(fd::listen(address, BACKLOG)?);
+            sockets.push(self.bind(address)?);
         }
         let sockets = sockets.into_iter().map(Arc::new).collect();
         Ok(self.keep(address, sockets))
     }
 
+    /// Takes over the sockets of a listener at `address`, at least one. Where they are fewer than
+    /// the shards, others are bound beside them; where that is refused (systemd has bound it as
+    /// another user, or to a port that is not ours to bind), shards share what there is.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub(super) fn adopt(
+        &mut self,
+        address: SocketAddr,
+        sockets: Vec<HandedOver>,
+    ) -> io::Result<BoundListener> {
+        let kept = sockets.iter().filter(|it| it.is_kept);
+        let kept: io::Result<Vec<u64>> = kept.map(|it| fd::inode(&it.socket)).collect();
+        self.kept.extend(kept?);
+        let sockets = sockets.into_iter().map(|it| it.socket).collect();
+        let bind = || self.bind(address);
+        let sockets = fill(sockets, self.shards, address, bind)?;
+        let sockets = sockets.into_iter().map(Arc::new).collect();
+        Ok(self.keep(address, sockets))
+    }
+
+    /// Lets clients come by all sockets, from now on also by those that are opened later.
+    ///
+    /// # Errors
+    /// What listen(2) says.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        self.held = false;
+        let mut sockets = self.open.values().flatten();
+        sockets.try_for_each(|socket| fd::start_listening(socket, BACKLOG))
+    }
+
+    /// What a listener is bound with.
+    pub(super) fn of(&self, id: ListenerId) -> &[Arc<OwnedFd>] {
+        self.open.get(&id).map_or(&[], |sockets| sockets)
+    }
+
+    /// How many shards there are.
+    pub(super) const fn shards(&self) -> usize {
+        self.shards
+    }
+
+    /// True exactly when somebody else keeps the socket as well.
+    pub(super) fn is_kept(&self, socket: &OwnedFd) -> bool {
+        let inode = fd::inode(socket);
+        inode.is_ok_and(|inode| self.kept.contains(&inode))
+    }
+
     /// Has the kernel take nobody new by the listener's sockets. The shards empty and close their
-    /// duplicates by themselves, as they adopt a plan in which it does not accept.
+    /// duplicates by themselves, as they adopt a plan in which it does not accept. By those that
+    /// somebody else keeps as well, clients come on: they wait for whoever has them next.
     pub(super) fn close(&self, id: ListenerId) {
-        for socket in self.open.get(&id).into_iter().flatten() {
+        let sockets = self.open.get(&id).into_iter().flatten();
+        for socket in sockets.filter(|socket| !self.is_kept(socket)) {
             if let Err(error) = fd::drop_syns(&**socket) {
                 // Then who comes at the very last moment is reset.
                 log::debug!(error:%; "a listening socket can't be filtered");
@@ -91,9 +157,12 @@ impl Sockets {
         self.keep(address, sockets)
     }
 
-    /// Closes boot's own of all sockets, and nothing else: another process has inherited them.
-    pub(super) fn release(&mut self) {
-        self.open.clear();
+    fn bind(&self, address: SocketAddr) -> io::Result<OwnedFd> {
+        if self.held {
+            fd::bind(address)
+        } else {
+            fd::listen(address, BACKLOG)
+        }
     }
 
     fn keep(&mut self, address: SocketAddr, sockets: Vec<Arc<OwnedFd>>) -> BoundListener {
@@ -120,7 +189,7 @@ impl Sockets {
                 return Err(error);
             }
         }
-        fd::listen(address, BACKLOG)
+        self.bind(address)
     }
 
     /// True exactly when somebody listens where `address` would, and it is nobody but us.
@@ -139,6 +208,34 @@ impl Sockets {
     }
 }
 
+/// `sockets`, and as many more as there are shards without one: bound, or else shared.
+fn fill(
+    mut sockets: Vec<OwnedFd>,
+    shards: usize,
+    address: SocketAddr,
+    bind: impl Fn() -> io::Result<OwnedFd>,
+) -> io::Result<Vec<OwnedFd>> {
+    let own = sockets.len();
+    while sockets.len() < shards {
+        match bind() {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => {
+                log::info!(
+                    address:%, error:%, sockets = sockets.len(), shards;
+                    "no further socket can be bound beside those that were handed over; shards \
+                     share them"
+                );
+                break;
+            }
+        }
+    }
+    while sockets.len() < shards {
+        let shared = sockets[sockets.len() % own].try_clone()?;
+        sockets.push(shared);
+    }
+    Ok(sockets)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,7 +248,7 @@ mod tests {
 
     #[test]
     fn who_was_there_before_a_listener_is_closed_is_served_and_nobody_comes_after() {
-        let mut sockets = Sockets::new(1);
+        let mut sockets = Sockets::new(1, false);
         let bound = sockets.open(ANY.parse().unwrap()).unwrap();
         let mut client = TcpStream::connect(bound.address).unwrap();
         sockets.close(bound.id);
@@ -177,11 +274,11 @@ mod tests {
 
     #[test]
     fn what_is_handed_on_is_left_as_it_is() {
-        let mut sockets = Sockets::new(1);
+        let mut sockets = Sockets::new(1, false);
         let bound = sockets.open(ANY.parse().unwrap()).unwrap();
         let inherited = bound.sockets[0].upgrade().unwrap();
         let _first = TcpStream::connect(bound.address).unwrap();
-        sockets.release();
+        sockets.let_go(bound.id);
         let _second = TcpStream::connect(bound.address).unwrap();
         for _ in 0..2 {
             let accepted = fd::accept(inherited.as_raw_fd(), false).unwrap();
@@ -191,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_address_is_shared_with_our_own_sockets_alone() {
-        let mut sockets = Sockets::new(2);
+        let mut sockets = Sockets::new(2, false);
         let first = sockets.open(ANY.parse().unwrap()).unwrap();
         let second = sockets.open(first.address).unwrap();
         assert_ne!(first.id, second.id);
@@ -201,7 +298,7 @@ mod tests {
         sockets.let_go(second.id);
         let third = sockets.open(first.address).unwrap();
         drop(held);
-        let taken = Sockets::new(1).open(third.address).unwrap_err();
+        let taken = Sockets::new(1, false).open(third.address).unwrap_err();
         assert_eq!(taken.kind(), ErrorKind::AddrInUse, "another process's");
         let theirs = TcpListener::bind(ANY).unwrap();
         let taken = sockets.open(theirs.local_addr().unwrap()).unwrap_err();
@@ -210,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_renewed_listener_has_the_sockets_and_who_waits_on_them() {
-        let mut sockets = Sockets::new(1);
+        let mut sockets = Sockets::new(1, false);
         let last = sockets.open(ANY.parse().unwrap()).unwrap();
         let _client = TcpStream::connect(last.address).unwrap();
         let next = sockets.renew(last.id);
@@ -219,5 +316,36 @@ mod tests {
         sockets.let_go(last.id);
         let socket = next.sockets[0].upgrade().unwrap();
         assert!(fd::accept(socket.as_raw_fd(), false).unwrap().is_some());
+    }
+
+    #[test]
+    fn shards_share_what_is_handed_over_where_nothing_can_be_bound_beside_it() {
+        let first = fd::listen(ANY.parse().unwrap(), BACKLOG).unwrap();
+        let address = fd::local_address(&first).unwrap();
+        let refused = || Err(ErrorKind::PermissionDenied.into());
+        let shared = fill(vec![first], 3, address, refused).unwrap();
+        let addresses: Vec<_> = shared.iter().map(|it| fd::local_address(it).ok()).collect();
+        assert_eq!(addresses, [Some(address); 3]);
+        // One queue: who comes waits for any of the three.
+        let _client = TcpStream::connect(address).unwrap();
+        let last = TcpListener::from(shared.into_iter().next_back().unwrap());
+        last.accept().unwrap();
+    }
+
+    #[test]
+    fn by_a_socket_that_systemd_keeps_clients_come_also_when_it_is_closed_here() {
+        let kept = fd::listen(ANY.parse().unwrap(), BACKLOG).unwrap();
+        let address = fd::local_address(&kept).unwrap();
+        let mut sockets = Sockets::new(1, false);
+        let handed = HandedOver {
+            socket: kept.try_clone().unwrap(),
+            is_kept: true,
+        };
+        let bound = sockets.adopt(address, vec![handed]).unwrap();
+        sockets.close(bound.id);
+        sockets.let_go(bound.id);
+        let _client = TcpStream::connect(address).unwrap();
+        let accepted = fd::accept(kept.as_raw_fd(), false).unwrap();
+        assert!(accepted.is_some());
     }
 }

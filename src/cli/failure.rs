@@ -64,6 +64,11 @@ impl Failure {
         }
     }
 
+    /// What happened, without the cause and the advice.
+    pub(crate) fn what(&self) -> &str {
+        self.what.trim_end()
+    }
+
     /// Writes the failure to standard error and gives its exit code.
     pub(crate) fn report(&self) -> ExitCode {
         let label = AnsiColor::Red.on_default().bold();

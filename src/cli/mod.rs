@@ -21,6 +21,8 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use failure::Failure;
 
+use crate::boot;
+
 /// A load-balancing reverse proxy for Linux: HTTP/1.1 on io_uring, one shard per core.
 #[derive(Debug, Parser)]
 #[command(
@@ -59,6 +61,10 @@ enum Command {
 
 /// The program's entry: reads the command line, does what it says, gives the exit code.
 pub fn main() -> ExitCode {
+    if let Err(error) = boot::settle() {
+        let failure = Failure::at_run_time(format!("an upgrade cannot go on: {error}"));
+        return failure.report();
+    }
     let line = CommandLine::parse();
     let outcome = match line.command {
         None => run::run(&line.run),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use crate::boot;
+use crate::boot::{self, Inherited};
 use crate::config::{self, AdminAddress, Config, ConfigErrors};
 use crate::control::log::{self as process_log, LogError, LogHandle};
 use crate::control::source::{ConfigSource, FileSource};
@@ -65,10 +65,23 @@ struct LogArgs {
 
 /// Runs the proxy until it has drained.
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let inherited = Inherited::take().map_err(|error| {
+        Failure::at_run_time(format!("the sockets that were handed over: {error}"))
+    })?;
+    let predecessor = inherited.predecessor();
+    let end = start(args, inherited);
+    if let (Err(failure), Some(predecessor)) = (&end, predecessor) {
+        predecessor.failed(failure.what());
+    }
+    end
+}
+
+fn start(args: &Args, inherited: Inherited) -> Result<ExitCode, Failure> {
     let (config, source) = load(args)?;
     let log = install_log(&config)?;
     let options = boot::Options {
         report_at_end: args.report_at_end,
+        inherited,
     };
     let end = end_of(boot::run(&config, source, options, &mut announce));
     log.flush();

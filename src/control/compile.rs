@@ -65,10 +65,12 @@ pub struct Live {
     pub leaving: Vec<Leaving>,
     /// Shards that do not run now: others accept for them.
     pub dead: BTreeSet<u32>,
-    /// True exactly when another process accepts from the sockets of the configuration's listeners:
-    /// the plan has none of them, and the shards leave the queues to that process. Those of
-    /// listeners that leave are nobody else's, and are emptied all the same.
-    pub handed_on: bool,
+    /// Listeners whose queues are another process's: the plan has none of their sockets, and the
+    /// shards leave what is queued there to that process.
+    pub handed_on: BTreeSet<ListenerId>,
+    /// True exactly while nobody is accepted, because the process whose place this one takes
+    /// still serves, and this one is not ready.
+    pub held: bool,
 }
 
 /// What a listener is bound with.
@@ -114,7 +116,8 @@ impl Live {
             bound: Vec::new(),
             leaving: Vec::new(),
             dead: BTreeSet::new(),
-            handed_on: false,
+            handed_on: BTreeSet::new(),
+            held: false,
         }
     }
 }
@@ -320,7 +323,8 @@ fn listeners<'a>(
     let leaving = live.leaving.iter();
     let leaving = leaving.map(|leaving| (&leaving.written, Some(&leaving.bound), false));
     stay.chain(leaving).map(move |(written, bound, accepting)| {
-        let own = bound.filter(|_| !(accepting && live.handed_on));
+        let is_own = |bound: &&BoundListener| !live.held && !live.handed_on.contains(&bound.id);
+        let own = bound.filter(is_own);
         let sockets = own.map_or_else(Box::default, |bound| shared_out(bound, live));
         let id = bound.map_or(ListenerId(0), |bound| bound.id);
         Listener {

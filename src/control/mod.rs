@@ -13,5 +13,7 @@ pub mod show;
 pub mod signal;
 pub mod source;
 pub mod standing;
+pub mod successor;
 pub mod supervisor;
+pub mod systemd;
 pub mod view;

@@ -18,22 +18,23 @@ mod states;
 mod upgrade;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use jiff::{Timestamp, Unit};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::admin::Wanted;
 use super::collect::Collecting;
-use super::compile::{Live, compile};
+use super::compile::{Live, Override, compile};
 use super::printer::Printer;
 use super::probe::Probers;
 use super::resolve::Naming;
 use super::signal::{Ask, Signals};
 use super::source::{Changed, ConfigSource};
 use super::standing::{Change, SlotPlaces, Standings};
+use super::successor::{Handed, Successor};
 use super::supervisor::Supervisor;
+use super::systemd::Systemd;
 use crate::config::Config;
 use crate::door::Publisher;
 use crate::plan::{Life, Plan};
@@ -86,6 +87,8 @@ pub struct Setting {
     pub naming: Naming,
     /// Whether the end of the process prints a report, asked for or not.
     pub report_at_end: bool,
+    /// What the process whose place this one takes knew.
+    pub handed: Handed,
 }
 
 /// Control's state.
@@ -107,7 +110,7 @@ pub struct Control {
     leaving: Deadlines,
     started: Instant,
     /// `started` by the calendar.
-    born: Timestamp,
+    born: SystemTime,
     shards: Vec<ShardLife>,
     /// When the drain begins; `None` unless it was asked for and waits for `drain_delay`.
     closing: Option<Instant>,
@@ -118,6 +121,13 @@ pub struct Control {
     /// Changes that were asked for and wait for the shards.
     adopting: Vec<Adopting>,
     ready: bool,
+    /// The process is ready when every shard has adopted this generation.
+    first: u64,
+    /// `Some` exactly while another process takes the place of this one.
+    upgrading: Option<Successor>,
+    /// True exactly when this process has taken the place of another one.
+    is_upgraded: bool,
+    systemd: Systemd,
     collecting: Collecting<Asker>,
     report_at_end: bool,
     printer: Printer,
@@ -134,17 +144,27 @@ impl Control {
         let Setting {
             config,
             source,
-            live,
+            mut live,
             naming,
             report_at_end,
+            handed,
         } = setting;
-        publisher.publish(compile(&config, &live, None));
         let started = now();
+        let overrides = handed.overrides.into_iter().filter_map(read_override);
+        live.overrides.extend(overrides);
+        live.overrides.keep_known(&config);
         let shards = 0..publisher.shards();
         let shards: Vec<ShardLife> = shards.map(|_| ShardLife::new(started)).collect();
+        let mut standings = Standings::new(&config, &live, shards.len(), started);
+        let is_upgraded = live.held;
+        if is_upgraded {
+            standings.trust();
+            live.endpoints = standings.live(started);
+        }
+        publisher.publish(compile(&config, &live, None));
         Self {
             publisher,
-            standings: Standings::new(&config, &live, shards.len(), started),
+            standings,
             slots: SlotPlaces::default(),
             probers: Probers::start(&config, &live),
             config,
@@ -155,17 +175,26 @@ impl Control {
             naming,
             leaving: Deadlines::new(),
             started,
-            born: whole_seconds(Timestamp::now()),
+            born: SystemTime::now(),
             shards,
             closing: None,
             draining: None,
             signalled: false,
             adopting: Vec::new(),
             ready: false,
+            first: FIRST,
+            upgrading: None,
+            is_upgraded,
+            systemd: Systemd::of_environment(started),
             collecting: Collecting::new(started),
             report_at_end,
             printer: Printer::default(),
         }
+    }
+
+    /// True exactly while nobody is to be accepted: another process serves.
+    pub const fn is_held(&self) -> bool {
+        self.live.held
     }
 
     /// The configuration that runs.
@@ -210,7 +239,10 @@ impl Control {
                 () = self.changed.rung(), if self.draining.is_none() => {
                     self.reload(None, supervisor);
                 }
-                _ = tick.tick() => self.tick(supervisor),
+                answer = upgrade::answer(&mut self.upgrading) => {
+                    self.upgraded(answer, supervisor);
+                }
+                _ = tick.tick() => self.tick(supervisor)?,
             }
             if self.draining.is_some() {
                 self.probers.stop();
@@ -252,7 +284,7 @@ impl Control {
                 self.reopen_logs();
                 self.reload(None, supervisor);
             }
-            Ask::Upgrade => self.upgrade(),
+            Ask::Upgrade => self.upgrade(supervisor),
         }
     }
 
@@ -279,16 +311,10 @@ impl Control {
         posted.map(|posted| Arc::clone(&posted.plan))
     }
 
-    fn tick(&mut self, supervisor: &mut dyn Supervisor) {
+    fn tick(&mut self, supervisor: &mut dyn Supervisor) -> Result<(), String> {
         self.hear();
         self.publisher.retire();
-        // Of plans that follow each other fast, as they may at the start of many endpoints, the
-        // shards adopt only some.
-        if !self.ready && self.publisher.adopted_by_all(FIRST) {
-            self.ready = true;
-            supervisor.ready();
-            self.say_ready();
-        }
+        self.look_at_start(supervisor)?;
         self.restart_dead(supervisor);
         self.let_go_of_listeners(supervisor);
         let has_left = self.look_at_leaving();
@@ -299,6 +325,27 @@ impl Control {
         self.collect();
         self.look_at_adopting();
         self.look_at_drain(supervisor);
+        self.beat();
+        Ok(())
+    }
+
+    /// Says that the process is ready when it is. Of plans that follow each other fast, as they may
+    /// at the start of many endpoints, the shards adopt only some.
+    fn look_at_start(&mut self, supervisor: &mut dyn Supervisor) -> Result<(), String> {
+        if self.ready || self.draining.is_some() || !self.publisher.adopted_by_all(self.first) {
+            return Ok(());
+        }
+        if self.live.held {
+            return self.look_at_hold(supervisor);
+        }
+        self.ready = true;
+        supervisor.ready();
+        self.say_ready();
+        if !self.is_upgraded {
+            // Who is upgraded tells systemd of this process, which could not before it is known.
+            self.systemd.ready("serving");
+        }
+        Ok(())
     }
 
     fn say_ready(&self) {
@@ -312,9 +359,11 @@ impl Control {
     }
 }
 
-fn whole_seconds(time: Timestamp) -> Timestamp {
-    // Only years that have no four digits cannot be rounded.
-    time.round(Unit::Second).unwrap_or(time)
+/// As [`Control::handed`] has written it; a word of another version is skipped.
+fn read_override(
+    (service, backend, state): (String, String, String),
+) -> Option<(String, String, Override)> {
+    Some((service, backend, Override::of_label(&state)?))
 }
 
 fn say(changes: &[Change]) {

@@ -193,6 +193,7 @@ fn a_plan_that_changes_only_what_is_known_of_endpoints_keeps_every_counter() {
     let process = Process {
         version: "0.1.0",
         pid: 4711,
+        started: std::time::SystemTime::UNIX_EPOCH,
         up: std::time::Duration::ZERO,
         driver: "epoll",
         reloads: Default::default(),
@@ -370,6 +371,7 @@ fn totals(publisher: &Publisher) -> (u64, Vec<u64>) {
     let process = Process {
         version: "0.1.0",
         pid: 1,
+        started: std::time::SystemTime::UNIX_EPOCH,
         up: std::time::Duration::ZERO,
         driver: "epoll",
         reloads: Default::default(),
@@ -466,6 +468,7 @@ fn the_report_names_services_and_endpoints_of_the_newest_plan() {
     let process = Process {
         version: "0.1.0",
         pid: 1,
+        started: std::time::SystemTime::UNIX_EPOCH,
         up: std::time::Duration::ZERO,
         driver: "epoll",
         reloads: Default::default(),

@@ -264,9 +264,10 @@ fn a_session_that_gets_some_of_its_descriptors_loses_nothing(driver: Driver) {
     while 4 < free() {
         others.push(session(&proxy, &origin));
     }
-    let mut admin = (free() == 4).then(|| proxy.admin_client());
-    if let Some(admin) = &mut admin {
-        assert_eq!(admin.get("localhost", "/live").status(), 200);
+    // Each session has two: where four are left, a client that has not asked yet holds one of them.
+    let _admin = (free() == 4).then(|| proxy.admin_client());
+    while free() == 4 {
+        thread::yield_now();
     }
     assert_eq!(free(), 3, "a pipe, and what waits for one side");
     let mut sender = client.split();

@@ -6,6 +6,7 @@
 
 mod dns;
 mod dummy;
+mod heir;
 mod origin;
 mod process;
 mod report;

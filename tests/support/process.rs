@@ -8,13 +8,18 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use super::heir::{Heir, adopt_orphans};
 use super::report::Report;
 use super::signal::signal;
 use super::{DEADLINE, Message, Wire, socket};
@@ -57,6 +62,8 @@ pub(crate) struct Setup {
     options: Vec<&'static str>,
     environment: Vec<(&'static str, &'static str)>,
     unread: bool,
+    linked: bool,
+    handed: Vec<(String, Arc<OwnedFd>)>,
     expected: Vec<String>,
 }
 
@@ -76,6 +83,8 @@ impl Setup {
             options: Vec::new(),
             environment: Vec::new(),
             unread: false,
+            linked: false,
+            handed: Vec::new(),
             expected: Vec::new(),
         }
     }
@@ -163,6 +172,18 @@ impl Setup {
         self
     }
 
+    /// The process is started by a link to the binary: [`Proxy::binary`].
+    pub(crate) fn linked(mut self) -> Self {
+        self.linked = true;
+        self
+    }
+
+    /// It is started with this socket, as systemd does it.
+    pub(crate) fn handed(mut self, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        self.handed.push((name.to_owned(), Arc::new(socket.into())));
+        self
+    }
+
     /// WARN and ERROR lines that contain `text` are part of the test.
     pub(crate) fn expects_line(mut self, text: &str) -> Self {
         self.expected.push(text.to_owned());
@@ -201,6 +222,10 @@ impl Setup {
 /// A running ringmain.
 pub(crate) struct Proxy {
     process: Ended,
+    /// Those that took its place, the newest last.
+    heirs: Vec<Heir>,
+    /// True exactly when the first one was killed.
+    killed: bool,
     setup: Setup,
     listeners: HashMap<String, SocketAddr>,
     stdout: Lines,
@@ -217,12 +242,23 @@ impl Proxy {
         let directory = Directory::new();
         let config = directory.config();
         fs::write(&config, setup.config()).expect("the directory is writable");
-        let mut command = command(setup.descriptors_max);
+        let mut binary = PathBuf::from(env!("CARGO_BIN_EXE_ringmain"));
+        if setup.linked {
+            let link = directory.join("ringmain");
+            symlink(&binary, &link).expect("the directory is writable");
+            binary = link;
+        }
+        let mut command = if setup.handed.is_empty() {
+            command_of(&binary, setup.descriptors_max)
+        } else {
+            activated(&binary, &setup.handed)
+        };
         command.args(["run", "--config"]).arg(&config);
         command.args(&setup.options);
         command.envs(setup.environment.iter().copied());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let full = setup.unread.then(|| full_pipe(&mut command));
+        adopt_orphans();
         let mut child = socket::spawn(&mut command).expect("the binary is built");
         let stdout = child.stdout.take();
         let mut proxy = Self {
@@ -230,6 +266,8 @@ impl Proxy {
             _full: full,
             stderr: Lines::of(child.stderr.take().expect("it is piped")),
             process: Ended(child),
+            heirs: Vec::new(),
+            killed: false,
             setup,
             listeners: HashMap::new(),
             over: false,
@@ -282,6 +320,92 @@ impl Proxy {
         let found = |lines: &[String]| lines.iter().filter(|line| line.contains(text)).count();
         self.stderr
             .when(|lines| (count <= found(lines)).then_some(()));
+    }
+
+    /// The link that it was started by.
+    pub(crate) fn binary(&self) -> PathBuf {
+        self.directory.join("ringmain")
+    }
+
+    /// Has its binary started anew, and waits until that serves in its place; says its number.
+    #[track_caller]
+    pub(crate) fn upgrade(&mut self) -> u32 {
+        let before = self.begin_upgrade();
+        let (old, new) = (self.id(), self.heirs.last().map_or(0, |heir| heir.id));
+        assert_ne!(old, new);
+        let after = |lines: &[String], word: &str| {
+            let mut lines = lines[before..].iter();
+            lines.find(|line| line.contains(word)).cloned()
+        };
+        self.stderr
+            .when(|lines| after(lines, "the new process serves"));
+        self.heirs.last_mut().expect("it was started").serves = true;
+        self.note_listeners();
+        new
+    }
+
+    /// Has its binary started anew, and waits until there is a process. Says how long the log was.
+    #[track_caller]
+    pub(crate) fn begin_upgrade(&mut self) -> usize {
+        let before = self.stderr.len();
+        self.signal("USR2");
+        let started = |lines: &[String]| {
+            let mut lines = lines[before..].iter();
+            lines
+                .find(|line| line.contains("the new process starts"))
+                .cloned()
+        };
+        let line = self.stderr.when(started);
+        let id = key(&line, "pid").and_then(|id| id.parse().ok());
+        self.heirs
+            .push(Heir::of(id.expect("the line has its number")));
+        before
+    }
+
+    /// Has its binary started anew, which is to fail; says the line of the log.
+    #[track_caller]
+    pub(crate) fn failed_upgrade(&self) -> String {
+        let before = self.stderr.len();
+        self.signal("USR2");
+        self.stderr.when(|lines| {
+            let mut lines = lines[before..].iter();
+            lines
+                .find(|line| line.contains("the upgrade failed"))
+                .cloned()
+        })
+    }
+
+    /// Kills the process that was started last.
+    pub(crate) fn kill_heir(&mut self) {
+        self.heirs.pop();
+    }
+
+    /// Kills the process that was started first; the one that was started last is left.
+    pub(crate) fn kill_first(&mut self) {
+        self.process.0.kill().expect("it is our child");
+        self.process.0.wait().expect("it is our child");
+        self.heirs.last_mut().expect("it was started").serves = true;
+        self.killed = true;
+    }
+
+    /// Waits for the end of the process that was started last, which does not serve.
+    #[track_caller]
+    pub(crate) fn heir_ends(&mut self) {
+        self.heirs.pop().expect("it was started").ends();
+    }
+
+    /// Waits until every process whose place another one has taken has drained.
+    #[track_caller]
+    pub(crate) fn predecessors_end(&mut self) {
+        let serving = self.heirs.iter_mut().filter(|heir| heir.serves);
+        let mut serving: Vec<&mut Heir> = serving.collect();
+        if serving.pop().is_some() {
+            let code = self.process.0.wait().expect("it is our child").code();
+            assert!(self.killed || code == Some(0), "it drains: {code:?}");
+            for heir in serving {
+                assert_eq!(heir.exit_code(), Some(0), "it drains");
+            }
+        }
     }
 
     /// Notes the addresses of the listeners that the log has told of.
@@ -337,8 +461,11 @@ impl Proxy {
         Wire::connect(self.address())
     }
 
+    /// The number of the process that serves.
     pub(crate) fn id(&self) -> u32 {
-        self.process.0.id()
+        let mut heirs = self.heirs.iter().rev();
+        let serves = heirs.find(|heir| heir.serves);
+        serves.map_or_else(|| self.process.0.id(), |heir| heir.id)
     }
 
     /// Asks for the report and reads it.
@@ -404,6 +531,11 @@ impl Proxy {
         self.stderr.seen()
     }
 
+    /// Sends the signal `name` to the process that was started first.
+    pub(crate) fn signal_first(&self, name: &str) {
+        signal(self.process.0.id(), name);
+    }
+
     /// Sends the signal `name`, as in `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         signal(self.id(), name);
@@ -420,8 +552,14 @@ impl Proxy {
     pub(crate) fn exit_code_within(&mut self, span: Duration) -> Option<i32> {
         self.stderr.until_end(span);
         self.over = true;
-        let status = self.process.0.wait().expect("it is our child");
-        status.code()
+        let first = self.process.0.wait().expect("it is our child").code();
+        let first = if self.killed { Some(0) } else { first };
+        let heirs = self.heirs.iter_mut().filter(|heir| heir.serves);
+        // Whose place another one has taken has drained.
+        heirs.fold(first, |code, heir| {
+            assert_eq!(code, Some(0), "it drains");
+            heir.exit_code()
+        })
     }
 
     /// User and system time that the process has used, in clock ticks of 10 ms.
@@ -492,6 +630,8 @@ impl Drop for Proxy {
             return;
         }
         if !self.over {
+            // Before the last one: a process reaps those that it has started.
+            self.predecessors_end();
             self.signal("TERM");
             assert_eq!(self.exit_code(), Some(0), "SIGTERM drains and exits 0");
         }
@@ -573,19 +713,53 @@ impl Drop for Ended {
 
 /// The binary without what the environment says about it.
 pub(super) fn command(descriptors_max: Option<u32>) -> Command {
-    let binary = env!("CARGO_BIN_EXE_ringmain");
+    command_of(Path::new(env!("CARGO_BIN_EXE_ringmain")), descriptors_max)
+}
+
+/// `binary`, started with `sockets`, as sd_listen_fds(3) has it.
+#[expect(
+    unsafe_code,
+    reason = "the sockets need their numbers between fork and exec"
+)]
+fn activated(binary: &Path, sockets: &[(String, Arc<OwnedFd>)]) -> Command {
+    let names: Vec<&str> = sockets.iter().map(|(name, _)| name.as_str()).collect();
+    let mut command = Command::new("sh");
+    // The shell knows its number, which the binary keeps.
+    command
+        .args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""])
+        .arg(binary);
+    clean(&mut command);
+    command.env("LISTEN_FDS", sockets.len().to_string());
+    command.env("LISTEN_FDNAMES", names.join(":"));
+    let sockets: Vec<Arc<OwnedFd>> = sockets.iter().map(|(_, it)| Arc::clone(it)).collect();
+    let line_up = move || {
+        let duplicates = sockets
+            .iter()
+            .map(|it| ringmain::fd::inherited::pass_on(&**it));
+        ringmain::fd::inherited::line_up(duplicates.collect::<io::Result<_>>()?)
+    };
+    // SAFETY: between fork and exec this thread is alone; the allocator's lock is not held by it,
+    // and mimalloc and glibc make theirs usable in the child.
+    unsafe { command.pre_exec(line_up) };
+    command
+}
+
+fn command_of(binary: &Path, descriptors_max: Option<u32>) -> Command {
     let mut command = match descriptors_max {
         None => Command::new(binary),
         Some(limit) => {
             let mut shell = Command::new("sh");
-            shell.args([
-                "-c",
-                &format!("ulimit -n {limit}; exec \"$0\" \"$@\""),
-                binary,
-            ]);
+            shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
+            shell.arg(binary);
             shell
         }
     };
+    clean(&mut command);
+    command
+}
+
+/// Takes away what the environment says about the binary.
+fn clean(command: &mut Command) {
     for name in [
         "RINGMAIN_CONFIG",
         "LOG_LEVEL",
@@ -598,7 +772,6 @@ pub(super) fn command(descriptors_max: Option<u32>) -> Command {
     // The allocator's: a huge page that the kernel gives unasked is 2 MiB that nobody took.
     command.env("MIMALLOC_ALLOW_THP", "0");
     command.env("NO_COLOR", "1").stdin(Stdio::null());
-    command
 }
 
 /// Makes a pipe that takes no more the standard output of `command`; its end to read from.

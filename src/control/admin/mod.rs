@@ -11,6 +11,7 @@ mod socket;
 mod wanted;
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +79,7 @@ pub struct Serving {
     clients: Arc<Semaphore>,
     ending: watch::Sender<bool>,
     /// Goes away with this.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl Bound {
@@ -102,6 +103,36 @@ impl Bound {
             }
         };
         Ok(Some(Self { socket, address }))
+    }
+
+    /// The socket that listens already, at `address`: this process was started with it.
+    ///
+    /// # Errors
+    /// Where its file is gone.
+    pub fn inherited(address: &AdminAddress, socket: OwnedFd) -> io::Result<Self> {
+        let (socket, address) = match address {
+            AdminAddress::Unix(path) => {
+                let file = SocketFile::of(path)?;
+                (Socket::Unix(socket.into(), file), address.clone())
+            }
+            AdminAddress::Off | AdminAddress::Tcp(_) => {
+                let listener = std::net::TcpListener::from(socket);
+                let address = AdminAddress::Tcp(listener.local_addr()?);
+                (Socket::Tcp(listener), address)
+            }
+        };
+        Ok(Self { socket, address })
+    }
+
+    /// A duplicate of its socket, for the process that takes the place of this one.
+    ///
+    /// # Errors
+    /// When there is no descriptor for it.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Socket::Unix(listener, _) => listener.as_fd().try_clone_to_owned(),
+        }
     }
 
     /// Where it listens.
@@ -128,12 +159,22 @@ impl Bound {
         Ok(Serving {
             clients,
             ending,
-            _file: file,
+            file,
         })
     }
 }
 
 impl Serving {
+    /// Accepts nobody any more: another process does, with the same socket, whose file is its own
+    /// from now on. Who is served gets the answer.
+    pub fn leave_to_successor(&mut self) {
+        if let Some(file) = self.file.take() {
+            file.keep();
+        }
+        // It fails when the accept loop has ended.
+        let _all_gone = self.ending.send(true);
+    }
+
     /// Accepts nobody any more, and returns when everybody has their answer, or has not taken it
     /// for a while.
     pub async fn finish(self) {

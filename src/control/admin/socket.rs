@@ -41,11 +41,26 @@ pub(super) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         }
         other => other?,
     };
-    let file = SocketFile {
-        path: path.to_owned(),
-        identity: identity(path)?,
-    };
+    let file = SocketFile::of(path)?;
     Ok((listener.into(), file))
+}
+
+impl SocketFile {
+    /// The file at `path`, which is there.
+    ///
+    /// # Errors
+    /// What stat(2) says.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            identity: identity(path)?,
+        })
+    }
+
+    /// Leaves the file where it is.
+    pub(super) fn keep(self) {
+        std::mem::forget(self);
+    }
 }
 
 /// True exactly when nobody listens at the socket `path`.

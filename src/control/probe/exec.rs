@@ -11,6 +11,7 @@ use std::process::{ExitStatus, Stdio};
 use tokio::process::Command;
 
 use super::ProbeError;
+use crate::control::supervisor::OWN_VARIABLES;
 use crate::fd;
 
 /// Runs `command` (a program and its arguments) for the endpoint at `address` until it exits.
@@ -22,7 +23,11 @@ pub(super) async fn run(command: &[String], address: SocketAddr) -> Result<(), P
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| ProbeError::NotRun(io::Error::from(io::ErrorKind::InvalidInput)))?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    for name in OWN_VARIABLES {
+        command.env_remove(name);
+    }
+    let mut child = command
         .args(arguments)
         .env("RINGMAIN_ENDPOINT", address.to_string())
         .stdin(Stdio::null())

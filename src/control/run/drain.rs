@@ -74,6 +74,8 @@ impl Control {
     /// Clients are to be sent elsewhere from now on, and after `drain_delay` nobody is accepted:
     /// who balances over several of us has that long to hear of it.
     fn leave(&mut self, supervisor: &mut dyn Supervisor) {
+        self.give_up_upgrade();
+        self.systemd.stopping();
         let delay = self.config.runtime().drain_delay;
         if delay.is_zero() {
             self.drain(supervisor);

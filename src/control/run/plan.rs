@@ -7,7 +7,9 @@
 use std::process;
 use std::sync::Arc;
 use std::thread;
+use std::time::SystemTime;
 
+use jiff::{Timestamp, Unit};
 use tokio::sync::oneshot;
 
 use super::super::admin::PlanFormat;
@@ -55,7 +57,7 @@ impl Control {
             process: view::Process {
                 version: env!("CARGO_PKG_VERSION"),
                 pid: process::id(),
-                started: self.born.to_string(),
+                started: calendar(self.born),
                 up: now - self.started,
                 unready: self.unready(),
             },
@@ -79,6 +81,13 @@ impl Control {
             names: names.iter().map(name).collect(),
         }
     }
+}
+
+/// In whole seconds (RFC 3339).
+fn calendar(time: SystemTime) -> String {
+    let time = Timestamp::try_from(time).unwrap_or_default();
+    // Only years that have no four digits cannot be rounded.
+    time.round(Unit::Second).unwrap_or(time).to_string()
 }
 
 fn name(name: &NameReport<'_>) -> view::Name {

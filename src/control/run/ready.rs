@@ -32,6 +32,14 @@ impl Control {
         if let Some((shard, _)) = shards.into_iter().find(|(_, life)| !life.runs()) {
             return Some(format!("shard {shard} has died, and is started again"));
         }
+        match self.crash_looping() {
+            0 => {}
+            1 => return Some("a shard dies again and again".to_owned()),
+            shards => return Some(format!("{shards} shards die again and again")),
+        }
+        if self.live.held {
+            return Some("starting: another process still serves in its place".to_owned());
+        }
         // Also of a shard that has been started again.
         (!self.publisher.adopted_by_all(FIRST))
             .then(|| "starting: not every shard has adopted its first plan".to_owned())

@@ -89,6 +89,9 @@ impl Control {
         if self.is_leaving() {
             return self.refuse(askers, "the process drains");
         }
+        if self.upgrading.is_some() || self.live.held {
+            return self.refuse(askers, "an upgrade is under way");
+        }
         if self.reloads.queue(askers) {
             self.begin_reload(supervisor);
         }
@@ -164,6 +167,7 @@ impl Control {
     /// Loads the configuration for all who have asked until now.
     fn begin_reload(&mut self, supervisor: &mut dyn Supervisor) {
         let askers = self.reloads.take_askers();
+        self.systemd.reloading();
         let Some(source) = &mut self.source else {
             return self.refuse(askers, "there is no file to load from");
         };
@@ -258,6 +262,7 @@ impl Control {
     }
 
     fn finish_reload(&mut self, done: Done) {
+        self.systemd.ready("serving");
         let Done { difference, askers } = done;
         difference.log();
         let generation = self.live.generation;
@@ -280,7 +285,11 @@ impl Control {
         let from = self.source.as_ref().map(|source| source.name());
         let from = from.unwrap_or_default();
         // Not the operator's fault, or nothing that a look at the file would tell.
-        if self.is_leaving() || self.source.is_none() {
+        let is_barred = self.is_leaving() || self.upgrading.is_some() || self.live.held;
+        if !is_barred {
+            self.systemd.ready("serving");
+        }
+        if is_barred || self.source.is_none() {
             log::warn!(reason; "a reload is refused; nothing is changed");
         } else {
             log::error!(from, reason; "a reload is refused; nothing is changed");

@@ -83,6 +83,7 @@ impl Control {
         let process = Process {
             version: env!("CARGO_PKG_VERSION"),
             pid: process::id(),
+            started: self.born,
             up: now() - self.started,
             driver: driver.unwrap_or("starting"),
             reloads: self.reloads.report(),

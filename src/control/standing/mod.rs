@@ -88,7 +88,8 @@ struct EndpointStanding {
     health: Health,
     /// What the last probe came to; empty where it was good, or none was.
     reason: String,
-    /// True exactly when it was ever healthy, or was in when its service began to await that.
+    /// True exactly when it was ever healthy, was in when its service began to await that, or is
+    /// trusted to be.
     proven: bool,
     /// When `health` was first so.
     since: Instant,
@@ -143,6 +144,27 @@ impl Standings {
         self.changed = true;
         changes.extend(self.settle_all(now));
         changes
+    }
+
+    /// Takes all endpoints for good until their first verdicts, also where those are awaited: the
+    /// process whose place this one takes has used them until now.
+    pub fn trust(&mut self) {
+        for service in self.services.values_mut() {
+            for endpoint in &mut service.endpoints {
+                endpoint.awaited = false;
+                endpoint.proven = true;
+            }
+            service.has_healthy |= !service.endpoints.is_empty();
+        }
+        self.changed = true;
+    }
+
+    /// True exactly when there is a verdict on each endpoint of `service` that is probed.
+    pub fn is_judged(&self, service: &str) -> bool {
+        let service = self.services.get(service);
+        let endpoints = service.into_iter().flat_map(|service| &service.endpoints);
+        let mut probed = endpoints.filter(|endpoint| !endpoint.down);
+        probed.all(|endpoint| endpoint.health != Health::Unknown)
     }
 
     /// `service` has the endpoints of `stands` from now on. What is known of those that stay stays;

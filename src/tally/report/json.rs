@@ -2,6 +2,8 @@
 //!
 //! docs/REPORT.md shows the shape. Times are microseconds; what was recorded has tenths of them.
 
+use std::time::SystemTime;
+
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
@@ -19,14 +21,17 @@ pub(super) fn json(excerpt: &Excerpt<'_>) -> String {
     let Process {
         version,
         pid,
+        started,
         up,
         driver,
         reloads,
     } = report.process;
+    let started = started.duration_since(SystemTime::UNIX_EPOCH);
     let services = report.services.iter();
     let mut value = json!({
         "ringmain": version,
         "pid": pid,
+        "started_seconds": started.unwrap_or_default().as_secs_f64(),
         "up_seconds": up.as_secs_f64(),
         "generation": report.generation,
         "driver": driver,
@@ -264,6 +269,7 @@ mod tests {
             process: Process {
                 version: "0.1.0",
                 pid: 4711,
+                started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000),
                 up: Duration::from_millis(1_500),
                 driver: "epoll",
                 reloads: Default::default(),
@@ -363,7 +369,8 @@ mod tests {
             }),
         );
         let mut expected = json!({
-            "ringmain": "0.1.0", "pid": 4711, "up_seconds": 1.5, "generation": 1,
+            "ringmain": "0.1.0", "pid": 4711,
+            "started_seconds": 1000.0, "up_seconds": 1.5, "generation": 1,
             "driver": "epoll", "reloads": {"done": 0, "refused": 0, "refusal": null},
             "window": "all", "late_shards": [0],
             "services": [service],

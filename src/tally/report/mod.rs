@@ -52,6 +52,9 @@ pub struct Process<'a> {
     pub version: &'a str,
     /// Its number.
     pub pid: u32,
+    /// When it began: beside its number what tells it from others, an earlier one of the same
+    /// number among them.
+    pub started: SystemTime,
     /// How long it has run.
     pub up: Duration,
     /// What its shards run on: `io_uring (defer)`.

@@ -88,6 +88,7 @@ fn write_process(f: &mut fmt::Formatter<'_>, report: &Report<'_>) -> fmt::Result
         up,
         driver,
         reloads,
+        ..
     } = report.process;
     write!(f, "ringmain {version}  pid {pid}  up {}  ", Up(up))?;
     write!(f, "generation {}  {driver}  ", report.generation)?;

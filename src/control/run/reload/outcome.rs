@@ -51,6 +51,11 @@ impl Reloads {
         matches!(self.stage, Stage::Idle)
     }
 
+    /// True exactly when one has begun that is not over.
+    pub(in crate::control::run) const fn is_under_way(&self) -> bool {
+        !matches!(self.stage, Stage::Idle)
+    }
+
     /// Whether somebody wants one that has not begun.
     pub(super) const fn is_asked_for(&self) -> bool {
         self.waiting.is_some()

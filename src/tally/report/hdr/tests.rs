@@ -68,6 +68,7 @@ fn report<'a>(services: &[(&'a str, &'a Phases)], nothing: &'a Phases) -> Report
         process: Process {
             version: "0.1.0",
             pid: 4711,
+            started: SystemTime::UNIX_EPOCH,
             up: Duration::from_millis(1_500),
             driver: "epoll",
             reloads: Default::default(),

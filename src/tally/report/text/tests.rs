@@ -45,6 +45,7 @@ fn report() -> Report<'static> {
         process: Process {
             version: "0.1.0",
             pid: 4711,
+            started: std::time::SystemTime::UNIX_EPOCH,
             up: Duration::from_secs(3 * 3600 + 12 * 60 + 59),
             driver: "io_uring (defer)",
             reloads: Default::default(),

@@ -1,0 +1,95 @@
+//! A process that a process under test has started in its own place: no child of the test.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::Once;
+
+use super::DEADLINE;
+
+/// Ended with its owner, if it runs by then.
+#[derive(Debug)]
+pub(crate) struct Heir {
+    pub(crate) id: u32,
+    /// True exactly when it has taken over.
+    pub(crate) serves: bool,
+    /// Once it was waited for.
+    ended: Option<Option<i32>>,
+    /// Names this process and no later one of the same number.
+    handle: OwnedFd,
+}
+
+/// From now on a process whose parent has ended becomes a child of the test, which can wait for it.
+#[expect(unsafe_code, reason = "prctl(2) is a function of C")]
+pub(crate) fn adopt_orphans() {
+    static ONCE: Once = Once::new();
+    // SAFETY: prctl(2) with this command touches no memory.
+    ONCE.call_once(|| assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0));
+}
+
+impl Heir {
+    /// The process `id`, which is there: its parent has not waited for it.
+    #[track_caller]
+    #[expect(unsafe_code, reason = "pidfd_open(2) is a function of C")]
+    pub(crate) fn of(id: u32) -> Self {
+        // SAFETY: pidfd_open(2) touches no memory; its answer is a new descriptor or an error.
+        let handle = unsafe { libc::syscall(libc::SYS_pidfd_open, id as libc::pid_t, 0) };
+        assert!(0 <= handle, "{}", io::Error::last_os_error());
+        Self {
+            id,
+            serves: false,
+            ended: None,
+            // SAFETY: as above; nobody else knows of it.
+            handle: unsafe { OwnedFd::from_raw_fd(handle as libc::c_int) },
+        }
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    #[expect(unsafe_code, reason = "poll(2) is a function of C")]
+    pub(crate) fn ends(&self) {
+        let mut polled = libc::pollfd {
+            fd: self.handle.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let milliseconds = DEADLINE.as_millis() as libc::c_int;
+        // SAFETY: the kernel reads and writes one entry, which lives across the call.
+        let ended = unsafe { libc::poll(&raw mut polled, 1, milliseconds) };
+        assert_eq!(ended, 1, "process {} does not end", self.id);
+    }
+
+    /// Waits for its end; its parent has ended.
+    #[expect(unsafe_code, reason = "waitid(2) is a function of C")]
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        if let Some(code) = self.ended {
+            return code;
+        }
+        // SAFETY: all zeroes are a value of this structure of numbers.
+        let mut ended: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let handle = self.handle.as_raw_fd() as libc::id_t;
+        // SAFETY: the kernel fills the structure, which lives across the call.
+        let waited = unsafe { libc::waitid(libc::P_PIDFD, handle, &raw mut ended, libc::WEXITED) };
+        assert_eq!(waited, 0, "{}", io::Error::last_os_error());
+        // SAFETY: it was filled for a child that has ended.
+        let status = unsafe { ended.si_status() };
+        let code = (ended.si_code == libc::CLD_EXITED).then_some(status);
+        *self.ended.insert(code)
+    }
+}
+
+impl Drop for Heir {
+    #[expect(
+        unsafe_code,
+        reason = "pidfd_send_signal(2) and waitid(2) are functions of C"
+    )]
+    fn drop(&mut self) {
+        let handle = self.handle.as_raw_fd();
+        let none = std::ptr::null_mut::<libc::siginfo_t>();
+        // SAFETY: neither call touches memory of ours. A process that has ended is left alone, and
+        // one that is nobody's child of ours is not waited for.
+        unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, handle, libc::SIGKILL, none, 0);
+            libc::waitid(libc::P_PIDFD, handle as libc::id_t, none, libc::WEXITED);
+        }
+    }
+}
