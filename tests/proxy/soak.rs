@@ -15,6 +15,7 @@ use crate::support::{Driver, Origin, Proxy, Served, Setup, Wire, on_both_drivers
 on_both_drivers! {
     reloads_are_not_noticed
     reloads_leave_nothing_behind
+    upgrades_are_not_noticed
 }
 
 /// `long` where that was asked for, else `short`.
@@ -133,6 +134,24 @@ fn reloads_are_not_noticed(driver: Driver) {
     are_open(&mut tunnels);
     say(&format!(
         "{driver:?}: {reloads} reloads, {answers} answers, all right"
+    ));
+}
+
+fn upgrades_are_not_noticed(driver: Driver) {
+    let upgrades = length(3, 20);
+    let scene = Scene::new(driver);
+    let mut proxy = scene.setup(0).start();
+    let load = Load::begin(proxy.address(), &HOSTS, 4);
+    for turn in 1..=upgrades {
+        load.goes_on(50);
+        proxy.write_config(&scene.setup(turn).config());
+        proxy.upgrade();
+    }
+    load.goes_on(50);
+    let answers = load.end();
+    proxy.predecessors_end();
+    say(&format!(
+        "{driver:?}: {upgrades} upgrades, {answers} answers, all right"
     ));
 }
 
