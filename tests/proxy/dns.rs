@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use socket2::{Domain, Type};
 
 use crate::support::{
-    DEADLINE, Dns, Driver, Failure, GET, Message, Origin, Proxy, Served, Setup, Wire, ok,
+    Dns, Driver, Failure, GET, Message, Origin, Proxy, Served, Setup, Wire, eventually, ok,
     on_both_drivers, run_to_end, start_and_stop,
 };
 
@@ -125,20 +124,6 @@ fn service(name: &str, backends: &[String], keys: &str) -> String {
 fn setup(driver: Driver, dns: &Dns, services: &str) -> Setup {
     let tables = format!("{}{services}", dns.table());
     Setup::new(driver).tables(&tables)
-}
-
-/// Asks `is_so` again and again until it is.
-#[track_caller]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test reads the clock to give up"
-)]
-fn eventually(mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < DEADLINE, "it never is so");
-        std::thread::yield_now();
-    }
 }
 
 /// What `count` requests in a row are answered with.

@@ -7,11 +7,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::{
-    DEADLINE, Directory, Driver, Dummy, Message, Origin, Proxy, Reserved, Served, Setup, Wire, ok,
-    on_both_drivers,
+    Directory, Driver, Dummy, Message, Origin, Proxy, Reserved, Served, Setup, Wire, eventually,
+    ok, on_both_drivers,
 };
 
 on_both_drivers! {
@@ -94,20 +94,6 @@ impl Switch {
 
     fn others(&self) -> usize {
         self.others.load(Ordering::Relaxed)
-    }
-}
-
-/// Asks `is_so` again and again until it is.
-#[track_caller]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test reads the clock to give up"
-)]
-fn eventually(mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < DEADLINE, "it never is so");
-        std::thread::yield_now();
     }
 }
 

@@ -6,10 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
 
 use crate::support::{
-    DEADLINE, Directory, Dns, Driver, Failure, GET, Message, Origin, Proxy, Served, Setup, Wire,
+    Directory, Dns, Driver, Failure, GET, Message, Origin, Proxy, Served, Setup, Wire, eventually,
     ok, on_both_drivers, run_to_end,
 };
 
@@ -37,20 +36,6 @@ on_both_drivers! {
 
 const REFUSED: &str = "a reload is refused";
 const NOT_FOUND: &str = "destination_not_found";
-
-/// Asks `is_so` again and again until it is.
-#[track_caller]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test reads the clock to give up"
-)]
-fn eventually(mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < DEADLINE, "it never is so");
-        thread::yield_now();
-    }
-}
 
 /// How many of so many answers to a client of `host` are `text`.
 #[track_caller]

@@ -2,11 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::thread;
-use std::time::Instant;
 
 use crate::support::{
-    DEADLINE, Driver, Origin, Proxy, Served, Setup, Wire, on_both_drivers, signalled,
+    Driver, Origin, Proxy, Served, Setup, Wire, eventually, on_both_drivers, signalled,
 };
 
 on_both_drivers! {
@@ -22,20 +20,6 @@ on_both_drivers! {
 
 const REFUSED: &str = "a reload is refused";
 const NOT_FOUND: &str = "destination_not_found";
-
-/// Asks `is_so` again and again until it is.
-#[track_caller]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test reads the clock to give up"
-)]
-fn eventually(mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < DEADLINE, "it never is so");
-        thread::yield_now();
-    }
-}
 
 fn a_change_of_the_file_is_loaded(driver: Driver) {
     let origin = Served::saying("a");

@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::plan::plan;
 use crate::support::{
-    DEADLINE, Driver, GET, Message, Origin, Proxy, Served, Setup, ok, on_both_drivers,
+    Driver, GET, Message, Origin, Proxy, Served, Setup, eventually, ok, on_both_drivers,
 };
 
 on_both_drivers! {
@@ -121,19 +120,6 @@ fn probed(name: &'static str) -> (Served, Arc<AtomicUsize>) {
         ok(name)
     });
     (served, probes)
-}
-
-#[track_caller]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test reads the clock to give up"
-)]
-fn eventually(mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < DEADLINE, "it never is so");
-        std::thread::yield_now();
-    }
 }
 
 fn a_backend_that_is_down_is_not_probed_and_comes_back_slowly(driver: Driver) {

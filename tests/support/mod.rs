@@ -14,7 +14,8 @@ mod signal;
 mod socket;
 mod wire;
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub(crate) use dns::{Dns, Failure};
 pub(crate) use dummy::Dummy;
@@ -27,6 +28,20 @@ pub(crate) use wire::{Head, Message, Wire};
 
 /// How long any single wait of a test may take before the test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Asks `is_so` again and again until it is.
+#[track_caller]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test reads the clock to give up"
+)]
+pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < DEADLINE, "it never is so");
+        thread::yield_now();
+    }
+}
 
 /// A request for the service `a`.
 pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
