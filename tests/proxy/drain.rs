@@ -266,7 +266,7 @@ fn before_a_drain_that_is_delayed_clients_are_served_as_before(driver: Driver) {
         .admin("127.0.0.1:0")
         .runtime("drain_delay = \"1h\"\ndrain_timeout = \"20s\"")
         .expects_line("a second signal")
-        .expects_line("no other configuration")
+        .expects_line("a reload is refused")
         .service("a", &[origin.address()], "")
         .start();
     let mut client = proxy.client();
