@@ -136,7 +136,7 @@ impl Inherited {
     }
 
     /// The socket of the admin API at `address`.
-    pub(super) fn admin(&mut self, address: &AdminAddress) -> Option<OwnedFd> {
+    pub(super) fn admin(&mut self, address: &AdminAddress) -> Option<HandedOver> {
         let is_own = |socket: &Socket| match (&socket.address, address) {
             (Address::Inet(found), AdminAddress::Tcp(address)) if address.port() == 0 => {
                 socket.name == ADMIN && found.ip() == address.ip()
@@ -147,8 +147,7 @@ impl Inherited {
         };
         let found = self.sockets.iter().find(|socket| is_own(socket));
         let address = found?.address.clone();
-        let mut sockets = self.take_all(&address).into_iter();
-        sockets.next().map(|it| it.socket)
+        self.take_all(&address).into_iter().next()
     }
 
     fn take_all(&mut self, address: &Address) -> Vec<HandedOver> {

@@ -4,6 +4,7 @@
 //! (`inherit.rs`), gives each shard a thread and a CPU, and again when it has died, and starts the
 //! process that takes the place of this one (`launch.rs`).
 
+mod bind;
 mod inherit;
 mod launch;
 mod machine;
@@ -41,6 +42,7 @@ use crate::fd;
 use crate::plan::ListenerId;
 use crate::shard::{self, DriverChoice, Setup};
 
+use self::bind::{bind_all, open_admin, pid_file};
 use self::inherit::{ADMIN, KEPT};
 use self::launch::Launch;
 use self::machine::{cpus, driver, shard_count};
@@ -144,7 +146,7 @@ pub fn run(
     let is_upgrade = inherited.is_upgrade();
     let mut sockets = Sockets::new(shards, is_upgrade);
     let bound = bind_all(config, &mut sockets, &mut inherited)?;
-    let admin = open_admin(&config.admin().address, &mut inherited)?;
+    let admin = open_admin(&config.admin().address, &mut sockets, &mut inherited)?;
     let pid_file = pid_file(config.runtime().pid_file.as_ref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -309,19 +311,16 @@ enum Part {
 impl Boot<'_> {
     /// What is handed on: whose each socket is, by which name it is known, and the socket.
     fn parts(&self, names: &[(ListenerId, &str)]) -> Vec<(Part, String, &OwnedFd)> {
+        let named = |name: &str, socket| match self.sockets.is_kept(socket) {
+            true => format!("{KEPT}{name}"),
+            false => name.to_owned(),
+        };
         let listeners = names.iter().flat_map(|(id, name)| {
             let sockets = self.sockets.of(*id).iter();
-            sockets.map(move |socket| {
-                let kept = if self.sockets.is_kept(socket) {
-                    KEPT
-                } else {
-                    ""
-                };
-                (Part::Listener(*id), format!("{kept}{name}"), &**socket)
-            })
+            sockets.map(move |socket| (Part::Listener(*id), named(name, socket), &**socket))
         });
         let admin = self.admin_socket.iter();
-        let admin = admin.map(|socket| (Part::Admin, ADMIN.to_owned(), socket));
+        let admin = admin.map(|socket| (Part::Admin, named(ADMIN, socket), socket));
         listeners.chain(admin).collect()
     }
 }
@@ -334,6 +333,8 @@ impl Supervisor for Boot<'_> {
         };
         let cpu = self.cpus.get(shard).copied();
         let ended = self.ended.clone();
+        // The stack of a thread that has ended is there until nobody can wait for it any more.
+        self.threads.retain(|thread| !thread.is_finished());
         let body = move || {
             let error = run_shard(setup, cpu);
             // Control is gone only when the process ends anyway.
@@ -388,6 +389,7 @@ impl Supervisor for Boot<'_> {
             log::error!(error:%; "the pid_file cannot be put in its place");
         }
         if let Some(predecessor) = self.predecessor.take() {
+            self.sockets.own();
             predecessor.ready(process::id());
         }
     }
@@ -458,53 +460,4 @@ fn run_shard(setup: Setup, cpu: Option<CoreId>) -> Option<String> {
 fn draw_name() -> String {
     let id = balance::draw_id(&mut balance::generator());
     format!("ringmain-{:04x}", id as u16)
-}
-
-/// What the listeners of `config` are bound with, in its order.
-fn bind_all(
-    config: &Config,
-    sockets: &mut Sockets,
-    inherited: &mut Inherited,
-) -> Result<Vec<BoundListener>, BootError> {
-    let listeners = config.listeners().iter();
-    let bound = listeners.map(|listener| {
-        let (name, address) = (&listener.name, listener.address);
-        let bound = match inherited.listener(name, address) {
-            Some((address, own)) => {
-                log::info!(listener = name, address:%, sockets = own.len(); "handed over");
-                sockets.adopt(address, own)
-            }
-            None => sockets.open(address),
-        };
-        bound.map_err(|source| BootError::Bind {
-            name: name.clone(),
-            address,
-            source,
-        })
-    });
-    bound.collect()
-}
-
-fn open_admin(
-    address: &AdminAddress,
-    inherited: &mut Inherited,
-) -> Result<Option<admin::Bound>, BootError> {
-    let admin = match inherited.admin(address) {
-        Some(socket) => admin::Bound::inherited(address, socket).map(Some),
-        None => admin::Bound::open(address),
-    };
-    admin.map_err(|source| BootError::Admin {
-        address: address.clone(),
-        source,
-    })
-}
-
-fn pid_file(path: Option<&PathBuf>) -> Result<Option<PidFile>, BootError> {
-    let prepared = path.map(|path| {
-        PidFile::prepare(path).map_err(|source| BootError::PidFile {
-            path: path.clone(),
-            source,
-        })
-    });
-    prepared.transpose()
 }

@@ -38,6 +38,11 @@ pub(super) struct Sockets {
     /// The inodes of those that somebody else keeps as well, for when this process has ended:
     /// systemd, which has opened them.
     kept: Vec<u64>,
+    /// Those of them that no listener has now, by their address: who has it next goes on with them.
+    idle: BTreeMap<SocketAddr, Vec<Arc<OwnedFd>>>,
+    /// The inodes of those that the process whose place this one takes serves by until it is told
+    /// to leave.
+    lent: Vec<u64>,
 }
 
 /// A socket that this process was started with.
@@ -59,15 +64,24 @@ impl Sockets {
             open: BTreeMap::new(),
             past: Vec::new(),
             kept: Vec::new(),
+            idle: BTreeMap::new(),
+            lent: Vec::new(),
         }
     }
 
     /// Binds `address` once per shard. On port 0 the kernel picks one for the first, and the others
-    /// follow.
+    /// follow. Where systemd keeps sockets at `address`, clients come by them whoever listens
+    /// beside them, so that they are the listener's again.
     ///
     /// # Errors
     /// What bind(2) says, `AddrInUse` where another process listens there.
     pub(super) fn open(&mut self, address: SocketAddr) -> io::Result<BoundListener> {
+        if let Some(kept) = self.idle.get(&address) {
+            let kept: io::Result<_> = kept.iter().map(|socket| socket.try_clone()).collect();
+            let sockets = fill(kept?, self.shards, address, || self.bind(address))?;
+            self.idle.remove(&address);
+            return Ok(self.keep(address, sockets.into_iter().map(Arc::new).collect()));
+        }
         let first = self.bind_first(address)?;
         let address = fd::local_address(&first)?;
         let mut sockets = vec![first];
@@ -89,9 +103,15 @@ impl Sockets {
         address: SocketAddr,
         sockets: Vec<HandedOver>,
     ) -> io::Result<BoundListener> {
-        let kept = sockets.iter().filter(|it| it.is_kept);
-        let kept: io::Result<Vec<u64>> = kept.map(|it| fd::inode(&it.socket)).collect();
-        self.kept.extend(kept?);
+        for handed in &sockets {
+            let inode = fd::inode(&handed.socket)?;
+            if handed.is_kept {
+                self.kept.push(inode);
+            }
+            if self.held {
+                self.lent.push(inode);
+            }
+        }
         let sockets = sockets.into_iter().map(|it| it.socket).collect();
         let bind = || self.bind(address);
         let sockets = fill(sockets, self.shards, address, bind)?;
@@ -107,6 +127,20 @@ impl Sockets {
         self.held = false;
         let mut sockets = self.open.values().flatten();
         sockets.try_for_each(|socket| fd::start_listening(socket, BACKLOG))
+    }
+
+    /// Nobody else serves by what was handed over any more.
+    pub(super) fn own(&mut self) {
+        self.lent = Vec::new();
+    }
+
+    /// Notes that somebody else keeps `socket` as well.
+    ///
+    /// # Errors
+    /// What fstat(2) says.
+    pub(super) fn note_kept(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        self.kept.push(fd::inode(socket)?);
+        Ok(())
     }
 
     /// What a listener is bound with.
@@ -127,10 +161,11 @@ impl Sockets {
 
     /// Has the kernel take nobody new by the listener's sockets. The shards empty and close their
     /// duplicates by themselves, as they adopt a plan in which it does not accept. By those that
-    /// somebody else keeps as well, clients come on: they wait for whoever has them next.
+    /// somebody else keeps as well, clients come on: they wait for whoever has them next. So they
+    /// do by those that another process still serves by: a filter would be on its sockets, too.
     pub(super) fn close(&self, id: ListenerId) {
         let sockets = self.open.get(&id).into_iter().flatten();
-        for socket in sockets.filter(|socket| !self.is_kept(socket)) {
+        for socket in sockets.filter(|socket| !self.is_anothers(socket)) {
             if let Err(error) = fd::drop_syns(&**socket) {
                 // Then who comes at the very last moment is reset.
                 log::debug!(error:%; "a listening socket can't be filtered");
@@ -138,9 +173,18 @@ impl Sockets {
         }
     }
 
-    /// Closes boot's own of the listener's sockets.
+    /// Closes boot's own of the listener's sockets, but for those that somebody else keeps as well:
+    /// what comes by them waits.
     pub(super) fn let_go(&mut self, id: ListenerId) {
         let sockets = self.open.remove(&id).unwrap_or_default();
+        for socket in &sockets {
+            if self.is_kept(socket)
+                && let Ok(address) = fd::local_address(&**socket)
+            {
+                let idle = self.idle.entry(address).or_default();
+                idle.push(Arc::clone(socket));
+            }
+        }
         let inodes = sockets
             .iter()
             .filter_map(|socket| fd::inode(&**socket).ok());
@@ -155,6 +199,11 @@ impl Sockets {
         let sockets = self.open.remove(&id).expect("its sockets are open");
         let address = fd::local_address(&*sockets[0]).expect("it is bound");
         self.keep(address, sockets)
+    }
+
+    fn is_anothers(&self, socket: &OwnedFd) -> bool {
+        let inode = fd::inode(socket);
+        inode.is_ok_and(|inode| self.kept.contains(&inode) || self.lent.contains(&inode))
     }
 
     fn bind(&self, address: SocketAddr) -> io::Result<OwnedFd> {
@@ -347,5 +396,28 @@ mod tests {
         let _client = TcpStream::connect(address).unwrap();
         let accepted = fd::accept(kept.as_raw_fd(), false).unwrap();
         assert!(accepted.is_some());
+        // A listener that has the address next, has them, too.
+        let _client = TcpStream::connect(address).unwrap();
+        let next = sockets.open(address).unwrap();
+        let socket = next.sockets[0].upgrade().unwrap();
+        assert!(fd::accept(socket.as_raw_fd(), false).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_another_process_serves_by_is_not_closed_to_its_clients_before_it_leaves() {
+        let theirs = fd::listen(ANY.parse().unwrap(), BACKLOG).unwrap();
+        let address = fd::local_address(&theirs).unwrap();
+        let mut sockets = Sockets::new(1, true);
+        let handed = HandedOver {
+            socket: theirs.try_clone().unwrap(),
+            is_kept: false,
+        };
+        let bound = sockets.adopt(address, vec![handed]).unwrap();
+        sockets.close(bound.id);
+        drop(TcpStream::connect(address).unwrap());
+        sockets.own();
+        sockets.close(bound.id);
+        let span = Duration::from_millis(50);
+        TcpStream::connect_timeout(&address, span).expect_err("its SYN is not answered");
     }
 }

@@ -332,7 +332,7 @@ impl Control {
     /// Says that the process is ready when it is. Of plans that follow each other fast, as they may
     /// at the start of many endpoints, the shards adopt only some.
     fn look_at_start(&mut self, supervisor: &mut dyn Supervisor) -> Result<(), String> {
-        if self.ready || self.draining.is_some() || !self.publisher.adopted_by_all(self.first) {
+        if self.ready || self.is_leaving() || !self.publisher.adopted_by_all(self.first) {
             return Ok(());
         }
         if self.live.held {

@@ -161,9 +161,7 @@ impl Successor {
                 read = reader.read_buf(&mut self.heard), if !self.silent => {
                     self.silent = !matches!(read, Ok(1..));
                     if self.heard.ends_with(b"\n") {
-                        let what = || "what it answers is not understood".to_owned();
-                        let answer = Answer::parse(&self.heard);
-                        return answer.unwrap_or_else(|| Answer::Failed(what()));
+                        return self.read();
                     }
                 }
                 written = writer.write_buf(&mut self.unsent), if !sent => {
@@ -183,6 +181,19 @@ impl Successor {
                     return Answer::Failed(format!("it was not ready within {patience}"));
                 }
             }
+        }
+    }
+
+    /// What it has said; that it serves is worth nothing where it has ended since.
+    fn read(&mut self) -> Answer {
+        let what = || "what it answers is not understood".to_owned();
+        let answer = Answer::parse(&self.heard).unwrap_or_else(|| Answer::Failed(what()));
+        match (&answer, self.child.try_wait()) {
+            (Answer::Ready { .. }, Ok(Some(status))) => {
+                let end = end(status);
+                Answer::Failed(format!("it ended as soon as it was ready, with {end}"))
+            }
+            _ => answer,
         }
     }
 

@@ -14,6 +14,8 @@ pub struct Systemd {
     watchdog: Option<Watchdog>,
     /// True exactly when another process has taken the place of this one: it speaks.
     has_left: bool,
+    /// True exactly when systemd was told that the process ends: it neither serves nor loads anew.
+    ends: bool,
 }
 
 #[derive(Debug)]
@@ -46,11 +48,15 @@ impl Systemd {
         Self {
             watchdog: watchdog.map(|limit| Watchdog::new(limit / 2, now)),
             has_left: false,
+            ends: false,
         }
     }
 
     /// The process serves: after its start, and after a reload, whatever came of it.
     pub fn ready(&self, status: &str) {
+        if self.ends {
+            return;
+        }
         self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
@@ -63,12 +69,17 @@ impl Systemd {
     }
 
     /// The process ends.
-    pub fn stopping(&self) {
+    pub fn stopping(&mut self) {
+        self.ends = true;
         self.tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
     }
 
     /// Another process, `pid`, serves from now on; this one says no more.
     pub fn leave_to(&mut self, pid: u32) {
+        if self.watchdog.is_some() {
+            // The new one may have spoken last before it was listened to: it has all its time.
+            self.tell(&[NotifyState::Watchdog]);
+        }
         let status = format!("upgraded: process {pid} serves");
         self.tell(&[NotifyState::MainPid(pid), NotifyState::Status(&status)]);
         self.watchdog = None;

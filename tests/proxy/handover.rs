@@ -20,6 +20,7 @@ on_both_drivers! {
     a_binary_that_fails_changes_nothing
     while_an_upgrade_is_under_way_there_is_no_other_and_no_reload
     a_signal_that_ends_the_process_ends_the_one_that_would_follow
+    a_signal_that_ends_the_new_process_alone_leaves_the_old_one_its_clients
     the_admin_api_goes_on_with_the_new_process
     a_client_of_the_old_process_gets_its_last_answer
     a_listener_that_the_new_process_has_not_is_emptied_by_the_old_one
@@ -240,6 +241,45 @@ fn a_signal_that_ends_the_process_ends_the_one_that_would_follow(driver: Driver)
     upstream.send(ok("a"));
     assert_eq!(client.answer().text(), "a");
     assert_eq!(proxy.exit_code(), Some(0));
+}
+
+fn a_signal_that_ends_the_new_process_alone_leaves_the_old_one_its_clients(driver: Driver) {
+    let (hold, probes) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let (holds, count) = (Arc::clone(&hold), Arc::clone(&probes));
+    let origin = Served::new(move |request| {
+        if request.head.start.contains("/live") {
+            count.fetch_add(1, Ordering::Relaxed);
+            while holds.load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
+        }
+        ok("a")
+    });
+    let keys = "[service.probe]\ninterval = \"1h\"\ntimeout = \"10s\"";
+    let mut proxy = Setup::new(driver)
+        .expects_line("the upgrade failed")
+        .service("a", &[origin.address()], keys)
+        .start();
+    let probed = |times: usize| {
+        while probes.load(Ordering::Relaxed) < times {
+            thread::yield_now();
+        }
+    };
+    probed(1);
+    hold.store(true, Ordering::Relaxed);
+    proxy.begin_upgrade();
+    probed(2);
+    proxy.signal_heir("TERM");
+    let line = proxy.log_line("the upgrade failed");
+    assert!(line.contains("exit code 0"), "{line}");
+    proxy.heir_ends();
+    hold.store(false, Ordering::Relaxed);
+    assert_eq!(proxy.client().get("a.test", "/").text(), "a");
+    proxy.upgrade();
+    assert_eq!(proxy.client().get("a.test", "/").text(), "a");
 }
 
 fn the_admin_api_goes_on_with_the_new_process(driver: Driver) {

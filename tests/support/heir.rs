@@ -29,41 +29,29 @@ pub(crate) fn adopt_orphans() {
 impl Heir {
     /// The process `id`, which is there: its parent has not waited for it.
     #[track_caller]
-    #[expect(unsafe_code, reason = "pidfd_open(2) is a function of C")]
     pub(crate) fn of(id: u32) -> Self {
-        // SAFETY: pidfd_open(2) touches no memory; its answer is a new descriptor or an error.
-        let handle = unsafe { libc::syscall(libc::SYS_pidfd_open, id as libc::pid_t, 0) };
-        assert!(0 <= handle, "{}", io::Error::last_os_error());
         Self {
             id,
             serves: false,
             ended: None,
-            // SAFETY: as above; nobody else knows of it.
-            handle: unsafe { OwnedFd::from_raw_fd(handle as libc::c_int) },
+            handle: handle(id),
         }
     }
 
     /// Waits for its end.
     #[track_caller]
-    #[expect(unsafe_code, reason = "poll(2) is a function of C")]
     pub(crate) fn ends(&self) {
-        let mut polled = libc::pollfd {
-            fd: self.handle.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let milliseconds = DEADLINE.as_millis() as libc::c_int;
-        // SAFETY: the kernel reads and writes one entry, which lives across the call.
-        let ended = unsafe { libc::poll(&raw mut polled, 1, milliseconds) };
-        assert_eq!(ended, 1, "process {} does not end", self.id);
+        wait(self.id, &self.handle);
     }
 
     /// Waits for its end; its parent has ended.
+    #[track_caller]
     #[expect(unsafe_code, reason = "waitid(2) is a function of C")]
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         if let Some(code) = self.ended {
             return code;
         }
+        self.ends();
         // SAFETY: all zeroes are a value of this structure of numbers.
         let mut ended: libc::siginfo_t = unsafe { std::mem::zeroed() };
         let handle = self.handle.as_raw_fd() as libc::id_t;
@@ -75,6 +63,36 @@ impl Heir {
         let code = (ended.si_code == libc::CLD_EXITED).then_some(status);
         *self.ended.insert(code)
     }
+}
+
+/// Waits for the end of the process `id`, for which nobody has waited; it can still be waited for.
+#[track_caller]
+pub(crate) fn ends(id: u32) {
+    wait(id, &handle(id));
+}
+
+#[track_caller]
+#[expect(unsafe_code, reason = "pidfd_open(2) is a function of C")]
+fn handle(id: u32) -> OwnedFd {
+    // SAFETY: pidfd_open(2) touches no memory; its answer is a new descriptor or an error.
+    let handle = unsafe { libc::syscall(libc::SYS_pidfd_open, id as libc::pid_t, 0) };
+    assert!(0 <= handle, "{}", io::Error::last_os_error());
+    // SAFETY: as above; nobody else knows of it.
+    unsafe { OwnedFd::from_raw_fd(handle as libc::c_int) }
+}
+
+#[track_caller]
+#[expect(unsafe_code, reason = "poll(2) is a function of C")]
+fn wait(id: u32, handle: &OwnedFd) {
+    let mut polled = libc::pollfd {
+        fd: handle.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let milliseconds = DEADLINE.as_millis() as libc::c_int;
+    // SAFETY: the kernel reads and writes one entry, which lives across the call.
+    let ended = unsafe { libc::poll(&raw mut polled, 1, milliseconds) };
+    assert_eq!(ended, 1, "process {id} does not end");
 }
 
 impl Drop for Heir {

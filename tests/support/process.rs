@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::heir::{Heir, adopt_orphans};
+use super::heir::{self, Heir, adopt_orphans};
 use super::report::Report;
 use super::signal::signal;
 use super::{DEADLINE, Message, Wire, socket};
@@ -388,6 +388,11 @@ impl Proxy {
         self.killed = true;
     }
 
+    /// Sends a signal to the process that was started last and does not serve.
+    pub(crate) fn signal_heir(&self, name: &str) {
+        signal(self.heirs.last().expect("it was started").id, name);
+    }
+
     /// Waits for the end of the process that was started last, which does not serve.
     #[track_caller]
     pub(crate) fn heir_ends(&mut self) {
@@ -400,6 +405,10 @@ impl Proxy {
         let serving = self.heirs.iter_mut().filter(|heir| heir.serves);
         let mut serving: Vec<&mut Heir> = serving.collect();
         if serving.pop().is_some() {
+            let ended = self.process.0.try_wait().expect("it is our child");
+            if ended.is_none() {
+                heir::ends(self.process.0.id());
+            }
             let code = self.process.0.wait().expect("it is our child").code();
             assert!(self.killed || code == Some(0), "it drains: {code:?}");
             for heir in serving {

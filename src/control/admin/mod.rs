@@ -70,7 +70,8 @@ pub struct Bound {
 #[derive(Debug)]
 enum Socket {
     Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener, SocketFile),
+    /// Without its file where that is somebody else's.
+    Unix(std::os::unix::net::UnixListener, Option<SocketFile>),
 }
 
 /// The admin API while it is served.
@@ -99,20 +100,22 @@ impl Bound {
             }
             AdminAddress::Unix(path) => {
                 let (listener, file) = socket::listen(path)?;
-                (Socket::Unix(listener, file), address.clone())
+                (Socket::Unix(listener, Some(file)), address.clone())
             }
         };
         Ok(Some(Self { socket, address }))
     }
 
-    /// The socket that listens already, at `address`: this process was started with it.
+    /// The socket that listens already, at `address`: this process was started with it. One that
+    /// `is_kept` by systemd as well keeps its file when this process ends.
     ///
     /// # Errors
     /// Where its file is gone.
-    pub fn inherited(address: &AdminAddress, socket: OwnedFd) -> io::Result<Self> {
+    pub fn inherited(address: &AdminAddress, socket: OwnedFd, is_kept: bool) -> io::Result<Self> {
         let (socket, address) = match address {
             AdminAddress::Unix(path) => {
-                let file = SocketFile::of(path)?;
+                let own = (!is_kept).then(|| SocketFile::of(path));
+                let file = own.transpose()?;
                 (Socket::Unix(socket.into(), file), address.clone())
             }
             AdminAddress::Off | AdminAddress::Tcp(_) => {
@@ -150,7 +153,7 @@ impl Bound {
             Socket::Tcp(listener) => (Listener::Tcp(TcpListener::from_std(listener)?), None),
             Socket::Unix(listener, file) => {
                 let listener = UnixListener::from_std(listener)?;
-                (Listener::Unix(listener), Some(file))
+                (Listener::Unix(listener), file)
             }
         };
         let clients = Arc::new(Semaphore::new(CLIENTS_MAX as usize));

@@ -77,7 +77,9 @@ impl Control {
         self.give_up_upgrade();
         self.systemd.stopping();
         let delay = self.config.runtime().drain_delay;
-        if delay.is_zero() {
+        // Who has not taken the place of another process yet is known to nobody.
+        let is_unknown = self.is_upgraded && !self.ready;
+        if delay.is_zero() || is_unknown {
             self.drain(supervisor);
             return;
         }

@@ -119,18 +119,18 @@ impl Control {
     /// boot's own closed before, one that takes over from a shard that died would find nothing to
     /// empty; with it closed long after, clients would wait for an answer to their SYNs.
     pub(super) fn let_go_of_listeners(&mut self, supervisor: &mut dyn Supervisor) {
-        let adopted = (0..self.shards.len())
-            .filter(|shard| !self.shards[*shard].ended && self.shards[*shard].restart_at.is_none())
-            .map(|shard| self.publisher.adopted(shard))
-            .min();
-        let adopted = adopted.unwrap_or(u64::MAX);
-        for (id, departure) in &mut self.leaving {
-            if !departure.let_go && departure.generation <= adopted {
-                departure.let_go = true;
-                supervisor.let_go(*id);
+        if self.leaving.values().any(|departure| !departure.let_go) {
+            let mut departures = std::mem::take(&mut self.leaving);
+            for (id, departure) in &mut departures {
+                if !departure.let_go && self.shards_behind(departure.generation).is_empty() {
+                    departure.let_go = true;
+                    supervisor.let_go(*id);
+                }
             }
+            self.leaving = departures;
         }
-        if self.live.life != Life::Serving && self.live.generation <= adopted {
+        let is_over = self.live.life != Life::Serving;
+        if is_over && self.shards_behind(self.live.generation).is_empty() {
             for bound in &self.live.bound {
                 supervisor.let_go(bound.id);
             }

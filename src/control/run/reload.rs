@@ -253,14 +253,6 @@ impl Control {
         }
     }
 
-    /// The living shards that run an older plan than `generation`.
-    fn shards_behind(&self, generation: u64) -> Vec<usize> {
-        let shards = self.shards.iter().enumerate();
-        let living = shards.filter(|(_, shard)| !shard.ended && shard.restart_at.is_none());
-        let behind = living.filter(|(shard, _)| self.publisher.adopted(*shard) < generation);
-        behind.map(|(shard, _)| shard).collect()
-    }
-
     fn finish_reload(&mut self, done: Done) {
         self.systemd.ready("serving");
         let Done { difference, askers } = done;

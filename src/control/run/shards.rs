@@ -78,17 +78,27 @@ impl Control {
         if !self.ready {
             return Err(error);
         }
-        log::error!(shard, error; "a shard died; it is started again");
         if self.draining.is_some() {
+            log::error!(shard, error; "a shard died; the others finish the drain");
             life.ended = true;
-            return Ok(());
+        } else {
+            log::error!(shard, error; "a shard died; it is started again");
+            life.died(now());
         }
-        life.died(now());
         say(&self.standings.shard_died(shard, now()));
-        // Who is queued on its sockets is let in by others, until it is back.
+        // Who is queued on its sockets is let in by others: until it is back, or, in a drain, for
+        // as long as boot has them.
         self.live.dead.insert(shard as u32);
-        self.publish(Life::Serving);
+        self.publish(self.live.life);
         Ok(())
+    }
+
+    /// The living shards that run an older plan than `generation`.
+    pub(super) fn shards_behind(&self, generation: u64) -> Vec<usize> {
+        let shards = self.shards.iter().enumerate();
+        let living = shards.filter(|(_, shard)| shard.runs());
+        let behind = living.filter(|(shard, _)| self.publisher.adopted(*shard) < generation);
+        behind.map(|(shard, _)| shard).collect()
     }
 
     /// How many shards die again and again: clients are better sent elsewhere.
@@ -277,6 +287,20 @@ mod tests {
         assert_eq!(control.crash_looping(), 0);
         dies(&mut control, 1);
         assert_eq!(control.crash_looping(), 1);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_is_queued_at_a_shard_that_dies_in_a_drain_is_left_to_the_others() {
+        let (mut control, _sockets) = control();
+        let mut threads = Threads::default();
+        control.drain(&mut threads);
+        dies(&mut control, 1);
+        assert_eq!(accepting(&control), [0, 0]);
+        let plan = control.plan().expect("one was published");
+        assert_eq!(plan.life, Life::Draining);
+        assert!(control.shards[1].ended);
+        control.restart_dead(&mut threads);
+        assert_eq!(threads.restarted, [0; 0]);
     }
 
     #[test]

@@ -101,14 +101,8 @@ impl Control {
     /// long.
     pub(super) fn look_at_adopting(&mut self) {
         let now = now();
-        let (publisher, shards) = (&self.publisher, &self.shards);
-        let late = |generation| -> Vec<String> {
-            let running = (0..shards.len()).filter(|shard| shards[*shard].runs());
-            let late = running.filter(|shard| publisher.adopted(*shard) < generation);
-            late.map(|shard| format!("shard {shard}")).collect()
-        };
         for adopting in std::mem::take(&mut self.adopting) {
-            let late = late(adopting.generation);
+            let late = self.shards_behind(adopting.generation);
             if !late.is_empty() && now < adopting.deadline {
                 self.adopting.push(adopting);
                 continue;
@@ -117,6 +111,7 @@ impl Control {
             let reply = if late.is_empty() {
                 Reply::new(StatusCode::OK, text)
             } else {
+                let late: Vec<String> = late.iter().map(|it| format!("shard {it}")).collect();
                 let late = late.join(", ");
                 let text = format!("{text}; {late}: late, and will follow");
                 Reply::new(StatusCode::ACCEPTED, text)

@@ -250,3 +250,49 @@ fn who_is_queued_at_a_dead_shard_is_served_by_another_one_in_a_drain() {
     check_dead(DriverChoice::Auto);
     check_dead(DriverChoice::Epoll);
 }
+
+#[track_caller]
+fn check_comes_back(driver: DriverChoice) {
+    let ((one, one_at), (other, _)) = (listening(), listening());
+    let origin = origin();
+    let (mut publisher, mut doors): (Publisher, _) = door(2);
+    let own = [(0, &one), (1, &other)];
+    publisher.publish(shared(1, Life::Serving, &own, origin));
+    let dies = start(doors.remove(0), driver, true);
+    let lives = start(doors.remove(0), driver, false);
+    let accepted = |publisher: &Publisher, shard: usize| {
+        let counters = &publisher.shard_counters()[shard];
+        counters.clients_accepted.get()
+    };
+    let mut client = TcpStream::connect(one_at).unwrap();
+    assert!(ask(&mut client).ends_with("hi"));
+    assert!(dies.join().is_err(), "the shard has died");
+    // As control does at its death,
+    let mut queued = TcpStream::connect(one_at).unwrap();
+    let all = [(1, &one), (1, &other)];
+    publisher.publish(shared(2, Life::Serving, &all, origin));
+    assert!(ask(&mut queued).ends_with("hi"));
+    assert_eq!((accepted(&publisher, 0), accepted(&publisher, 1)), (1, 1));
+    // and when it starts it again.
+    publisher.publish(shared(3, Life::Serving, &own, origin));
+    publisher.notices().for_each(drop);
+    let back = start(publisher.resubscribe(0), driver, false);
+    when(|| publisher.adopted_by_all(3));
+    let mut next = TcpStream::connect(one_at).unwrap();
+    assert!(ask(&mut next).ends_with("hi") && ask(&mut queued).ends_with("hi"));
+    assert_eq!((accepted(&publisher, 0), accepted(&publisher, 1)), (2, 1));
+    when(|| publisher.sockets_of(WEB) == 2);
+    drop((client, queued, next));
+    publisher.publish(shared(4, Life::Draining, &own, origin));
+    for shard in [lives, back] {
+        shard.join().unwrap().unwrap();
+    }
+    let left = (publisher.clients_of(WEB), publisher.sockets_of(WEB));
+    assert_eq!(left, (0, 0));
+}
+
+#[test]
+fn the_sockets_of_a_dead_shard_are_the_living_ones_until_it_is_back() {
+    check_comes_back(DriverChoice::Auto);
+    check_comes_back(DriverChoice::Epoll);
+}

@@ -19,10 +19,10 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// It is not needed any more.
+    /// It is not needed any more: no plan ever had it, so that no shard would empty it.
     pub(super) fn close(self, supervisor: &mut dyn Supervisor) {
         for fresh in self.listeners.fresh {
-            supervisor.close(fresh);
+            supervisor.let_go(fresh);
         }
     }
 }
