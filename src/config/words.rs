@@ -276,8 +276,8 @@ pub(super) fn field_name_or_empty(text: &str) -> Result<String, String> {
     }
 }
 
-/// A field's value: RFC 9110 section 5.5, without what could end the field. What is wrong with it is
-/// said without it: it may be a secret, and a refused reload is told in the log and at `/plan`.
+/// A field's value: RFC 9110 section 5.5, without what could end the field. What is wrong with
+/// it is said without it: it may be a secret, and a refused reload is told in the log.
 pub(super) fn field_value(text: &str) -> Result<String, String> {
     let mut letters = (1..).zip(text.chars());
     let wrong = letters.find(|(_, letter)| letter.is_control() && *letter != '\t');
