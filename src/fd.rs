@@ -504,12 +504,26 @@ pub fn kill_group(leader: u32) {
     let _ = unsafe { libc::killpg(leader as libc::pid_t, libc::SIGKILL) };
 }
 
-/// Lets the calling thread run where others do not want to: the least weight that the scheduler
-/// knows (setpriority(2), which on Linux is of the thread). It can't be taken back.
-pub fn stand_back() {
-    const LEAST: libc::c_int = 19;
+/// How far a thread stands back behind the shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// The making of plans: about a sixth of a CPU that a shard fills. An operator and the probes'
+    /// verdicts wait for them, so that they must not take seconds where all CPUs are busy.
+    Plans,
+    /// The writing of reports: the least that the scheduler knows, about a seventieth.
+    Reports,
+}
+
+/// Lets the calling thread run behind others (setpriority(2), which on Linux is of the thread). It
+/// can't be taken back.
+pub fn stand_back(behind: Behind) {
+    // sched(7): each step of niceness is a quarter of weight.
+    let nice: libc::c_int = match behind {
+        Behind::Plans => 7,
+        Behind::Reports => 19,
+    };
     // SAFETY: setpriority(2) touches no memory. Where it is refused, nothing changes.
-    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LEAST) };
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
 }
 
 /// How long the calling thread has run on a CPU, the kernel's part for it included. A system call.

@@ -539,12 +539,12 @@ fn fields_of_the_framing_are_left_to_ringmain() {
         (
             "response_set = { a = \"1\\n\" }",
             22,
-            "\"1\\n\" has a control character; a field's value takes none",
+            "a field's value takes no control character; letter 2 is '\\n'",
         ),
         (
             "response_set = { a = \" 1\" }",
             22,
-            "\" 1\" begins or ends with blanks; a field's value does not",
+            "a field's value does not begin or end with blanks, as this one does",
         ),
         (
             "response_set = { a = \"1\", A = \"2\" }",
@@ -682,7 +682,7 @@ fn a_route_looks_at_fields_and_parameters_that_can_be_sent() {
         (
             "fields = { A = \" 1\" }",
             16,
-            "\" 1\" begins or ends with blanks; a field's value does not".to_owned(),
+            "a field's value does not begin or end with blanks, as this one does".to_owned(),
         ),
         ("query = { a = \"b c\" }", 15, query("b c")),
         ("query = { a = \"b&c\" }", 15, query("b&c")),

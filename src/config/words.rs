@@ -276,20 +276,18 @@ pub(super) fn field_name_or_empty(text: &str) -> Result<String, String> {
     }
 }
 
-/// A field's value: RFC 9110 section 5.5, without what could end the field.
+/// A field's value: RFC 9110 section 5.5, without what could end the field. What is wrong with
+/// it is said without it: it may be a secret, and a refused reload is told in the log.
 pub(super) fn field_value(text: &str) -> Result<String, String> {
-    if text
-        .chars()
-        .any(|letter| letter.is_control() && letter != '\t')
-    {
+    let mut letters = (1..).zip(text.chars());
+    let wrong = letters.find(|(_, letter)| letter.is_control() && *letter != '\t');
+    if let Some((place, letter)) = wrong {
         return Err(format!(
-            "{text:?} has a control character; a field's value takes none"
+            "a field's value takes no control character; letter {place} is {letter:?}"
         ));
     }
     if text.trim_matches([' ', '\t']) != text {
-        return Err(format!(
-            "{text:?} begins or ends with blanks; a field's value does not"
-        ));
+        return Err("a field's value does not begin or end with blanks, as this one does".into());
     }
     Ok(text.into())
 }

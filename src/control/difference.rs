@@ -21,6 +21,9 @@ use keys::{Key, Keys};
 /// How many changes the log of a reload names; of more it says how many.
 const LOGGED_MAX: usize = 50;
 
+/// What comes of another order of what is there.
+const ORDER: &str = "holds from now on; connections, health and counters stay";
+
 /// How many clients a listener has now; `None` where that is not known.
 pub type Clients<'a> = dyn Fn(&Listener) -> Option<u64> + 'a;
 
@@ -189,6 +192,22 @@ impl Difference {
                 self.push(Verb::Removed, what(listener), vec![], effect);
             }
         }
+        let names = |config: &Config| -> Vec<String> {
+            let listeners = config.listeners().iter();
+            listeners.map(|it| it.name.clone()).collect()
+        };
+        self.compare_order("the listeners", &names(last), &names(next));
+    }
+
+    /// Says that those of `last` that `next` has too stand otherwise there; what has gone or come
+    /// between them is no other order.
+    fn compare_order<T: Ord>(&mut self, what: &str, last: &[T], next: &[T]) {
+        let places: BTreeMap<&T, usize> = last.iter().zip(0..).collect();
+        let stay = next.iter().filter_map(|it| places.get(it));
+        if !stay.is_sorted() {
+            let what = format!("the order of {what}");
+            self.push(Verb::Changed, what, vec![], ORDER);
+        }
     }
 
     fn compare_services(&mut self, last: &Config, next: &Config) {
@@ -207,15 +226,18 @@ impl Difference {
                 self.kept.backends += service.backends.len();
                 continue;
             }
-            let before = self.changes.len();
             let keys = changed(&had.keys(), &service.keys());
             if !keys.is_empty() {
                 let effect = "new exchanges have it; connections, health and counters stay";
                 self.push(Verb::Changed, what, keys, effect);
             }
             self.compare_backends(had, service);
-            // Else the order of its backends is another one.
-            self.kept.services += usize::from(self.changes.len() == before);
+            let backends = |service: &Service| -> Vec<_> {
+                let backends = service.backends.iter();
+                backends.map(|it| it.address.clone()).collect()
+            };
+            let what = format!("the backends of {}", service.name);
+            self.compare_order(&what, &backends(had), &backends(service));
         }
         for service in last.services() {
             if had.contains_key(service.name.as_str()) {
@@ -227,6 +249,11 @@ impl Difference {
                 );
             }
         }
+        let names = |config: &Config| -> Vec<String> {
+            let services = config.services().iter();
+            services.map(|it| it.name.clone()).collect()
+        };
+        self.compare_order("the services", &names(last), &names(next));
     }
 
     fn compare_backends(&mut self, last: &Service, next: &Service) {

@@ -37,6 +37,7 @@ use super::supervisor::Supervisor;
 use super::systemd::Systemd;
 use crate::config::Config;
 use crate::door::Publisher;
+use crate::fd;
 use crate::plan::{Life, Plan};
 
 use self::drain::Drain;
@@ -150,9 +151,8 @@ impl Control {
             handed,
         } = setting;
         let started = now();
-        let overrides = handed.overrides.into_iter().filter_map(read_override);
-        live.overrides.extend(overrides);
-        live.overrides.keep_known(&config);
+        let handed = handed.overrides.into_iter().filter_map(read_override);
+        states::say_forgotten(live.overrides.inherit(handed.collect(), &config));
         let shards = 0..publisher.shards();
         let shards: Vec<ShardLife> = shards.map(|_| ShardLife::new(started)).collect();
         let mut standings = Standings::new(&config, &live, shards.len(), started);
@@ -298,7 +298,7 @@ impl Control {
         let (config, live) = (&self.config, &self.live);
         let compiled = || compile(config, live, last.as_deref());
         let plan = if is_large {
-            standing_back(compiled)
+            standing_back(fd::Behind::Plans, compiled)
         } else {
             compiled()
         };
@@ -361,9 +361,10 @@ impl Control {
 
 /// As [`Control::handed`] has written it; a word of another version is skipped.
 fn read_override(
-    (service, backend, state): (String, String, String),
-) -> Option<(String, String, Override)> {
-    Some((service, backend, Override::of_label(&state)?))
+    [service, backend, state, said]: [String; 4],
+) -> Option<(String, String, Override, Override)> {
+    let [state, said] = [state, said].map(|word| Override::of_label(&word));
+    Some((service, backend, state?, said?))
 }
 
 fn say(changes: &[Change]) {

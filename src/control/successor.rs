@@ -31,8 +31,8 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// What is known at run time and survives an upgrade.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Handed {
-    /// What the operator has said of backends: service, backend, state.
-    pub overrides: Vec<(String, String, String)>,
+    /// What the operator has said of backends: service, backend, state, and what the file says.
+    pub overrides: Vec<[String; 4]>,
 }
 
 impl Handed {
@@ -48,11 +48,11 @@ impl Handed {
         let overrides = value["overrides"].as_array().into_iter().flatten();
         let overrides = overrides.map(|it| {
             let text = |place: usize| it[place].as_str().map(str::to_owned);
-            Some((text(0)?, text(1)?, text(2)?))
+            Some([text(0)?, text(1)?, text(2)?, text(3)?])
         });
         let overrides: Option<Vec<_>> = overrides.collect();
         Ok(Self {
-            overrides: overrides.ok_or("overrides: three texts each")?,
+            overrides: overrides.ok_or("overrides: four texts each")?,
         })
     }
 }
@@ -260,7 +260,7 @@ mod tests {
     fn what_is_handed_on_arrives() {
         let of = |text: &str| text.to_owned();
         let handed = Handed {
-            overrides: vec![(of("a"), of("127.0.0.1:9090"), of("drain"))],
+            overrides: vec![["a", "127.0.0.1:9090", "drain", "ready"].map(of)],
         };
         assert_eq!(Handed::parse(&handed.to_string()), Ok(handed));
         assert_eq!(Handed::parse(""), Ok(Handed::default()));

@@ -26,14 +26,16 @@ pub struct View {
     pub process: Process,
     /// By shard.
     pub shards: Vec<Shard>,
+    /// What became of those that were asked for.
+    pub reloads: Reloads,
     /// The newest one, compiled from `config`.
     pub plan: Arc<Plan>,
     /// What the operator wrote.
     pub config: Config,
     /// What an operator has set at run time.
     pub overrides: Overrides,
-    /// Where listeners are bound.
-    pub bound: BTreeMap<ListenerId, SocketAddr>,
+    /// Where listeners are bound, and how many clients each has now.
+    pub bound: BTreeMap<ListenerId, (SocketAddr, u64)>,
     /// By service, in the order of the plan.
     pub known: Vec<Known>,
     /// The time.
@@ -66,6 +68,43 @@ pub struct Shard {
     pub driver: Option<String>,
     /// Clients that it has now.
     pub connections: u64,
+}
+
+/// The reloads of the process.
+#[derive(Clone, Debug)]
+pub struct Reloads {
+    /// How many were run, those that changed nothing included.
+    pub done: u64,
+    /// How many were refused.
+    pub refused: u64,
+    /// True exactly when one has begun that is not over.
+    pub under_way: bool,
+    /// `None` before the first is over.
+    pub last: Option<LastReload>,
+    /// Why the last of those that were refused was: a line for each error.
+    pub refusal: Option<String>,
+}
+
+/// What the last reload came to.
+#[derive(Clone, Debug)]
+pub struct LastReload {
+    /// When that was, by the calendar (RFC 3339).
+    pub at: String,
+    /// `None`: it was refused.
+    pub done: Option<DoneReload>,
+}
+
+/// What a reload that was run has changed.
+#[derive(Clone, Copy, Debug)]
+pub struct DoneReload {
+    /// The number of its plan.
+    pub generation: u64,
+    /// How much is new.
+    pub added: usize,
+    /// How much is other than it was.
+    pub changed: usize,
+    /// How much is gone.
+    pub removed: usize,
 }
 
 /// What control knows of a service.
@@ -111,7 +150,13 @@ impl View {
     /// Where the listener is bound.
     fn address(&self, listener: &Listener) -> SocketAddr {
         let bound = self.bound.get(&listener.id);
-        bound.copied().unwrap_or(listener.address)
+        bound.map_or(listener.address, |(address, _)| *address)
+    }
+
+    /// How many clients the listener has.
+    fn clients(&self, listener: &Listener) -> u64 {
+        let bound = self.bound.get(&listener.id);
+        bound.map_or(0, |(_, clients)| *clients)
     }
 
     fn accepts(&self, listener: &Listener) -> bool {

@@ -9,6 +9,8 @@ use crate::support::{Driver, Proxy, Served, Setup, on_both_drivers};
 on_both_drivers! {
     the_plan_has_what_its_document_says
     the_plan_keeps_secrets
+    the_plan_says_what_became_of_reloads
+    a_service_that_comes_by_a_reload_is_shown_set_and_goes
     ten_thousand_endpoints_are_shown
 }
 
@@ -109,6 +111,119 @@ fn the_plan_has_what_its_document_says(driver: Driver) {
         route["services"],
         serde_json::json!([{"service": "a", "weight": 3}])
     );
+}
+
+fn the_plan_says_what_became_of_reloads(driver: Driver) {
+    let origin = Served::saying("a");
+    let setup = Setup::new(driver).admin("127.0.0.1:0");
+    let setup = setup.service("a", &[origin.address()], "");
+    let refused = "a reload is refused";
+    let mut proxy = setup.clone().expects_line(refused).start();
+    let text = |proxy: &Proxy| proxy.ask("GET /plan?format=text").text();
+    assert_eq!(plan(&proxy)["reloads"]["last"]["result"], Value::Null);
+    let shown = text(&proxy);
+    assert!(
+        shown.contains("\nreloads   done 0   refused 0\n"),
+        "{shown}"
+    );
+    let mut client = proxy.client();
+    assert_eq!(client.get("a.test", "/").text(), "a");
+    assert_eq!(plan(&proxy)["listeners"][0]["clients"], 1);
+    let shown = text(&proxy);
+    assert!(shown.contains("   accepting   1 clients\n"), "{shown}");
+    // The difference has them too.
+    let same = setup.config();
+    let listener = "[[listener]]\n";
+    let changed = same.replacen(
+        listener,
+        &format!("{listener}service_parameter = \"s\"\n"),
+        1,
+    );
+    proxy.write_config(&changed);
+    let answer = proxy.ask("POST /reload").text();
+    assert!(
+        answer.contains("its socket and its clients stay (1)"),
+        "{answer}"
+    );
+    let reloads = plan(&proxy)["reloads"].clone();
+    assert_eq!(
+        (&reloads["done"], &reloads["refused"]),
+        (&1.into(), &0.into())
+    );
+    let last = &reloads["last"];
+    assert_eq!(
+        (&last["result"], &last["changed"]),
+        (&"done".into(), &1.into())
+    );
+    proxy.write_config("nothing is this");
+    assert_eq!(proxy.ask("POST /reload").status(), 422);
+    let reloads = plan(&proxy)["reloads"].clone();
+    assert_eq!(
+        (&reloads["refused"], &reloads["last"]["result"]),
+        (&1.into(), &"refused".into())
+    );
+    let refusal = reloads["refusal"].as_str().expect("it is a text");
+    assert!(refusal.contains("config.toml:1:"), "{refusal}");
+    let shown = text(&proxy);
+    assert!(
+        shown.contains("\nreloads   done 1   refused 1   last at "),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(&format!("  refused: {refusal}\n")),
+        "{shown}"
+    );
+    proxy.reload(&setup);
+    assert_eq!(
+        client.get("a.test", "/").text(),
+        "a",
+        "it is connected all the time"
+    );
+}
+
+fn a_service_that_comes_by_a_reload_is_shown_set_and_goes(driver: Driver) {
+    let [one, other] = ["a", "b"].map(Served::saying);
+    let setup = Setup::new(driver).shards(2).admin("127.0.0.1:0");
+    let setup = setup.expects_line("a service has no healthy endpoint");
+    let without = setup.clone().service("z", &[one.address()], "");
+    // Before the other one: the places of both are others.
+    let with = setup.service("b", &[other.address()], "");
+    let with = with.service("z", &[one.address()], "");
+    let mut proxy = without.clone().start();
+    let names = |proxy: &Proxy| -> Vec<String> {
+        let plan = plan(proxy);
+        let services = plan["services"].as_array().expect("it is a list").iter();
+        services
+            .map(|it| it["service"].as_str().expect("it has a name").to_owned())
+            .collect()
+    };
+    let set = |proxy: &Proxy, state: &str| {
+        let backend = other.address();
+        proxy
+            .ask(&format!("POST /service/b/backend/{backend}/{state}"))
+            .status()
+    };
+    for _ in 0..2 {
+        assert_eq!(set(&proxy, "drain"), 404, "it is not there");
+        assert_eq!(proxy.ask("GET /readyz?service=b").status(), 404);
+        proxy.reload(&with);
+        assert_eq!(proxy.ask("GET /readyz?service=b").status(), 200);
+        assert_eq!(set(&proxy, "drain"), 200);
+        assert_eq!(names(&proxy), ["b", "z"]);
+        assert_eq!(
+            plan(&proxy)["services"][0]["backends"][0]["run_time"],
+            "drain"
+        );
+        let text = proxy.ask("GET /plan?format=text").text();
+        assert!(text.contains("   drain (the file: ready)\n"), "{text}");
+        assert_eq!(proxy.ask("GET /readyz?service=b").status(), 503);
+        assert!(proxy.ask("GET /report").text().contains("\nservice b "));
+        proxy.reload(&without);
+        assert_eq!(names(&proxy), ["z"]);
+        let text = proxy.ask("GET /plan?format=text").text();
+        assert!(!text.contains("service b "), "{text}");
+        assert_eq!(proxy.client().get("z.test", "/").text(), "a");
+    }
 }
 
 fn the_plan_keeps_secrets(driver: Driver) {

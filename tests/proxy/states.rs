@@ -16,6 +16,7 @@ on_both_drivers! {
     what_runs_at_a_drained_backend_finishes
     a_backend_that_is_down_is_not_probed_and_comes_back_slowly
     a_state_stays_until_the_file_says_otherwise
+    an_upgrade_hands_a_state_on_unless_the_file_has_spoken
     a_fan_out_leaves_out_who_is_drained
     what_there_is_not_is_answered_with_the_nearest
 }
@@ -186,6 +187,28 @@ fn a_state_stays_until_the_file_says_otherwise(driver: Driver) {
     assert_eq!(run_time(&proxy), "ready");
     proxy.reload(&with(false, ""));
     assert_eq!(run_time(&proxy), Value::Null);
+    eventually(|| answers(&proxy, 10) == [5, 5]);
+}
+
+fn an_upgrade_hands_a_state_on_unless_the_file_has_spoken(driver: Driver) {
+    let both = ["a", "b"].map(Served::saying);
+    let addresses = both.each_ref().map(Served::address);
+    let setup = Setup::new(driver).shards(2).admin("127.0.0.1:0");
+    let with = |drain| setup.clone().tables(&written(addresses, drain, ""));
+    let mut proxy = with(false).start();
+    let run_time = |proxy: &Proxy| plan(proxy)["services"][0]["backends"][0]["run_time"].clone();
+    assert_eq!(set(&proxy, addresses[0], "drain").0, 200);
+    proxy.upgrade();
+    assert_eq!(run_time(&proxy), "drain");
+    // The file says otherwise, and nobody has asked for a reload.
+    proxy.write_config(&with(true).config());
+    assert_eq!(run_time(&proxy), "drain");
+    proxy.upgrade();
+    assert_eq!(run_time(&proxy), Value::Null);
+    proxy.log_line("is the file's again");
+    proxy.write_config(&with(false).config());
+    proxy.upgrade();
+    // Until the shards of the old process have heard, they let clients in too.
     eventually(|| answers(&proxy, 10) == [5, 5]);
 }
 

@@ -115,9 +115,33 @@ impl Overrides {
         })
     }
 
-    /// Forgets those of backends that `config` has not, as after an upgrade; gives them.
-    pub fn keep_known(&mut self, config: &Config) -> Vec<(String, String, Override)> {
-        self.keep_where(|service, backend| word(config, service, backend).is_some())
+    /// Every one with what `config` says of its backend: service, backend, state, the file's.
+    pub fn said<'a>(
+        &'a self,
+        config: &'a Config,
+    ) -> impl Iterator<Item = (&'a str, &'a str, Override, Override)> {
+        self.iter().filter_map(|(service, backend, state)| {
+            let said = word(config, service, backend)?;
+            Some((service, backend, state, said))
+        })
+    }
+
+    /// Takes over what another process has had, as [`Overrides::said`] gives it. Forgets those of
+    /// backends that `config` has not, or of which it says something else; gives them.
+    pub fn inherit(
+        &mut self,
+        handed: Vec<(String, String, Override, Override)>,
+        config: &Config,
+    ) -> Vec<(String, String, Override)> {
+        let mut gone = Vec::new();
+        for (service, backend, state, said) in handed {
+            if word(config, &service, &backend) == Some(said) {
+                self.extend([(service, backend, state)]);
+            } else {
+                gone.push((service, backend, state));
+            }
+        }
+        gone
     }
 
     fn keep_where(
@@ -244,17 +268,30 @@ mod tests {
     }
 
     #[test]
-    fn they_survive_as_plain_data() {
-        let config = config(ONE, r#""127.0.0.1:1""#);
-        let overrides = all(&config, Override::Down);
+    fn an_upgrade_keeps_those_of_which_the_file_says_what_it_said() {
+        let last = config(ONE, r#""127.0.0.1:1""#);
+        let overrides = all(&last, Override::Down);
+        let handed = || {
+            let all = overrides.said(&last);
+            let owned = all.map(|(service, backend, state, said)| {
+                (service.to_owned(), backend.to_owned(), state, said)
+            });
+            owned.collect::<Vec<_>>()
+        };
         let mut others = Overrides::new();
-        let plain = overrides.iter().map(|(service, backend, state)| {
-            let state = Override::of_label(state.label()).expect("it has a word");
-            (service.to_owned(), backend.to_owned(), state)
-        });
-        others.extend(plain.chain([("gone".into(), "127.0.0.1:1".into(), Override::Down)]));
-        let gone = others.keep_known(&config);
-        assert_eq!(gone.len(), 1);
+        assert_eq!(others.inherit(handed(), &last), []);
         assert_eq!(others, overrides);
+        // One is to be drained by now, another one is gone.
+        let next = config(
+            r#""127.0.0.1:1", { address = "x.test:2", drain = true }"#,
+            r#""127.0.0.1:3""#,
+        );
+        let mut others = Overrides::new();
+        let gone = others.inherit(handed(), &next);
+        let names = gone
+            .iter()
+            .map(|(service, backend, _)| format!("{service} {backend}"));
+        assert_eq!(names.collect::<Vec<_>>(), ["a x.test:2", "b 127.0.0.1:1"]);
+        assert_eq!(lines(&others), ["a 127.0.0.1:1 down"]);
     }
 }

@@ -130,7 +130,7 @@ fn where_nothing_differs_everything_is_kept() {
 }
 
 #[test]
-fn an_order_of_services_and_backends_is_no_change() {
+fn another_order_of_what_is_there_is_said() {
     let one = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:8080\"\n";
     let services = |names: [&str; 2], backends: &str| {
         let service = |name| format!("[[service]]\nname = {name:?}\nbackends = [{backends}]\n");
@@ -139,8 +139,17 @@ fn an_order_of_services_and_backends_is_no_change() {
     let last = services(["a", "b"], "\"127.0.0.1:1\", \"127.0.0.1:2\"");
     let next = services(["b", "a"], "\"127.0.0.1:2\", \"127.0.0.1:1\"");
     let difference = difference(&last, &next);
-    assert!(difference.is_empty(), "{difference}");
-    assert_eq!(difference.kept.services, 2);
+    let said: Vec<String> = difference.changes.iter().map(Change::to_string).collect();
+    let expected = ["the backends of b", "the backends of a", "the services"].map(|what| {
+        format!(
+            "changed the order of {what}: holds from now on; connections, health and counters stay"
+        )
+    });
+    assert_eq!(said, expected);
+    // What has come or gone between others is no other order.
+    let more = services(["a", "b"], "\"127.0.0.1:3\", \"127.0.0.1:1\"");
+    let difference = Difference::of(&config(&last), &config(&more), &|_| None);
+    assert_eq!(difference.count(Verb::Changed), 0, "{difference}");
 }
 
 #[test]

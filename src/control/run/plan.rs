@@ -14,8 +14,9 @@ use tokio::sync::oneshot;
 
 use super::super::admin::PlanFormat;
 use super::super::view::{self, View};
+use super::reload::{Outcome, Reloads};
 use super::{Control, now};
-use crate::fd;
+use crate::fd::{self, Behind};
 use crate::plan::{Plan, Service};
 use crate::tally::report::NameReport;
 
@@ -25,7 +26,7 @@ impl Control {
         let Some(plan) = self.plan() else { return };
         let view = self.view(plan);
         let write = move || {
-            fd::stand_back();
+            fd::stand_back(Behind::Reports);
             let text = match format {
                 PlanFormat::Json => view.json(),
                 PlanFormat::Text => view.to_string(),
@@ -62,12 +63,51 @@ impl Control {
                 unready: self.unready(),
             },
             shards: shards.collect(),
+            reloads: self.seen_reloads(),
             config: self.config.clone(),
             overrides: self.live.overrides.clone(),
-            bound: bound.map(|bound| (bound.id, bound.address)).collect(),
+            bound: bound
+                .map(|bound| {
+                    let clients = self.publisher.clients_of(bound.id);
+                    (bound.id, (bound.address, clients))
+                })
+                .collect(),
             known: services.map(|it| self.known(it)).collect(),
             now,
             plan,
+        }
+    }
+
+    fn seen_reloads(&self) -> view::Reloads {
+        let Reloads {
+            done,
+            refused,
+            last,
+            refusal,
+            ..
+        } = &self.reloads;
+        view::Reloads {
+            done: *done,
+            refused: *refused,
+            under_way: self.reloads.is_under_way(),
+            last: last.as_ref().map(|(at, outcome)| view::LastReload {
+                at: calendar(*at),
+                done: match outcome {
+                    Outcome::Done {
+                        generation,
+                        added,
+                        changed,
+                        removed,
+                    } => Some(view::DoneReload {
+                        generation: *generation,
+                        added: *added,
+                        changed: *changed,
+                        removed: *removed,
+                    }),
+                    Outcome::Refused { .. } => None,
+                },
+            }),
+            refusal: refusal.clone(),
         }
     }
 

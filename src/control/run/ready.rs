@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 
 use super::super::admin::Reply;
+use super::shards::ShardLife;
 use super::{Control, FIRST};
 use crate::config;
 
@@ -22,15 +23,15 @@ impl Control {
         }
     }
 
-    /// Why no clients should be sent here; `None`: every listener accepts, and every shard runs a
-    /// plan.
+    /// Why no clients should be sent here; `None`: every listener accepts, and every shard has run
+    /// a plan. A shard that has died alone is no reason: others accept from its sockets until it is
+    /// back, some milliseconds later, and whoever looks just then would take all of them out.
     pub(super) fn unready(&self) -> Option<String> {
         if self.is_leaving() {
             return Some("draining".to_owned());
         }
-        let shards = self.shards.iter().enumerate();
-        if let Some((shard, _)) = shards.into_iter().find(|(_, life)| !life.runs()) {
-            return Some(format!("shard {shard} has died, and is started again"));
+        if !self.shards.iter().any(ShardLife::runs) {
+            return Some("no shard runs".to_owned());
         }
         match self.crash_looping() {
             0 => {}
@@ -40,8 +41,7 @@ impl Control {
         if self.live.held {
             return Some("starting: another process still serves in its place".to_owned());
         }
-        // Also of a shard that has been started again.
-        (!self.publisher.adopted_by_all(FIRST))
+        (!self.ready && !self.publisher.adopted_by_all(FIRST))
             .then(|| "starting: not every shard has adopted its first plan".to_owned())
     }
 

@@ -16,7 +16,7 @@
 mod opened;
 mod outcome;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::mem;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,8 @@ use super::super::resolve::{self, Question};
 use super::super::supervisor::Supervisor;
 use super::report::standing_back;
 use super::{Control, now, say};
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, Listener};
+use crate::fd::Behind;
 use crate::plan::Life;
 
 use opened::Opened;
@@ -172,10 +173,14 @@ impl Control {
             return self.refuse(askers, "there is no file to load from");
         };
         let last = &self.config;
+        let bound = last.listeners().iter().zip(&self.live.bound);
+        let clients = bound.map(|(it, bound)| (&*it.name, self.publisher.clients_of(bound.id)));
+        let clients: HashMap<&str, u64> = clients.collect();
         // A large file takes some milliseconds.
-        let loaded = standing_back(|| {
+        let loaded = standing_back(Behind::Plans, || {
             let next = source.load()?;
-            let difference = Difference::of(last, &next, &|_| None);
+            let of = |listener: &Listener| clients.get(&*listener.name).copied();
+            let difference = Difference::of(last, &next, &of);
             Ok((next, difference))
         });
         let (next, difference) = match loaded {
@@ -228,7 +233,7 @@ impl Control {
         self.keep_overrides(&last);
         let mut last = Some(last);
         let (standings, config, live) = (&mut self.standings, &self.config, &self.live);
-        let changes = standing_back(|| {
+        let changes = standing_back(Behind::Plans, || {
             // To free a large one takes some time as well.
             drop(last.take());
             standings.adopt(config, live, now())

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::super::admin::WantedReport;
 use super::super::collect::Collected;
 use super::{Control, now};
-use crate::fd;
+use crate::fd::{self, Behind};
 use crate::tally::report::{Process, Report};
 
 /// Who wants a report.
@@ -29,7 +29,7 @@ impl Control {
     /// Moves the collecting on, and serves those for whom it is done.
     pub(super) fn collect(&mut self) {
         let text = if self.collecting.is_under_way() {
-            standing_back(|| self.move_on())
+            standing_back(Behind::Reports, || self.move_on())
         } else {
             self.move_on()
         };
@@ -100,10 +100,10 @@ impl Control {
 /// endpoints, or a plan of 10,000, takes some ten milliseconds, and the p99 of what the shards
 /// serve meanwhile would feel it. Control waits; its own thread keeps its priority, which the
 /// shards that it starts inherit.
-pub(super) fn standing_back<T: Send>(mut work: impl FnMut() -> T + Send) -> T {
+pub(super) fn standing_back<T: Send>(behind: Behind, mut work: impl FnMut() -> T + Send) -> T {
     let done = thread::scope(|scope| {
         let standing_back = thread::Builder::new().spawn_scoped(scope, || {
-            fd::stand_back();
+            fd::stand_back(behind);
             work()
         });
         standing_back.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))

@@ -268,6 +268,7 @@ mod tests {
         assert_eq!(accepting(&control), [0, 1]);
         dies(&mut control, 1);
         assert_eq!(accepting(&control), [0, 0]);
+        assert_eq!(control.unready(), None, "the other one accepts");
         // It rests first.
         assert!(control.shards[1].restart_at.is_some());
         control.shards[1].restart_at = Some(now());
@@ -285,8 +286,15 @@ mod tests {
         dies(&mut control, 1);
         assert_eq!(accepting(&control), [0, 1]);
         assert_eq!(control.crash_looping(), 0);
+        assert_eq!(control.unready().as_deref(), Some("no shard runs"));
         dies(&mut control, 1);
         assert_eq!(control.crash_looping(), 1);
+        for shard in &mut control.shards {
+            shard.restart_at = Some(now());
+        }
+        control.restart_dead(&mut threads);
+        let unready = control.unready();
+        assert_eq!(unready.as_deref(), Some("a shard dies again and again"));
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -124,9 +124,14 @@ impl Control {
     /// The states of backends of which the configuration says something else than `last` did, or
     /// that it has not, are the file's again. To be called before a plan of it is compiled.
     pub(super) fn keep_overrides(&mut self, last: &Config) {
-        for (service, backend, state) in self.live.overrides.keep(last, &self.config) {
-            log::info!(service, backend, was:% = state; "a backend's state is the file's again");
-        }
+        say_forgotten(self.live.overrides.keep(last, &self.config));
+    }
+}
+
+/// The states of these backends, by service and backend, are the file's again.
+pub(super) fn say_forgotten(forgotten: Vec<(String, String, Override)>) {
+    for (service, backend, state) in forgotten {
+        log::info!(service, backend, was:% = state; "a backend's state is the file's again");
     }
 }
 

@@ -58,9 +58,10 @@ impl Control {
 
     /// What the new process is to know.
     fn handed(&self) -> Handed {
-        let overrides = self.live.overrides.iter();
-        let overrides = overrides
-            .map(|(service, backend, state)| (service.into(), backend.into(), state.to_string()));
+        let overrides = self.live.overrides.said(&self.config);
+        let overrides = overrides.map(|(service, backend, state, said)| {
+            [service, backend, state.label(), said.label()].map(str::to_owned)
+        });
         Handed {
             overrides: overrides.collect(),
         }

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Name, Shard, Shown, Stated, View, destinations, health, keys, probe_kind, protocol};
+use super::{
+    Name, Reloads, Shard, Shown, Stated, View, destinations, health, keys, probe_kind, protocol,
+};
 use crate::config;
 use crate::control::standing::Seen;
 use crate::plan::endpoint::RAMP_WHOLE;
@@ -23,6 +25,7 @@ impl View {
             "life": life(self.plan.life),
             "ready": process.unready.is_none(),
             "unready": process.unready,
+            "reloads": reloads(&self.reloads),
             "shards": self.shards.iter().enumerate().map(shard).collect::<Value>(),
             "listeners": listeners.map(|it| self.listener(it)).collect::<Value>(),
             "services": self.services().map(|it| self.service(it)).collect::<Value>(),
@@ -42,6 +45,7 @@ impl View {
             "proxy_protocol": listener.proxy_protocol,
             "accepting": self.accepts(listener),
             "sockets": listener.sockets.len(),
+            "clients": self.clients(listener),
             "service": service.map(|service| &service.name),
         })
     }
@@ -95,6 +99,32 @@ const fn life(life: Life) -> &'static str {
         Life::Draining => "draining",
         Life::Ended => "ended",
     }
+}
+
+fn reloads(reloads: &Reloads) -> Value {
+    let last = reloads.last.as_ref();
+    let done = last.and_then(|last| last.done);
+    let result = last.map(|last| {
+        if last.done.is_some() {
+            "done"
+        } else {
+            "refused"
+        }
+    });
+    json!({
+        "done": reloads.done,
+        "refused": reloads.refused,
+        "under_way": reloads.under_way,
+        "last": {
+            "at": last.map(|last| &last.at),
+            "result": result,
+            "generation": done.map(|done| done.generation),
+            "added": done.map(|done| done.added),
+            "changed": done.map(|done| done.changed),
+            "removed": done.map(|done| done.removed),
+        },
+        "refusal": reloads.refusal,
+    })
 }
 
 fn shard((number, shard): (usize, &Shard)) -> Value {

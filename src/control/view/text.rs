@@ -2,13 +2,16 @@
 
 use std::fmt::{self, Display};
 
-use super::{Name, Shard, Shown, Stated, View, destinations, keys, protocol};
+use super::{DoneReload, Name, Reloads, Shard, Shown, Stated, View, destinations, keys, protocol};
 use crate::config;
 use crate::control::compile::Health;
 use crate::control::standing::Seen;
 use crate::plan::endpoint::RAMP_WHOLE;
 use crate::plan::{Endpoint, Listener};
 use crate::units::format_duration;
+
+/// How much of why a reload was refused is shown.
+const REFUSAL_LINES_MAX: usize = 5;
 
 impl Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,6 +25,7 @@ impl Display for View {
             None => writeln!(f, "ready")?,
             Some(reason) => writeln!(f, "not ready: {reason}")?,
         }
+        show_reloads(f, &self.reloads)?;
         for (number, shard) in self.shards.iter().enumerate() {
             show_shard(f, number, shard)?;
         }
@@ -49,7 +53,11 @@ impl View {
         let protocol = protocol(listener);
         let accepts = self.accepts(listener);
         let accepting = if accepts { "accepting" } else { "draining" };
-        writeln!(f, "listener {name}   {address}   {protocol}   {accepting}")
+        let clients = self.clients(listener);
+        writeln!(
+            f,
+            "listener {name}   {address}   {protocol}   {accepting}   {clients} clients"
+        )
     }
 
     fn show_service(&self, f: &mut fmt::Formatter<'_>, shown: Shown<'_>) -> fmt::Result {
@@ -100,6 +108,39 @@ impl View {
         }
         writeln!(f, "{}", if endpoint.backup { "   backup" } else { "" })
     }
+}
+
+fn show_reloads(f: &mut fmt::Formatter<'_>, reloads: &Reloads) -> fmt::Result {
+    let (done, refused) = (reloads.done, reloads.refused);
+    write!(f, "reloads   done {done}   refused {refused}")?;
+    if let Some(last) = &reloads.last {
+        write!(f, "   last at {}: ", last.at)?;
+        match last.done {
+            None => f.write_str("refused")?,
+            Some(DoneReload {
+                generation,
+                added,
+                changed,
+                removed,
+            }) => write!(
+                f,
+                "generation {generation}, added {added}, changed {changed}, removed {removed}"
+            )?,
+        }
+    }
+    writeln!(
+        f,
+        "{}",
+        if reloads.under_way {
+            "   another is under way"
+        } else {
+            ""
+        }
+    )?;
+    let refusal = reloads.refusal.iter().flat_map(|reason| reason.lines());
+    refusal
+        .take(REFUSAL_LINES_MAX)
+        .try_for_each(|line| writeln!(f, "  refused: {line}"))
 }
 
 fn show_shard(f: &mut fmt::Formatter<'_>, number: usize, shard: &Shard) -> fmt::Result {
