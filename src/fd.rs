@@ -497,6 +497,13 @@ pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     SockRef::from(&socket).set_nonblocking(true)
 }
 
+/// Asks the child `pid`, for which the caller has not waited yet, to end (SIGTERM).
+pub fn terminate(pid: u32) {
+    // SAFETY: kill(2) touches no memory of ours. Until the caller has waited for it, the child's
+    // number is nobody else's.
+    let _ = unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
+}
+
 /// Ends every process of the group of `leader`, a child that nobody has waited for.
 pub fn kill_group(leader: u32) {
     // SAFETY: killpg(2) touches no memory of ours. Until the caller has waited for it, the child's

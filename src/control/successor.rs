@@ -23,6 +23,7 @@ use tokio::net::UnixStream as Channel;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep_until};
 
+use crate::fd;
 use crate::units::format_duration;
 
 /// How much the new process may answer.
@@ -194,6 +195,14 @@ impl Successor {
                 Answer::Failed(format!("it ended as soon as it was ready, with {end}"))
             }
             _ => answer,
+        }
+    }
+
+    /// Asks it to end, as this process is asked to: whom it may have let in, about to say that it
+    /// is ready, is served.
+    pub fn terminate(self) {
+        if let Some(pid) = self.child.id() {
+            fd::terminate(pid);
         }
     }
 

@@ -91,7 +91,7 @@ impl Control {
     pub(super) fn give_up_upgrade(&mut self) {
         if let Some(successor) = self.upgrading.take() {
             log::warn!("the upgrade is given up: this process is to end");
-            successor.kill();
+            successor.terminate();
         }
     }
 
