@@ -44,12 +44,28 @@ impl Heir {
         wait(self.id, &self.handle);
     }
 
-    /// Waits for its end; its parent has ended.
+    /// Waits for its end, and says its exit code; its parent has ended, and before it.
+    #[track_caller]
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.wait_for()
+            .unwrap_or_else(|error| unreachable!("waitid: {error}"))
+    }
+
+    /// Waits for its end; true exactly when that was as it is to be, as far as anybody knows: a
+    /// parent that took longer to drain has waited for it.
+    #[track_caller]
+    pub(crate) fn has_drained(&mut self) -> bool {
+        match self.wait_for() {
+            Ok(code) => code == Some(0),
+            Err(error) => error.raw_os_error() == Some(libc::ECHILD),
+        }
+    }
+
     #[track_caller]
     #[expect(unsafe_code, reason = "waitid(2) is a function of C")]
-    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+    fn wait_for(&mut self) -> io::Result<Option<i32>> {
         if let Some(code) = self.ended {
-            return code;
+            return Ok(code);
         }
         self.ends();
         // SAFETY: all zeroes are a value of this structure of numbers.
@@ -57,11 +73,13 @@ impl Heir {
         let handle = self.handle.as_raw_fd() as libc::id_t;
         // SAFETY: the kernel fills the structure, which lives across the call.
         let waited = unsafe { libc::waitid(libc::P_PIDFD, handle, &raw mut ended, libc::WEXITED) };
-        assert_eq!(waited, 0, "{}", io::Error::last_os_error());
+        if waited != 0 {
+            return Err(io::Error::last_os_error());
+        }
         // SAFETY: it was filled for a child that has ended.
         let status = unsafe { ended.si_status() };
         let code = (ended.si_code == libc::CLD_EXITED).then_some(status);
-        *self.ended.insert(code)
+        Ok(*self.ended.insert(code))
     }
 }
 
