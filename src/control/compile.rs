@@ -5,13 +5,13 @@
 //! [`Config`] breaks no rule, so that every name in it resolves. Limits of the process are split
 //! over the shards here, and no shard gets less than 1.
 
+mod listeners;
 mod overrides;
 mod slots;
 mod stands;
 mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::iter;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
@@ -20,6 +20,7 @@ use std::sync::{Arc, Weak};
 pub use overrides::{Override, Overrides};
 pub use stands::{Resolved, Stand, Stands};
 
+use self::listeners::listeners;
 use self::slots::Slots;
 use self::tiers::tiers;
 use super::probe::tries_max;
@@ -27,12 +28,11 @@ use super::resolve::{self, Question};
 use crate::config::{self, BackendAddress, Config};
 use crate::http::head::HeadLimits;
 use crate::http::hop::FieldEdits;
-use crate::plan::listener::{ListenerLimits, ListenerTimeouts};
 use crate::plan::route::{Destination, DomainMatch, PathMatch, Weights};
 use crate::plan::{
-    Backend, EjectRules, Endpoint, FanoutRules, Life, Listener, ListenerId, ListeningSocket, Plan,
-    PoolLimits, Rate, RetryRules, Route, Routes, Service, ServiceIndex, ServiceLimits,
-    ServiceTimeouts, Slot, Standing, Ticks, endpoint::RAMP_WHOLE,
+    Backend, EjectRules, Endpoint, FanoutRules, Life, ListenerId, Plan, PoolLimits, Rate,
+    RetryRules, Route, Routes, Service, ServiceIndex, ServiceLimits, ServiceTimeouts, Slot,
+    Standing, Ticks, endpoint::RAMP_WHOLE,
 };
 
 /// Descriptors that the process keeps for itself: rings, logs, the admin API, files.
@@ -308,104 +308,6 @@ fn response_head(config: &Config) -> HeadLimits {
     HeadLimits {
         bytes_max: bytes(bytes_max.expect("a configuration has a listener")),
         fields_max: fields_max.expect("a configuration has a listener") as usize,
-    }
-}
-
-/// Those of the configuration, and those that leave.
-fn listeners<'a>(
-    config: &'a Config,
-    live: &'a Live,
-    indices: &'a HashMap<&str, ServiceIndex>,
-) -> impl Iterator<Item = Listener> + use<'a> {
-    let bound = live.bound.iter().map(Some).chain(iter::repeat(None));
-    let stay = config.listeners().iter().zip(bound);
-    let stay = stay.map(|(written, bound)| (written, bound, true));
-    let leaving = live.leaving.iter();
-    let leaving = leaving.map(|leaving| (&leaving.written, Some(&leaving.bound), false));
-    stay.chain(leaving).map(move |(written, bound, accepting)| {
-        let is_own = |bound: &&BoundListener| !live.held && !live.handed_on.contains(&bound.id);
-        let own = bound.filter(is_own);
-        let sockets = own.map_or_else(Box::default, |bound| shared_out(bound, live));
-        let id = bound.map_or(ListenerId(0), |bound| bound.id);
-        Listener {
-            id,
-            accepting,
-            sockets,
-            ..listener(written, indices, live.shards)
-        }
-    })
-}
-
-/// The sockets of a listener, over the shards that run: each has one, or several, or, where there
-/// are more shards than sockets, none.
-fn shared_out(bound: &BoundListener, live: &Live) -> Box<[ListeningSocket]> {
-    let runs = |shard: &u32| !live.dead.contains(shard);
-    let running: Vec<u32> = (0..live.shards).filter(runs).collect();
-    let socket = |(place, socket): (usize, &Weak<OwnedFd>)| {
-        let own = (place % live.shards.max(1) as usize) as u32;
-        // Who stands in for a dead shard has its own as well. With none left they wait for theirs.
-        let shard = match running.get(place % running.len().max(1)) {
-            Some(other) if !runs(&own) => *other,
-            _ => own,
-        };
-        ListeningSocket {
-            shard,
-            socket: Weak::clone(socket),
-        }
-    };
-    bound.sockets.iter().enumerate().map(socket).collect()
-}
-
-/// Without its sockets.
-fn listener(
-    written: &config::Listener,
-    indices: &HashMap<&str, ServiceIndex>,
-    shards: u32,
-) -> Listener {
-    let config::ListenerLimits {
-        connections_max,
-        head_bytes_max,
-        trailer_bytes_max,
-        fields_max,
-        body_bytes_max,
-    } = written.limits;
-    let config::ListenerTimeouts {
-        head,
-        body_idle,
-        keep_alive,
-        send_idle,
-    } = written.timeouts;
-    Listener {
-        name: written.name.as_str().into(),
-        address: written.address,
-        id: ListenerId(0),
-        accepting: true,
-        sockets: Box::default(),
-        protocol: written.protocol,
-        proxy_protocol: written.proxy_protocol,
-        // Absent, or, where the listener leaves, gone before it.
-        service: indices.get(written.service.as_str()).copied(),
-        service_parameter: non_empty(&written.service_parameter),
-        limits: ListenerLimits {
-            shard_connections_max: match connections_max {
-                0 => u32::MAX,
-                limit => share(limit, shards),
-            },
-            head_bytes_max: bytes(head_bytes_max),
-            trailer_bytes_max: bytes(trailer_bytes_max),
-            fields_max: fields_max as usize,
-            body_bytes_max: if body_bytes_max == 0 {
-                u64::MAX
-            } else {
-                body_bytes_max
-            },
-        },
-        timeouts: ListenerTimeouts {
-            head: Ticks::from_duration(head),
-            body_idle: Ticks::from_duration(body_idle),
-            keep_alive: Ticks::from_duration(keep_alive),
-            send_idle: Ticks::from_duration(send_idle),
-        },
     }
 }
 
